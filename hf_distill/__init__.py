@@ -1,0 +1,44 @@
+"""Knowledge distillation for the Hugging Face Trainer: one teacher, one objective, the same TrainingArguments.
+
+Knows: the public names, each imported when it is first used. Does not know: anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DistillationTrainer": "trainer",
+    "Seq2SeqDistillationTrainer": "trainer",
+    "DistillationMixin": "trainer",
+    "DistillationArguments": "arguments",
+    "DistillationTrainingArguments": "arguments",
+    "Seq2SeqDistillationTrainingArguments": "arguments",
+    "Term": "objectives",
+    "Objective": "objectives",
+    "Task": "tasks",
+    "SequenceClassification": "tasks",
+    "Teacher": "teachers",
+    "LiveTeacher": "teachers",
+    "FunctionTeacher": "teachers",
+    "Signals": "signals",
+    "Head": "signals",
+    "Sum": "signals",
+    "Facts": "signals",
+    "DenseLogits": "signals",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hf_distill' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"hf_distill.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,155 @@
+"""What a user may set: the distillation fields, mixed into TrainingArguments, and how a script reads them.
+
+Knows: names, defaults, validity. Does not know: models, data, how a field is used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
+
+from hf_distill.objectives import build
+
+
+@dataclass
+class DistillationArguments:
+    """The fields that distillation adds to ``TrainingArguments``.
+
+    Each is a plain value, so that a command line, a YAML file and a hyperparameter search can all set it.
+
+    Args:
+        alpha: the teacher's share of the loss, ``(1 - alpha) * hard + alpha * soft``, from 0 (plain fine-tuning) to 1
+            (no labels needed). None means 0.5 with a teacher and 0 without.
+        temperature: softens both distributions where a term is not given its own; greater than 0.
+        objective: what to learn from the teacher: a name (``forward_kl``), ``module:Name``, or a mapping from names
+            to weights or options, written as JSON on a command line. None means the task's own: forward KL between
+            distributions, mean squared error between regression predictions.
+
+    Raises:
+        ValueError: a value that cannot be used.
+
+    Example:
+        >>> DistillationArguments(alpha=1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: alpha=1.5 was given: it is the teacher's share of the loss, give a number from 0 to 1.
+    """
+
+    alpha: float | None = field(
+        default=None,
+        metadata={"help": "The teacher's share of the loss, 0 to 1. Default: 0.5 with a teacher, 0 without."},
+    )
+    temperature: float = field(
+        default=2.0, metadata={"help": "Softens both distributions; greater than 0. KL terms carry its square."}
+    )
+    objective: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "What to learn from the teacher: a name such as forward_kl, 'module:Name', or JSON such as "
+            '\'{"forward_kl": 1.0, "jsd": {"weight": 0.5, "beta": 0.1}}\'. Default: forward_kl; regression: logit_mse'
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values, then let ``TrainingArguments`` check its own."""
+        if isinstance(self.objective, str) and self.objective.lstrip().startswith("{"):
+            try:
+                self.objective = json.loads(self.objective)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"objective={self.objective!r} is not valid JSON ({error}): correct it.") from error
+        check_blend(self.alpha, self.temperature)
+        if self.objective is not None:
+            build(self.objective)
+        if hasattr(super(), "__post_init__"):
+            super().__post_init__()
+
+
+@dataclass
+class DistillationTrainingArguments(DistillationArguments, TrainingArguments):
+    """``TrainingArguments`` with the fields of ``DistillationArguments``.
+
+    Example:
+        >>> DistillationTrainingArguments("out", alpha=0.9, learning_rate=1e-3, use_cpu=True).alpha
+        0.9
+    """
+
+
+@dataclass
+class Seq2SeqDistillationTrainingArguments(DistillationArguments, Seq2SeqTrainingArguments):
+    """``Seq2SeqTrainingArguments`` with the fields of ``DistillationArguments``.
+
+    Example:
+        >>> Seq2SeqDistillationTrainingArguments("out", temperature=1.0, use_cpu=True).temperature
+        1.0
+    """
+
+
+def check_blend(alpha: float | None, temperature: float) -> None:
+    """Refuse an alpha or a temperature that cannot be used; a search may set them after construction.
+
+    Args:
+        alpha: from 0 to 1, or None.
+        temperature: greater than 0.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha={alpha} was given: it is the teacher's share of the loss, give a number from 0 to 1.")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature={temperature} was given: it divides the logits, give a number greater than 0.")
+
+
+def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Read dataclasses from flags, from a YAML or JSON file, or from a file with flags that override it.
+
+    Args:
+        types: the dataclasses, such as a script's own and ``DistillationTrainingArguments``.
+        argv: the words of the command line, without the script; None takes ``sys.argv``.
+
+    Returns:
+        One instance of each type.
+
+    Raises:
+        ValueError: the file cannot be read, or has a key that no type knows.
+
+    Example:
+        >>> parse_arguments([DistillationArguments], ["--alpha", "0.9", "--objective", '{"jsd": 2.0}'])
+        (DistillationArguments(alpha=0.9, temperature=2.0, objective={'jsd': 2.0}),)
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(list(types))
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        settings = _read_settings(Path(argv.pop(0)))
+        known = {f.name for kind in types for f in fields(kind) if f.init}
+        for name in settings:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                raise ValueError(
+                    f"the settings have {name!r}, which is no argument: "
+                    + (f"did you mean {close[0]!r}?" if close else "--help lists them all.")
+                )
+        parser.set_defaults(**settings)
+    return parser.parse_args_into_dataclasses(argv)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"settings were asked from {path}, there is no such file: check the path.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} could not be read ({' '.join(str(error).split())}): correct it.") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no settings: write one 'name: value' a line.")
+    return settings

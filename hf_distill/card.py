@@ -1,0 +1,92 @@
+"""The model card: what was distilled from whom, how, and what it gave.
+
+Knows: a trained trainer and the report that it was handed. Does not know: how anything was measured.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCard
+
+from hf_distill.signals import Facts
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+TAGS = ("hf_distill", "knowledge-distillation")
+
+
+def add_distillation(trainer: Trainer) -> None:
+    """Put the distillation into the card that Trainer wrote at ``output_dir/README.md``.
+
+    Trainer's metadata and its section on the training procedure stay; what it can only leave blank ("More information
+    needed") gives way to the template ``model_card.md``.
+
+    Args:
+        trainer: a distillation trainer; ``trainer.report``, if there is one, gives the table and the results.
+    """
+    path = Path(trainer.args.output_dir) / "README.md"
+    card = ModelCard.load(path)
+    _, heading, procedure = card.text.partition("### Training hyperparameters")
+    report, objective = trainer.report or {}, trainer.objective
+    card.data.tags = sorted({*(card.data.tags or []), *TAGS})
+    if trainer.task is not None:
+        card.data.pipeline_tag = card.data.get("pipeline_tag") or trainer.task.pipeline_tag
+    for name in ("language", "license", "datasets"):
+        if value := report.get(name):
+            setattr(card.data, name, value)
+    model_name = card.data.get("model_name") or Path(trainer.args.hub_model_id or trainer.args.output_dir).name
+    card.data.model_name, card.data.eval_results = model_name, _results(report, trainer) or None
+    card.data.pop("model-index", None)  # Trainer's is empty
+    template = resources.files("hf_distill").joinpath("model_card.md").read_text(encoding="utf-8")
+    written = ModelCard.from_template(
+        card.data,
+        template_str="---\n{{ card_data }}\n---\n\n" + template,
+        model_name=model_name,
+        repository=trainer.hub_model_id or trainer.args.output_dir,
+        teacher=_named(trainer.teacher.facts),
+        student=_described(trainer),
+        terms=[
+            {"name": name, "weight": f"{objective.weights[name]:g}", "what": str(term), "citation": term.citation}
+            for name, term in objective.terms.items()
+        ],
+        alpha=f"{trainer.alpha:g}",
+        temperature=f"{trainer.temperature:g}",
+        auto_class=trainer.task.auto_class,
+        peft=hasattr(trainer.model, "get_base_model"),
+        report=report,
+        procedure=(heading + procedure).strip(),
+    )
+    written.save(path)
+
+
+def _named(facts: Facts) -> str:
+    """A Hub id as it is; of a local folder only its name, which says nothing about the machine."""
+    name = Path(facts.name).name if Path(facts.name).is_dir() else facts.name
+    return f"`{name}`" + (f" (revision `{facts.revision[:8]}`)" if facts.revision else "")
+
+
+def _described(trainer: Trainer) -> str:
+    facts = Facts.of(trainer.model)
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    shape = f", {facts.num_layers} layers of width {facts.hidden_size}" if facts.num_layers else ""
+    return f"{type(trainer.model).__name__}{shape}, {parameters / 1e6:.2f} M parameters"
+
+
+def _results(report: dict[str, Any], trainer: Trainer) -> list[EvalResult]:
+    student = next((row for row in report.get("models", ()) if row["name"] == "distilled"), None)
+    if student is None:
+        return []
+    return [
+        EvalResult(
+            task_type=trainer.task.pipeline_tag,
+            dataset_type=report["dataset"],
+            dataset_name=report["dataset"],
+            metric_type=metric,
+            metric_value=round(student[key], 4),
+        )
+        for metric, key in (("accuracy", "accuracy"), ("f1", "macro_f1"))
+    ]

@@ -1,0 +1,76 @@
+"""The supervised half of the loss: whose it is, and how it becomes a share of the step.
+
+Knows: the four places where it may come from, and their order. Does not know: teachers, terms, alpha.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from hf_distill.objectives import normalise
+
+if TYPE_CHECKING:
+    from hf_distill.trainer import DistillationMixin
+
+
+def needs_own_loss(trainer: DistillationMixin) -> bool:
+    """Say whether the student must be given the labels, because only itself knows its loss.
+
+    Args:
+        trainer: the trainer.
+    """
+    theirs = trainer.compute_loss_func is not None or trainer.label_smoother is not None
+    return trainer.task.own_loss and trainer.alpha < 1 and not theirs
+
+
+def hard_loss(
+    trainer: DistillationMixin,
+    outputs: Any,
+    inputs: Mapping[str, Any],
+    window: Mapping[str, Tensor],
+    world: int,
+    num_items: Tensor | int | None,
+) -> Tensor:
+    """Compute the supervised loss by the first there is: the user's, the label smoother's, the task's, the model's.
+
+    Args:
+        trainer: the trainer.
+        outputs: what the student returned.
+        inputs: the micro-batch, with labels.
+        window: what the whole optimizer step counts.
+        world: how many ranks hold different data; 1 outside of training.
+        num_items: Trainer's own count of labels, for the user's ``compute_loss_func``.
+
+    Returns:
+        A scalar: added over micro-batches and averaged over ranks, it is the loss of the whole step.
+
+    Raises:
+        ValueError: there are no labels, or nobody returned a loss.
+    """
+    labels = inputs.get("labels")
+    if labels is None and not needs_own_loss(trainer):
+        raise ValueError(
+            f"alpha={trainer.alpha:g} trains on labels, the batch has {sorted(inputs)}: add a 'labels' column, or set "
+            "alpha=1 to learn from the teacher alone."
+        )
+    if trainer.compute_loss_func is not None:
+        loss = trainer.compute_loss_func(outputs, labels, num_items_in_batch=num_items)
+        if num_items is not None:  # the user divided by Trainer's count: finish as Trainer would
+            return loss * trainer.data_ranks() if trainer.args.average_tokens_across_devices else loss
+    elif trainer.label_smoother is not None:
+        count = window["labels"].clamp(min=1)
+        return world * trainer.label_smoother(outputs, labels, trainer.task.shifts_labels, num_items_in_batch=count)
+    elif (hard := trainer.task.hard(outputs, inputs)) is not None:
+        return normalise(hard.total, window["labels"], world)
+    elif isinstance(outputs, Mapping) and outputs.get("loss") is None:
+        raise ValueError(
+            f"{type(trainer.model).__name__} was given labels and returned {', '.join(outputs)}, but no loss: pass "
+            "compute_loss_func, or a task whose hard() computes it."
+        )
+    else:
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs[0]
+    here = trainer.task.counts(inputs)["samples"]  # a mean over the micro-batch, weighted by its share of the step
+    return normalise(loss * here, window["samples"], world)

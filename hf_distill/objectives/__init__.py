@@ -1,0 +1,91 @@
+"""Objectives by name: one table, and ``build``, which reads what users write in YAML, on a command line or in code.
+
+Knows: names, options and weights. Does not know: models, tasks or trainers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
+from hf_distill.objectives.objective import Objective, normalise
+from hf_distill.objectives.term import Term
+
+TERMS: dict[str, type[Term]] = {
+    "forward_kl": ForwardKL,
+    "reverse_kl": ReverseKL,
+    "jsd": JSD,
+    "skew_kl": SkewKL,
+    "skew_reverse_kl": SkewReverseKL,
+    "logit_mse": LogitMSE,
+    "top1_cross_entropy": Top1CrossEntropy,
+}
+
+__all__ = ["Objective", "Term", "TERMS", "build", "normalise"]
+
+
+def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:
+    """Make an objective from what a user wrote.
+
+    Args:
+        spec: a name from ``TERMS``; ``"module:Name"`` for a Term of your own; a mapping from names to weights or to
+            options (``{"forward_kl": 1.0, "jsd": {"weight": 0.5, "beta": 0.1}}``); a Term; or an Objective. The
+            option ``"term"`` names the class where the key is a name of your choice
+            (``{"hot": {"term": "forward_kl", "temperature": 8}}``).
+
+    Returns:
+        The Objective; an Objective is returned as it is.
+
+    Raises:
+        ValueError: an unknown name, a bad weight, or an option that the term does not take.
+        TypeError: ``spec`` is something else.
+
+    Example:
+        >>> build({"forward_kl": 1.0, "jsd": {"weight": 0.5, "beta": 0.1}}).weights
+        {'forward_kl': 1.0, 'jsd': 0.5}
+    """
+    if isinstance(spec, Objective):
+        return spec
+    if isinstance(spec, Term):
+        known = {cls: name for name, cls in TERMS.items()}
+        return Objective({known.get(type(spec), type(spec).__name__): spec})
+    if isinstance(spec, str):
+        spec = {spec: 1.0}
+    if not isinstance(spec, Mapping):
+        raise TypeError(
+            f"objective={spec!r} is a {type(spec).__name__}: give a name, a mapping, a Term or an Objective."
+        )
+    terms, weights = {}, {}
+    for name, options in spec.items():
+        options = dict(options) if isinstance(options, Mapping) else {"weight": options}
+        weights[label := name.rpartition(":")[2]] = options.pop("weight", 1.0)
+        terms[label] = _term(options.pop("term", name), options)
+    return Objective(terms, weights)
+
+
+def _term(name: str, options: dict[str, Any]) -> Term:
+    cls = _imported(name) if ":" in name else TERMS.get(name)
+    if cls is None:
+        raise ValueError(
+            f"objective {name!r} is not known: choose one of {', '.join(TERMS)}, or write 'module:Name' for your own."
+        )
+    takes = list(inspect.signature(cls).parameters)
+    if strangers := sorted(set(options) - set(takes)):
+        raise ValueError(f"{name} was given {strangers}: it takes {', '.join(['weight', *takes])}.")
+    return cls(**options)
+
+
+def _imported(path: str) -> type[Term]:
+    module, _, name = path.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"objective {path!r} could not be imported ({error}): write 'module:Name' of an importable Term."
+        ) from error
+    if not (inspect.isclass(cls) and issubclass(cls, Term)):
+        raise ValueError(f"objective {path!r} is not a subclass of hf_distill.Term: make it one.")
+    return cls

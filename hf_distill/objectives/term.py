@@ -1,0 +1,77 @@
+"""Term: one comparison of what the student shows with what the teacher shows.
+
+Knows: two Signals and the batch they came from. Does not know: tasks, trainers, process groups, weights, reductions.
+A new objective is one subclass: say what it needs, return a total and a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import nn
+
+from hf_distill.signals import Facts, Signals, Sum
+
+
+class Term(nn.Module):
+    """The contract of every objective.
+
+    Attributes:
+        needs: what both models must show: ``"heads"``, ``"hidden"``, ``"attention"``, ``"tap:<module path>"``.
+        unit: what ``Sum.count`` counts, and what the total is divided by, over all micro-batches and ranks: ``"rows"``
+            (distributions that count), ``"tokens"`` (positions that are not padding) or ``"samples"``.
+        distributions: it compares probabilities, so it has no meaning for a regression model.
+        citation: the paper, for the model card.
+
+    Example:
+        >>> from hf_distill.signals import DenseLogits, Head
+        >>> class SameMean(Term):
+        ...     needs, unit = frozenset({"heads"}), "samples"
+        ...
+        ...     def forward(self, student, teacher, batch):
+        ...         ours, theirs = (shown.heads["logits"].logits.tensor for shown in (student, teacher))
+        ...         gap = (ours.mean(-1) - theirs.mean(-1)).abs()
+        ...         return Sum(gap.sum(), torch.tensor(len(gap)))
+        >>> import torch
+        >>> logits = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
+        >>> shown = Signals({"logits": Head(DenseLogits(logits), torch.ones(2, dtype=torch.bool))})
+        >>> SameMean()(shown, shown, {})
+        Sum(total=tensor(0.), count=tensor(2))
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    unit: ClassVar[str] = "rows"
+    distributions: ClassVar[bool] = False
+    citation: ClassVar[str] = ""
+
+    def build(self, student: Facts, teacher: Facts) -> None:
+        """Make what depends on the two models (a projection, a layer map); called once, before the optimizer.
+
+        Args:
+            student: what is known of the student.
+            teacher: what is known of the teacher.
+
+        Raises:
+            ValueError: in one sentence, if the two cannot be compared by this term.
+        """
+
+    def follow(self, temperature: float) -> None:
+        """Take the run's temperature, if the term was not given one of its own.
+
+        Args:
+            temperature: the run's, greater than 0.
+        """
+
+    def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
+        """Compare.
+
+        Args:
+            student: what the student shows, with gradients.
+            teacher: what the teacher shows, aligned to the student: same heads, rows and classes.
+            batch: the batch, for terms that need more than the signals.
+
+        Returns:
+            The sum over everything that counts, and how many that are. Never a mean: 8 x 1 must equal 2 x 4.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement forward(student, teacher, batch) -> Sum.")

@@ -1,0 +1,96 @@
+"""What must hold before the first step: each function raises one sentence, or returns nothing.
+
+Knows: data sets, folders, the trainer's parallelism. Does not know: losses, teachers, tasks' mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import DataCollatorWithPadding, Trainer, default_data_collator
+
+LABEL_COLUMNS = ("label", "label_ids")
+"""Columns that the default collators rename to ``labels``."""
+
+
+def check_labels(dataset: Any, names: Iterable[str], collator: Any, classes: int | None) -> None:
+    """Refuse a data set without labels, or with a class that the student does not have.
+
+    Only a ``datasets.Dataset`` says what it holds without being iterated; other data sets are met batch by batch.
+
+    Args:
+        dataset: the training set.
+        names: the student's label arguments.
+        collator: the data collator; one of the user's own may make labels itself.
+        classes: how many classes there are; None where labels are not class numbers.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if not isinstance(dataset, datasets.Dataset):
+        return
+    column = next((c for c in (*names, *LABEL_COLUMNS) if c in dataset.column_names), None)
+    if column is None:
+        if isinstance(collator, DataCollatorWithPadding) or collator is default_data_collator:
+            raise ValueError(
+                f"alpha < 1 trains on labels, the training set has the columns {dataset.column_names}: add a 'label' "
+                "column, or set alpha=1 to learn from the teacher alone."
+            )
+        return
+    if classes is None or not len(dataset):
+        return
+    values = np.asarray(dataset.with_format("numpy")[column])
+    if values.dtype.kind not in "iu":
+        return
+    wrong = np.flatnonzero(((values < 0) | (values >= classes)) & (values != -100))
+    if len(wrong):
+        raise ValueError(
+            f"row {wrong[0]} of the training set has label {values[wrong[0]]}, the student has {classes} classes (0 "
+            f"to {classes - 1}, or -100 for no label): correct the label, or give the student more num_labels."
+        )
+
+
+def check_parallelism(trainer: Trainer) -> None:
+    """Refuse ways of splitting a batch inside one process that a teacher cannot follow.
+
+    Args:
+        trainer: the trainer, constructed.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if trainer.args.n_gpu > 1:
+        raise ValueError(
+            f"{trainer.args.n_gpu} GPUs were found in one process (DataParallel), which cannot split a teacher's "
+            "answers: start one process a GPU with accelerate launch or torchrun."
+        )
+    config = getattr(trainer.accelerator, "parallelism_config", None)
+    if config is not None and (config.cp_size > 1 or config.sp_size > 1):
+        raise ValueError(
+            "context or sequence parallelism was asked for, which gives each rank a part of each row, but the "
+            "teacher reads whole rows: set cp_size and sp_size to 1."
+        )
+
+
+def check_output_dir(folder: str | Path, resume: str | None) -> None:
+    """Refuse to write over a finished run.
+
+    Args:
+        folder: where the run will write.
+        resume: the user's ``resume_from_checkpoint``.
+
+    Raises:
+        ValueError: the folder holds a finished run and nothing was said about resuming.
+    """
+    found = [
+        n for n in ("report.json", "model.safetensors", "adapter_model.safetensors") if (Path(folder) / n).is_file()
+    ]
+    if found and not resume:
+        raise ValueError(
+            f"{folder} already holds a finished run ({', '.join(found)}): choose another --output_dir, or continue "
+            "that run with --resume_from_checkpoint; nothing was changed."
+        )

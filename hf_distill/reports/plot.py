@@ -1,0 +1,58 @@
+"""The picture of a comparison.
+
+Knows: rows of a report. Does not know: how they were measured. Needs matplotlib (the extra ``recipes``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+COLOURS = {"teacher": "#4c566a", "student alone": "#d08770", "distilled": "#2a7f62"}
+
+
+def plot_comparison(models: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> None:
+    """Draw accuracy as bars beside accuracy against speed, and save the picture.
+
+    Args:
+        models: rows with ``name``, ``accuracy`` (0 to 1), ``accuracy_error``, ``samples_per_second``, ``parameters``.
+        path: where to save, as PNG.
+        title: above the picture.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("the report's picture needs matplotlib: pip install 'hf_distill[recipes]'.") from error
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    bars, speed = figure.subplots(1, 2)
+    names, scores = [row["name"] for row in models], [100 * row["accuracy"] for row in models]
+    errors = [100 * row["accuracy_error"] for row in models]
+    colours = [COLOURS.get(name, "#5e81ac") for name in names]
+    drawn = bars.bar(names, scores, yerr=errors, color=colours, width=0.6, capsize=4, ecolor="#2e3440")
+    bars.bar_label(drawn, [f"{score:.1f}" for score in scores], padding=3)
+    low, high = min(scores) - max(errors), max(scores) + max(errors)
+    margin = max(high - low, 1.0)
+    for axes in (bars, speed):
+        axes.set_ylim(low - margin, high + 0.35 * margin)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25)
+        axes.set_axisbelow(True)
+    bars.set_ylabel("test accuracy, % (bars: one standard error)", fontsize=9)
+    for row, score, colour in zip(models, scores, colours, strict=True):
+        x = row["samples_per_second"]
+        speed.scatter(x, score, s=80, color=colour, zorder=3)
+        label = f"{row['name']}\n{row['parameters'] / 1e6:.2f} M"
+        below = row["name"] == "student alone"
+        speed.annotate(
+            label, (x, score), xytext=(0, -10 if below else 9), textcoords="offset points", ha="center", fontsize=9,
+            va="top" if below else "bottom",
+        )  # fmt: skip
+    speed.set_xlim(0, 1.2 * max(row["samples_per_second"] for row in models))
+    speed.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    speed.set_xlabel("samples a second", fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,173 @@
+"""What one model shows for one batch: the words that every other file speaks.
+
+Knows: distributions and which of their rows count, hidden states, a sum with its count, a model's measurements.
+Does not know: who made them (a student, a teacher, a cache), for which task, or which trainer asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+class Sum(NamedTuple):
+    """A total and the number of things it is a total of; nothing is divided before every rank and batch is added.
+
+    Args:
+        total: scalar, float32. The sum of what each counted thing costs.
+        count: scalar, integer. How many things were counted; 0 is allowed, the total is then 0 with a graph.
+
+    Example:
+        >>> Sum(torch.tensor(6.0), torch.tensor(4)).mean()
+        tensor(1.5000)
+        >>> Sum(torch.tensor(0.0), torch.tensor(0)).mean()
+        tensor(0.)
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def mean(self) -> Tensor:
+        """Return total / count, or 0 where nothing was counted."""
+        return self.total / self.count.clamp(min=1)
+
+
+@runtime_checkable
+class Logits(Protocol):
+    """A stack of N unnormalised distributions over V classes, held in whatever way costs least.
+
+    ``DenseLogits`` holds the tensor. Other forms (a hidden state and the head that projects it, the few ids of a
+    stored teacher) answer the same three questions, so no divergence ever asks which form it was given.
+    """
+
+    shape: torch.Size  # the leading shape, then V
+
+    def select(self, rows: Tensor) -> Logits:
+        """Keep the rows where ``rows`` (bool, the leading shape) is true: [n, V]. The others then cost nothing."""
+
+    def chunk(self, start: int, stop: int) -> Tensor:
+        """Return rows ``start:stop`` of the flattened leading shape as float32 [stop - start, V]."""
+
+    def finite(self) -> Tensor:
+        """Return for each row (bool, the leading shape) whether it holds neither infinity nor NaN."""
+
+
+class DenseLogits:
+    """Logits that already exist as a tensor.
+
+    Args:
+        tensor: [..., V], any floating dtype.
+
+    Example:
+        >>> logits = DenseLogits(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, float("nan")]], dtype=torch.bfloat16))
+        >>> logits.finite()
+        tensor([ True,  True, False])
+        >>> logits.select(torch.tensor([False, True, False])).chunk(0, 1)
+        tensor([[3., 4.]])
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The leading shape, then the number of classes V."""
+        return self.tensor.shape
+
+    def select(self, rows: Tensor) -> DenseLogits:
+        """Keep the rows where ``rows`` (bool, the leading shape) is true: [n, V]."""
+        return DenseLogits(self.tensor[rows.to(self.tensor.device)])
+
+    def chunk(self, start: int, stop: int) -> Tensor:
+        """Return rows ``start:stop`` of the flattened leading shape as float32 [stop - start, V]."""
+        return self.tensor.flatten(0, -2)[start:stop].float()
+
+    def finite(self) -> Tensor:
+        """Return for each row (bool, the leading shape) whether it holds neither infinity nor NaN."""
+        return self.tensor.isfinite().all(dim=-1)
+
+
+class Head(NamedTuple):
+    """Distributions and which of them count: class logits, token logits, start positions, CTC frames, queries.
+
+    Args:
+        logits: [..., V].
+        rows: bool, the leading shape of ``logits``; a row that does not count has no value and no gradient.
+    """
+
+    logits: Logits
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What one model shows for one batch. What nobody asked for is empty.
+
+    Args:
+        heads: name -> Head; the names are the task's ("logits"; "start" and "end" for question answering).
+        hidden: hidden states [B, T, H], the embedding output first; empty unless a term needs ``"hidden"``.
+        attention: attention maps [B, heads, T, T]; empty unless a term needs ``"attention"``.
+        taps: module path -> its output, for terms that need ``"tap:<path>"``.
+        mask: bool [B, T], the positions that are not padding; None where the model has none.
+    """
+
+    heads: dict[str, Head]
+    hidden: tuple[Tensor, ...] = ()
+    attention: tuple[Tensor, ...] = ()
+    taps: dict[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What can be said of a model before it runs. None means: not known, nothing can be checked against it.
+
+    Args:
+        name: how to name the model in a message or a card.
+        revision: the Hub commit it was loaded from.
+        hidden_size: width of its hidden states.
+        num_layers: number of its layers, without the embeddings.
+        num_heads: number of attention heads.
+        vocab_size: number of token embeddings.
+        problem_type: as in ``config.problem_type``.
+        labels: class names in the order of the logits.
+    """
+
+    name: str = "a model"
+    revision: str | None = None
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    vocab_size: int | None = None
+    problem_type: str | None = None
+    labels: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, model: Any) -> Facts:
+        """Read the facts from a model's ``config``; a module without one has only a name.
+
+        Args:
+            model: a ``PreTrainedModel``, a PEFT model, or any module.
+
+        Example:
+            >>> Facts.of(torch.nn.Linear(2, 2)).name
+            'Linear'
+        """
+        config = getattr(model, "config", None)
+        if config is None or not hasattr(config, "to_dict"):
+            return cls(name=type(model).__name__)
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        id2label = getattr(config, "id2label", None)
+        return cls(
+            name=getattr(config, "_name_or_path", "") or type(model).__name__,
+            revision=getattr(config, "_commit_hash", None),
+            hidden_size=getattr(text, "hidden_size", None),
+            num_layers=getattr(text, "num_hidden_layers", None),
+            num_heads=getattr(text, "num_attention_heads", None),
+            vocab_size=getattr(text, "vocab_size", None),
+            problem_type=getattr(config, "problem_type", None),
+            labels=tuple(str(id2label[i]) for i in sorted(id2label)) if id2label else None,
+        )

@@ -1,0 +1,231 @@
+"""Task: how to read a model's outputs for one kind of problem.
+
+Knows: batches, model outputs, the supervised loss as a sum. Does not know: objectives, teachers, trainers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from accelerate.utils import find_batch_size
+from torch import Tensor, nn
+
+from hf_distill.signals import Facts, Signals, Sum
+
+
+class Task(ABC):
+    """The contract of every task.
+
+    Attributes:
+        auto_class: the transformers class that loads a model for this task from a path or the Hub.
+        pipeline_tag: the task's name on the Hub.
+        default_objective: what is learned from the teacher if the user names nothing.
+        own_loss: only the model itself knows its supervised loss: it is given the labels, and ``hard`` returns None.
+        shifts_labels: the model predicts position t + 1 at position t, as causal language models do.
+    """
+
+    auto_class: ClassVar[str]
+    pipeline_tag: ClassVar[str]
+    default_objective: str = "forward_kl"
+    own_loss: bool = False
+    shifts_labels: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Task:
+        """Find the task that a model was made for.
+
+        Args:
+            model: a transformers model or a PEFT model around one.
+
+        Returns:
+            The task, knowing what it needs of the model's configuration.
+
+        Raises:
+            ValueError: no task knows this class of model.
+
+        Example:
+            >>> from transformers import BertConfig, BertForSequenceClassification
+            >>> tiny = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+            >>> type(Task.of(BertForSequenceClassification(tiny))).__name__
+            'SequenceClassification'
+        """
+        from hf_distill.tasks import TASKS
+
+        for task in TASKS:
+            if (found := task.reading(model)) is not None:
+                return found
+        raise ValueError(
+            f"no task is known for {type(core_of(model)).__name__} (known: "
+            f"{', '.join(task.auto_class for task in TASKS)}): pass task= an instance of hf_distill.Task."
+        )
+
+    @classmethod
+    @abstractmethod
+    def reading(cls, model: nn.Module) -> Task | None:
+        """Return this task for the model, or None if the model is made for another one.
+
+        Args:
+            model: any module.
+        """
+
+    @property
+    def distributions(self) -> bool:
+        """Whether the model's outputs are distributions; regression predictions are not."""
+        return True
+
+    def settle(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
+        """Learn from a first batch what the model's configuration leaves open, and write it there.
+
+        Args:
+            model: the student.
+            batch: any batch.
+
+        Returns:
+            Whether something was learned.
+        """
+        return False
+
+    def check(self, student: Facts, teacher: Facts) -> None:  # noqa: B027 - not every task has something to refuse
+        """Refuse a pair of models that cannot be compared.
+
+        Args:
+            student: what is known of the student.
+            teacher: what is known of the teacher.
+
+        Raises:
+            ValueError: in one sentence, what differs and what to do.
+        """
+
+    @abstractmethod
+    def rows(self, batch: Mapping[str, Any]) -> Tensor:
+        """Say which rows of the head count, from the batch alone, so that they can be counted before any forward.
+
+        Args:
+            batch: the batch.
+
+        Returns:
+            bool, the leading shape of the logits.
+        """
+
+    @abstractmethod
+    def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Say which labels the hard loss counts.
+
+        Args:
+            batch: the batch.
+
+        Returns:
+            bool, the shape of the labels; None where the batch has none.
+        """
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Count what losses are divided by: the units of the terms, and the labels of the hard loss.
+
+        Args:
+            batch: the batch.
+
+        Returns:
+            ``rows``, ``tokens``, ``samples`` and ``labels``, each a scalar int64 tensor.
+        """
+        rows, labels, samples = self.rows(batch).sum(), self.labels(batch), find_batch_size(batch)
+        mask = batch.get("attention_mask")
+        tokens = batch["input_ids"].numel() if mask is None and "input_ids" in batch else samples
+        return {
+            "rows": rows,
+            "tokens": rows.new_tensor(tokens) if mask is None else mask.sum().to(rows.dtype),
+            "samples": rows.new_tensor(samples),
+            "labels": rows.new_tensor(0) if labels is None else labels.sum(),
+        }
+
+    @abstractmethod
+    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+        """Compute the supervised loss as a sum.
+
+        Args:
+            outputs: what the student returned.
+            batch: the batch, with labels.
+
+        Returns:
+            The sum over the labels that count, or None if only the model itself knows its loss.
+        """
+
+    @abstractmethod
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
+        """Read a model's outputs.
+
+        Args:
+            model: who made them.
+            batch: the batch.
+            outputs: a ``ModelOutput``, a tuple or a tensor.
+            heard: what a hook heard on the way, or None.
+
+        Returns:
+            The heads of this task, and the hidden states, attention maps and mask that are there.
+
+        Raises:
+            ValueError: the outputs hold no logits.
+        """
+
+    @abstractmethod
+    def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
+        """Bring the teacher's signals into the student's order of classes, rows and tokens.
+
+        Args:
+            student: what the student shows.
+            teacher: what the teacher shows.
+            batch: the batch.
+
+        Returns:
+            The teacher's signals, comparable with the student's.
+
+        Raises:
+            ValueError: they cannot be compared.
+        """
+
+
+def core_of(model: nn.Module) -> nn.Module:
+    """Return the transformers model inside a PEFT model; any other model is its own core.
+
+    Args:
+        model: any module.
+
+    Example:
+        >>> core_of(nn.Linear(1, 1))
+        Linear(in_features=1, out_features=1, bias=True)
+    """
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def logits_in(outputs: Any, name: str) -> Tensor:
+    """Find the logits in what a model returned.
+
+    Args:
+        outputs: a mapping with ``logits``, a tuple (its first tensor that is not a scalar loss), or the logits.
+        name: how to name the model in an error.
+
+    Returns:
+        The logits, as they are.
+
+    Raises:
+        ValueError: there are none.
+
+    Example:
+        >>> import torch
+        >>> logits_in((torch.tensor(0.5), torch.tensor([[1.0, 2.0]])), "a model")
+        tensor([[1., 2.]])
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping):
+        found, shown = outputs.get("logits"), ", ".join(outputs)
+    else:
+        found = next((part for part in outputs if isinstance(part, Tensor) and part.ndim > 0), None)
+        shown = f"a {type(outputs).__name__} of {len(outputs)}"
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"logits were asked of {name}, it returned {shown}: use a model with a head for this task "
+            "(AutoModelForSequenceClassification, not AutoModel)."
+        )
+    return found

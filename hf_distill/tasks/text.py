@@ -1,0 +1,197 @@
+"""Tasks on text: a class, several classes or a number for each sample.
+
+Knows: the three problem types of transformers' sequence classification heads, and how their losses are summed.
+Does not know: objectives, teachers' whereabouts, trainers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from accelerate.utils import find_batch_size
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+from hf_distill.signals import DenseLogits, Facts, Head, Signals, Sum
+from hf_distill.tasks.task import Task, core_of, logits_in
+
+SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+
+
+class SequenceClassification(Task):
+    """One class, several independent classes, or a number for each sample.
+
+    The head is softmax logits [B, C]; for several classes, C independent Bernoulli distributions as logits
+    [B, C, 2] (0 and the logit, whose softmax is 1 - sigmoid and sigmoid); for regression, the predictions [B, C],
+    which are no distributions: the default objective is then ``logit_mse``. A sample without a label (-100, for
+    regression NaN) is skipped by the hard loss and still taught by the teacher.
+
+    Args:
+        num_labels: how many outputs the head has.
+        problem_type: as in ``config.problem_type``; None decides as transformers does, from the labels' dtype.
+        teacher_labels: for each class of the student, its position among the teacher's; None: the same order.
+        own_loss: the model computes a loss of its own that this class does not know.
+
+    Raises:
+        ValueError: an unknown problem type, or ``teacher_labels`` that are not a permutation.
+
+    Example:
+        >>> task = SequenceClassification(num_labels=2)
+        >>> batch = {"labels": torch.tensor([0, -100, 1]), "input_ids": torch.ones(3, 5)}
+        >>> {unit: n.item() for unit, n in task.counts(batch).items()}
+        {'rows': 3, 'tokens': 15, 'samples': 3, 'labels': 2}
+        >>> task.hard(torch.zeros(3, 2), batch)
+        Sum(total=tensor(1.3863), count=tensor(2))
+    """
+
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    pipeline_tag: ClassVar[str] = "text-classification"
+
+    def __init__(
+        self,
+        num_labels: int,
+        problem_type: str | None = None,
+        teacher_labels: Sequence[int] | None = None,
+        own_loss: bool = False,
+    ) -> None:
+        if problem_type not in (None, SINGLE, MULTI, REGRESSION):
+            raise ValueError(f"problem_type={problem_type!r} is not known: use {SINGLE}, {MULTI} or {REGRESSION}.")
+        if teacher_labels is not None and sorted(teacher_labels) != list(range(num_labels)):
+            raise ValueError(
+                f"teacher_labels={list(teacher_labels)} does not name each of the {num_labels} classes once: give for "
+                "each class of the student its position among the teacher's."
+            )
+        self.num_labels = num_labels
+        self.problem_type = REGRESSION if problem_type is None and num_labels == 1 else problem_type
+        self.teacher_labels = None if teacher_labels is None else list(teacher_labels)
+        self.own_loss = own_loss
+
+    @classmethod
+    def reading(cls, model: nn.Module) -> SequenceClassification | None:
+        """Return the task for a sequence classification model, None for any other; see ``Task.reading``."""
+        core = core_of(model)
+        known = set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
+        base = next((c for c in type(core).__mro__ if c.__name__ in known), None)
+        if base is None and not type(core).__name__.endswith("ForSequenceClassification"):
+            return None
+        # A subclass with its own forward, or an own loss function, means its own loss: it is then asked for it.
+        own = base is None or type(core).forward is not base.forward or "_loss_function" in vars(core)
+        return cls(core.config.num_labels, core.config.problem_type, own_loss=own)
+
+    @property
+    def distributions(self) -> bool:
+        """Whether the model's outputs are distributions; regression predictions are not."""
+        return self.problem_type != REGRESSION
+
+    @property
+    def default_objective(self) -> str:
+        """Forward KL between distributions, mean squared error between regression predictions."""
+        return "forward_kl" if self.distributions else "logit_mse"
+
+    def settle(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
+        """Take the problem type from the labels, as the model would on its first batch; see ``Task.settle``."""
+        if self.problem_type is not None or (labels := batch.get("labels")) is None:
+            return False
+        if not labels.is_floating_point() and labels.ndim > 1 and labels.shape[-1] == self.num_labels:
+            raise ValueError(
+                f"labels of shape {list(labels.shape)} and type {labels.dtype} were given for {self.num_labels} "
+                "classes: make them floats for several classes a sample, or one integer a sample."
+            )
+        self.problem_type = MULTI if labels.is_floating_point() else SINGLE
+        core_of(model).config.problem_type = self.problem_type
+        return True
+
+    def check(self, student: Facts, teacher: Facts) -> None:
+        """Refuse other problem types, other class counts and other class names; see ``Task.check``."""
+        types = (teacher.problem_type, student.problem_type or self.problem_type)
+        if None not in types and types[0] != types[1]:
+            raise ValueError(
+                f"the teacher {teacher.name} was made for {types[0]}, the student for {types[1]}: set "
+                "config.problem_type of both to the problem that your labels pose."
+            )
+        if teacher.labels is None:
+            return
+        ours, theirs = student.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels)), teacher.labels
+        if len(ours) != len(theirs):
+            raise ValueError(
+                f"the teacher {teacher.name} has {len(theirs)} labels, the student has {len(ours)}: give both the "
+                "same num_labels."
+            )
+        if self.teacher_labels is not None or ours == theirs or any(map(_is_generic, (ours, theirs))):
+            return
+        if sorted(ours) != sorted(theirs):
+            raise ValueError(
+                f"the teacher {teacher.name} names its labels {_short(theirs)}, the student {_short(ours)}: give both "
+                "the same id2label, in the order of your data set."
+            )
+        order = [theirs.index(name) for name in ours]
+        raise ValueError(
+            f"the teacher {teacher.name} orders its labels {_short(theirs)}, the student {_short(ours)}: pass "
+            f"task=SequenceClassification(num_labels={len(ours)}, teacher_labels={order}), or give the student the "
+            "teacher's id2label and label2id."
+        )
+
+    def rows(self, batch: Mapping[str, Any]) -> Tensor:
+        """Every sample counts, labelled or not; bool [B], or [B, C] for several classes. See ``Task.rows``."""
+        tensors = [value for value in batch.values() if isinstance(value, Tensor)]
+        shape = (find_batch_size(batch), self.num_labels)[: 2 if self.problem_type == MULTI else 1]
+        return torch.ones(shape, dtype=torch.bool, device=tensors[0].device if tensors else None)
+
+    def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Labels that are not -100, for regression not NaN; see ``Task.labels``."""
+        labels = batch.get("labels")
+        if labels is None:
+            return None
+        return labels != -100 if self.problem_type != REGRESSION else ~labels.isnan()
+
+    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+        """Sum cross-entropy, binary cross-entropy or squared error over the labels; see ``Task.hard``."""
+        if self.own_loss:
+            return None
+        logits, labels, counted = logits_in(outputs, "the student").float(), batch["labels"], self.labels(batch)
+        if self.problem_type in (MULTI, REGRESSION):
+            # Chosen before they are compared: the gradient of a difference with NaN is NaN, also times zero.
+            logits, labels = logits.view(labels.shape)[counted], labels[counted].to(logits.dtype)
+            loss = F.mse_loss if self.problem_type == REGRESSION else F.binary_cross_entropy_with_logits
+        else:
+            labels, loss = labels.view(-1), F.cross_entropy
+        return Sum(loss(logits, labels, reduction="sum"), counted.sum())
+
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
+        """Read logits, and hidden states and attention maps if they are there; see ``Task.signals``."""
+        logits, mask = logits_in(outputs, type(core_of(model)).__name__), batch.get("attention_mask")
+        if self.problem_type == MULTI:
+            logits = torch.stack((torch.zeros_like(logits), logits), dim=-1)
+        shown = outputs if isinstance(outputs, Mapping) else {}
+        return Signals(
+            heads={"logits": Head(DenseLogits(logits), self.rows(batch))},
+            hidden=tuple(shown.get("hidden_states") or ()),
+            attention=tuple(shown.get("attentions") or ()),
+            mask=None if mask is None else mask.bool(),
+        )
+
+    def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
+        """Put the teacher's classes into the student's order; see ``Task.align``."""
+        ours, theirs = student.heads["logits"].logits, teacher.heads["logits"].logits
+        if ours.shape != theirs.shape:
+            raise ValueError(
+                f"the teacher gave logits of shape {list(theirs.shape)}, the student {list(ours.shape)}: both must "
+                "give the same samples and classes."
+            )
+        if self.teacher_labels is None:
+            return teacher
+        head = Head(DenseLogits(theirs.tensor[:, self.teacher_labels]), student.heads["logits"].rows)
+        return Signals({"logits": head}, teacher.hidden, teacher.attention, teacher.taps, teacher.mask)
+
+
+def _is_generic(labels: Sequence[str]) -> bool:
+    """Whether nobody named the labels: transformers then calls them LABEL_0, LABEL_1, ..."""
+    return all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
+
+
+def _short(labels: Sequence[str]) -> str:
+    return "[" + ", ".join(labels[:6]) + (", ...]" if len(labels) > 6 else "]")

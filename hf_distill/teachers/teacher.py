@@ -1,0 +1,55 @@
+"""Teacher: anything that answers a batch with Signals.
+
+Knows: batches and Signals. Does not know: terms, the student, how its answers are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from hf_distill.signals import Facts, Signals
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """The contract of every teacher.
+
+    Attributes:
+        serves: what it can show: ``"heads"``, ``"hidden"``, ``"attention"``; asked for before training starts.
+        facts: what is known of it before it runs.
+        collective: it is sharded, so every rank must call it together.
+        columns: the batch columns that it reads; they are not removed from the data set and not given to the student.
+    """
+
+    serves: frozenset[str]
+    facts: Facts
+    collective: bool
+    columns: frozenset[str]
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Take the place that the trainer gives it: device, precision, task; once, and never as the trainer's model.
+
+        Args:
+            trainer: the trainer, fully constructed.
+        """
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return what the model is really fed for a batch.
+
+        Args:
+            batch: the batch, as the collator made it.
+        """
+
+    def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
+        """Answer a batch, without gradients.
+
+        Args:
+            batch: the batch, on the trainer's device.
+            needs: what to show; a subset of ``serves``.
+        """

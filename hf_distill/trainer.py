@@ -1,0 +1,360 @@
+"""The conductor: a Trainer that also listens to a teacher.
+
+Knows: when each part speaks, and what a loss is divided by. Does not know: how a task reads a model, where a teacher's
+answers come from, or what a term compares; a new task, teacher or objective changes nothing here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Seq2SeqTrainer, Trainer
+
+from hf_distill.arguments import DistillationArguments, check_blend
+from hf_distill.card import add_distillation
+from hf_distill.hard import hard_loss, needs_own_loss
+from hf_distill.joint import joined
+from hf_distill.objectives import Objective, Term, build, normalise
+from hf_distill.preflight import check_labels, check_parallelism
+from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.tally import Tally
+from hf_distill.tasks import Task
+from hf_distill.tasks.task import core_of
+from hf_distill.teachers import Teacher, teacher_of
+
+UNITS = ("rows", "tokens", "samples", "labels")
+"""What is counted in every optimizer step, over its micro-batches and over all ranks."""
+
+
+class DistillationMixin:
+    """What distillation adds to any ``Trainer``; put it before the class that it extends.
+
+    Args:
+        *args: the base trainer's own parameters, in its own order.
+        teacher_model: a model or module, a path or Hub id, a ``Teacher``, or a function ``batch -> logits``. None: no
+            teacher, and the class behaves as the one it extends.
+        objective: what to learn from the teacher, before ``args.objective``: a name, a mapping, a ``Term`` or an
+            ``Objective``; see ``hf_distill.objectives.build``.
+        task: how to read the models' outputs; None finds it by the student's class.
+        **kwargs: the base trainer's own parameters.
+
+    Raises:
+        ValueError: in one sentence, before any step: what was asked, what there was, what to do.
+
+    Example:
+        >>> from transformers import Trainer
+        >>> class MyTrainer(Trainer): ...
+        >>> class MyDistillationTrainer(DistillationMixin, MyTrainer): ...
+    """
+
+    # Our losses are divided by what the whole step counts, so Trainer must not divide by the accumulation again.
+    # None leaves a student without a task to Trainer's own rules. Older versions do not read this: see `_undivided`.
+    loss_is_scaled_for_ga: bool | None = None
+
+    def __init__(
+        self,
+        *args: Any,
+        teacher_model: Any = None,
+        objective: str | Mapping[str, Any] | Term | Objective | None = None,
+        task: Task | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
+        self.teacher: Teacher | None = None
+        self.objective: Objective | None = None
+        self._asked = objective
+        self._window, self._training, self._evaluating = None, Tally(), None
+        if task is None and (teacher_model is not None or self._task_is_known()):
+            task = Task.of(self.model)
+        self.task = task
+        self.loss_is_scaled_for_ga = None if task is None else True
+        self._check_settings(teacher_model)
+        if task is not None:
+            check_parallelism(self)
+        if teacher_model is None:
+            return
+        self.teacher = teacher_of(teacher_model, task)
+        self.objective = self._build_objective()
+        task.check(Facts.of(self.model), self.teacher.facts)
+        if self.alpha < 1 and self.train_dataset is not None:
+            classes = getattr(task, "num_labels", None) if task.distributions else None
+            check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
+        self.teacher.prepare(self)
+
+    # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
+
+    @property
+    def alpha(self) -> float:
+        """The teacher's share of the loss: ``args.alpha``, or 0.5 with a teacher and 0 without."""
+        asked = getattr(self.args, "alpha", None)
+        return asked if asked is not None else (0.0 if self.teacher is None else 0.5)
+
+    @property
+    def temperature(self) -> float:
+        """The run's temperature: ``args.temperature``, or the field's default under plain TrainingArguments."""
+        return getattr(self.args, "temperature", DistillationArguments.temperature)
+
+    def _task_is_known(self) -> bool:
+        try:
+            return Task.of(self.model) is not None
+        except ValueError:
+            return False
+
+    def _check_settings(self, teacher_model: Any) -> None:
+        alpha = getattr(self.args, "alpha", None)
+        check_blend(alpha, self.temperature)
+        if alpha and teacher_model is None:
+            raise ValueError(
+                f"alpha={alpha} asks to learn from a teacher, there is none: pass teacher_model=, or set alpha=0."
+            )
+
+    def _build_objective(self) -> Objective:
+        spec = self._asked if self._asked is not None else getattr(self.args, "objective", None)
+        objective = build(self.task.default_objective if spec is None else spec)
+        for name, term in objective.terms.items():
+            if term.distributions and not self.task.distributions:
+                raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
+            if any(True for _ in term.parameters()):
+                raise ValueError(f"{name} has trainable parameters, which are not supported yet: use a term without.")
+        if missing := sorted(objective.needs - self.teacher.serves):
+            raise ValueError(
+                f"the objective needs {missing}, the teacher {self.teacher.facts.name} serves "
+                f"{sorted(self.teacher.serves)}: choose terms that it can serve."
+            )
+        objective.build(Facts.of(self.model), self.teacher.facts)
+        return objective
+
+    # ---- Data ----
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep the teacher's columns in the data set beside the student's."""
+        super()._set_signature_columns_if_needed()
+        if self.teacher is not None:
+            extra = self.teacher.columns - set(self._signature_columns)
+            self._signature_columns = [*self._signature_columns, *sorted(extra)]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """Take the micro-batches of one optimizer step, and count what all their losses are divided by.
+
+        Args:
+            epoch_iterator: the batches of the epoch.
+            num_batches: how many the step takes.
+            device: the trainer's device.
+
+        Returns:
+            The batches, and Trainer's own count of labels.
+        """
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.task is not None:
+            total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
+            for batch in batches:
+                total += self._counts(batch).to(device)
+            self._window = self.accelerator.reduce(total, reduction="sum")
+            self._training.weight += 1
+        return batches, num_items
+
+    def _counts(self, batch: Mapping[str, Any]) -> Tensor:
+        """Count one batch: int64 [len(UNITS)]."""
+        if self.task.settle(self.model, batch) and self.teacher is not None:
+            self.task.check(Facts.of(self.model), self.teacher.facts)
+        counts = self.task.counts(batch)
+        return torch.stack([counts[unit] for unit in UNITS])
+
+    # ---- The loss ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Blend: ``(1 - alpha) * hard + alpha * soft``, each divided by what the whole optimizer step counts.
+
+        Args:
+            model: the student, wrapped or not.
+            inputs: one micro-batch.
+            return_outputs: whether to return the student's outputs too.
+            num_items_in_batch: Trainer's count of labels; only a user's ``compute_loss_func`` is given it.
+
+        Returns:
+            The loss, and the outputs if they were asked for. Outside of training the batch is its own window.
+
+        Raises:
+            ValueError: the teacher gave a logit that is not finite.
+        """
+        if self.task is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        stepping = model.training and self.is_in_train and self._window is not None
+        window = self._window if stepping else self._counts(inputs)
+        window, world = dict(zip(UNITS, window, strict=True)), self.data_ranks() if stepping else 1
+        taught = self._taught(inputs) if self.alpha > 0 else None
+
+        fed = self._student_inputs(inputs)
+        if taught is None:
+            sums, outputs = {}, model(**fed)
+        else:
+            student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+
+            def after(outputs: Any) -> dict[str, Sum]:
+                shown = self.task.signals(student, inputs, outputs)
+                return self.objective(shown, self.task.align(shown, taught, inputs), inputs)
+
+            with joined(student, after, self.accelerator.autocast):
+                both = model(**fed)
+            sums, outputs = both["parts"], both["outputs"]
+
+        parts = {}
+        if self.alpha < 1:
+            parts["hard"] = hard_loss(self, outputs, inputs, window, world, num_items_in_batch)
+        terms = {
+            name: normalise(part.total, window[self.objective.terms[name].unit], world) for name, part in sums.items()
+        }
+        loss = sum([(1 - self.alpha) * parts["hard"]] if parts else [])
+        if terms:
+            loss = loss + self.alpha * self.objective.combine(terms)
+        self._note(parts | terms, stepping)
+        if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
+            loss = loss * undivided
+        if isinstance(outputs, tuple) and not needs_own_loss(self):
+            outputs = (loss, *outputs)  # prediction_step drops the first entry, where a model puts its loss
+        return (loss, outputs) if return_outputs else loss
+
+    def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Drop the teacher's columns; keep labels only where the model must compute its own loss."""
+        theirs = set() if self.teacher is None else set(self.teacher.columns) - self._student_columns()
+        drop = theirs if needs_own_loss(self) else theirs | set(self.label_names)
+        return {name: value for name, value in inputs.items() if name not in drop}
+
+    def _taught(self, inputs: Mapping[str, Any]) -> Signals:
+        """Ask the teacher, and refuse an answer that nobody could learn from."""
+        self.objective.follow(self.temperature)
+        signals = self.teacher(inputs, self.objective.needs)
+        for head in signals.heads.values():
+            lost = ~head.logits.finite() & head.rows.to(self.args.device)
+            if lost.any():
+                rows = sorted({row[0] for row in lost.nonzero().tolist()})
+                raise ValueError(
+                    f"the teacher {self.teacher.facts.name} gave infinite or NaN logits for rows {rows} of the batch "
+                    f"after step {self.state.global_step}, nothing was trained on it: run the teacher in a wider "
+                    "dtype, or remove the rows."
+                )
+        return signals
+
+    def _student_columns(self) -> set[str]:
+        return set(inspect.signature(core_of(self.model).forward).parameters) | set(self.label_names)
+
+    def data_ranks(self) -> int:
+        """How many ranks hold different data; the ranks of a tensor-parallel group share theirs."""
+        config = getattr(self.accelerator, "parallelism_config", None)
+        return self.accelerator.num_processes // (getattr(config, "tp_size", 1) or 1)
+
+    def _undivided(self, num_items: Any) -> int:
+        """What to multiply by where Trainer, not reading ``loss_is_scaled_for_ga`` yet, will divide by it again."""
+        reads = hasattr(Trainer, "loss_is_scaled_for_ga") or self.compute_loss_func is not None
+        trusted = self.model_accepts_loss_kwargs and num_items is not None
+        return 1 if reads or trusted else self.current_gradient_accumulation_steps
+
+    # ---- What is logged ----
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Start clean, also when Trainer starts again with a smaller batch after running out of memory."""
+        self._window, self._training, self._evaluating = None, Tally(), None
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _note(self, parts: Mapping[str, Tensor], stepping: bool) -> None:
+        if stepping:
+            self._training.add(parts)
+        elif self._evaluating is not None:
+            # As Trainer treats the loss: once for each sample, without those that only fill up the last batch.
+            each = torch.stack([value.detach().float() for value in parts.values()])
+            each = self.accelerator.gather_for_metrics(each.repeat(self.args.eval_batch_size, 1))
+            self._evaluating.add(dict(zip(parts, each.sum(dim=0), strict=True)))
+            self._evaluating.weight += len(each)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the training loss, each normalised as in the loss and before alpha and weights.
+
+        Args:
+            logs: what Trainer logs; ``loss/hard``, ``loss/forward_kl``, ... are added to its training entries.
+            start_time: when training started.
+        """
+        if "loss" in logs:
+            parts = self._training.drain(lambda totals: self.accelerator.reduce(totals, reduction="mean"))
+            logs.update({f"loss/{name}": value for name, value in parts.items()})
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate as Trainer does; ``eval_loss`` is the same blend, its parts are ``eval_loss/hard``, ...
+
+        Args:
+            *args: as in ``Trainer.evaluation_loop``.
+            **kwargs: as in ``Trainer.evaluation_loop``.
+
+        Returns:
+            Trainer's own output; predictions hold what they would hold without a teacher.
+        """
+        self._evaluating = Tally()
+        try:
+            output = super().evaluation_loop(*args, **kwargs)
+            parts = self._evaluating.drain()
+        finally:
+            self._evaluating = None
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics.update({f"{prefix}_loss/{name}": value for name, value in parts.items()})
+        return output
+
+    # ---- The card ----
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write Trainer's card, then what was distilled from whom, how, and what it gave.
+
+        Args:
+            *args: as in ``Trainer.create_model_card``.
+            **kwargs: as in ``Trainer.create_model_card``.
+        """
+        super().create_model_card(*args, **kwargs)
+        if self.teacher is not None and self.is_world_process_zero():
+            add_distillation(self)
+
+
+def _signature(base: type[Trainer]) -> inspect.Signature:
+    """The base trainer's parameters, then ours by keyword: what ``help()`` and editors show."""
+    theirs = [p for p in inspect.signature(base.__init__).parameters.values()]
+    ours = inspect.signature(DistillationMixin.__init__).parameters.values()
+    return inspect.Signature([*theirs, *(p for p in ours if p.kind is p.KEYWORD_ONLY)])
+
+
+class DistillationTrainer(DistillationMixin, Trainer):
+    """``Trainer`` that also listens to a teacher; see ``DistillationMixin`` for what is added.
+
+    Example:
+        >>> import torch, tempfile
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from hf_distill import DistillationTrainingArguments
+        >>> def tiny(width):
+        ...     return BertForSequenceClassification(
+        ...         BertConfig(vocab_size=9, hidden_size=width, num_hidden_layers=1, num_attention_heads=1,
+        ...                    intermediate_size=width)
+        ...     )
+        >>> rows = [{"input_ids": [i % 9, 1], "labels": i % 2} for i in range(8)]
+        >>> args = DistillationTrainingArguments(tempfile.mkdtemp(), alpha=0.9, use_cpu=True)
+        >>> trainer = DistillationTrainer(tiny(4), args, train_dataset=rows, teacher_model=tiny(8))
+        >>> trainer.alpha, trainer.objective.weights  # trainer.train() follows
+        (0.9, {'forward_kl': 1.0})
+    """
+
+
+class Seq2SeqDistillationTrainer(DistillationMixin, Seq2SeqTrainer):
+    """``Seq2SeqTrainer`` that also listens to a teacher; see ``DistillationMixin`` for what is added."""
+
+
+for _trainer in (DistillationTrainer, Seq2SeqDistillationTrainer):
+    _trainer.__signature__ = _signature(_trainer.__mro__[2]).replace()

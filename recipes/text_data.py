@@ -1,0 +1,143 @@
+"""Where a text recipe's rows come from: files, a Hub data set, or the embedded words.
+
+Knows: columns, labels, files, and how to refuse bad ones in a sentence. Does not know: models or training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from chinese_words import load_words
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+
+READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass
+class TextDataArguments:
+    """Where the text comes from; with nothing given, the embedded Chinese words."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A data set on the Hub, or a local folder of one."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    train_file: str | None = field(default=None, metadata={"help": "json, jsonl, jsonl.gz, csv or parquet."})
+    validation_file: str | None = field(
+        default=None, metadata={"help": "The same; default: 5 %% of the training rows."}
+    )
+    test_file: str | None = field(default=None, metadata={"help": "The same; default: the validation rows."})
+    text_column: str = field(default="text", metadata={"help": "The column with the text."})
+    text_pair_column: str | None = field(default=None, metadata={"help": "A column with a second text."})
+    label_column: str = field(default="label", metadata={"help": "The column with the class: a name or a number."})
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Use this many training rows, drawn by seed."}
+    )
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Use this many rows of the other splits."})
+
+    @property
+    def source(self) -> str:
+        """How to name the data in a report: a Hub id, a file's name, or the embedded words."""
+        return self.dataset_name or (Path(self.train_file).name if self.train_file else "jieba dictionary")
+
+
+def load_text(data: TextDataArguments, seed: int) -> DatasetDict:
+    """Load the splits, with the text under its own column and the class under ``label`` as a ``ClassLabel``.
+
+    Args:
+        data: where the rows come from.
+        seed: of the draw, where fewer rows are asked for than there are.
+
+    Returns:
+        ``train``, ``validation`` and ``test``.
+
+    Raises:
+        ValueError: a missing file or column, an empty or unreadable file, a label that no training row has.
+    """
+    if data.train_file:
+        files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
+        splits = DatasetDict({name: _read(path) for name, path in files.items() if path})
+    elif data.dataset_name:
+        splits = load_dataset(data.dataset_name, data.dataset_config_name)
+    elif data.validation_file or data.test_file:
+        raise ValueError("validation_file or test_file was given without train_file: name the training rows as well.")
+    else:
+        splits = load_words()
+    if "train" not in splits:
+        raise ValueError(f"{data.source} has the splits {list(splits)} and no 'train': name another data set.")
+    if "validation" not in splits:
+        cut = splits["train"].train_test_split(test_size=0.05, seed=seed)
+        splits["train"], splits["validation"] = cut["train"], cut["test"]
+    if "test" not in splits:
+        splits["test"] = splits["validation"]
+    splits = DatasetDict({name: splits[name] for name in ("train", "validation", "test")})
+    for name, rows in splits.items():
+        wanted = [data.text_column, data.label_column, *([data.text_pair_column] if data.text_pair_column else [])]
+        if missing := [column for column in wanted if column not in rows.column_names]:
+            raise ValueError(
+                f"the {name} rows of {data.source} have the columns {rows.column_names}, {missing} was asked for: "
+                "name them with --text_column, --text_pair_column and --label_column."
+            )
+        splits[name] = rows.select_columns(wanted).rename_columns(
+            {data.label_column: "label"} if data.label_column != "label" else {}
+        )
+    splits = _number_labels(splits)
+    for name, limit in (
+        ("train", data.max_train_samples),
+        *((n, data.max_eval_samples) for n in ("validation", "test")),
+    ):
+        if limit is not None and limit < len(splits[name]):
+            splits[name] = splits[name].shuffle(seed=seed).select(range(limit))
+    return splits
+
+
+def _read(path: str) -> Dataset:
+    suffixes = [suffix for suffix in Path(path).suffixes if suffix != ".gz"]
+    reader = READERS.get(suffixes[-1] if suffixes else "")
+    if not Path(path).is_file():
+        raise ValueError(f"rows were asked from {path}, there is no such file: check the path.")
+    if reader is None:
+        raise ValueError(f"{path} is not {', '.join(READERS)} (or .gz of these): convert it.")
+    try:
+        rows = load_dataset(reader, data_files=path, split="train")
+    except Exception as error:  # each reader raises its own kinds; all mean the same to the user
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} could not be read as {reader} ({reason[0]}): correct or convert it.") from error
+    if not len(rows):
+        raise ValueError(f"{path} has no rows: give a file with data.")
+    return rows
+
+
+def _number_labels(splits: DatasetDict) -> DatasetDict:
+    """Turn names or bare numbers into a ``ClassLabel`` that all splits share, in the training rows' order."""
+    feature = splits["train"].features["label"]
+    if not isinstance(feature, ClassLabel):
+        values = splits["train"].unique("label")
+        if not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
+            raise ValueError(
+                f"the labels are {type(values[0]).__name__}s such as {values[0]!r}: give each row one class, as a "
+                "name or a whole number."
+            )
+        numbers = all(isinstance(value, int) for value in values)
+        names = [f"LABEL_{i}" for i in range(max(values) + 1)] if numbers else sorted(map(str, values))
+        feature = ClassLabel(names=names)
+    for name, rows in splits.items():
+        labels = rows.with_format("numpy")["label"][:]
+        if np.asarray(labels).dtype.kind in "iu":
+            wrong = np.flatnonzero((labels < 0) | (labels >= feature.num_classes))
+        else:
+            wrong = np.flatnonzero(~np.isin(labels, feature.names))
+        if len(wrong):
+            raise ValueError(
+                f"row {wrong[0]} of the {name} rows has label {labels[wrong[0]]}, the training rows have "
+                f"{_few(feature.names)}: correct the label, or add training rows with it."
+            )
+        if rows.features["label"] != feature:
+            splits[name] = rows.cast_column("label", feature)
+    return splits
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")

@@ -1,0 +1,155 @@
+"""The same gradient however a batch is cut: micro-batches, ranks, unlabelled rows."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+SPLITS = [(2, 4), (4, 2), (3, 3)]
+
+
+def step(folder, data, batch, accumulation, problem=tiny.SINGLE, student=None, teacher="default", **args):
+    """One optimizer step with a learning rate that shows in the weights: loss, parts and gradients."""
+    seen = tiny.Gradients()
+    run = tiny.trainer(
+        folder,
+        student or tiny.bert(problem=problem),
+        data,
+        callbacks=[seen],
+        teacher_model=tiny.teacher(problem) if teacher == "default" else teacher,
+        args=dict(
+            per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, max_steps=1, **args
+        ),
+    )  # fmt: skip
+    run.train()
+    parts = {k: v for k, v in run.state.log_history[0].items() if k.startswith("loss")}
+    return parts, seen.first
+
+
+def same(one, other):
+    assert one[0].keys() == other[0].keys()
+    for name in one[0]:
+        assert one[0][name] == pytest.approx(other[0][name], rel=1e-5), name
+    assert tiny.relative(one[1], other[1]) < 1e-5
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("problem", tiny.PROBLEMS)
+def test_8_x_1_equals_2_x_4(tmp_path, problem, alpha):
+    data = tiny.rows(8, problem)
+    whole = step(tmp_path, data, 8, 1, problem, alpha=alpha)
+    assert max(float(g.abs().max()) for g in whole[1].values()) > 1e-3  # there is something to compare
+    for batch, accumulation in SPLITS:
+        same(step(tmp_path, data, batch, accumulation, problem, alpha=alpha), whole)
+
+
+@pytest.mark.parametrize(
+    "objective", ["reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "logit_mse", "top1_cross_entropy"]
+)
+def test_every_objective_is_exact(tmp_path, objective):
+    data = tiny.rows(8)
+    same(step(tmp_path, data, 2, 4, objective=objective), step(tmp_path, data, 8, 1, objective=objective))
+
+
+@pytest.mark.parametrize("problem", tiny.PROBLEMS)
+def test_rows_without_a_label_are_taught_but_not_supervised(tmp_path, problem):
+    data = tiny.rows(8, problem)
+    nothing = {tiny.SINGLE: -100, tiny.MULTI: [-100.0] * 3, tiny.REGRESSION: float("nan")}[problem]
+    for row in data[:5]:
+        row["labels"] = nothing
+    whole = step(tmp_path, data, 8, 1, problem)
+    same(step(tmp_path, data, 2, 4, problem), whole)  # some micro-batches have no label at all
+    labelled = step(tmp_path, data[5:], 3, 1, problem, alpha=0.0)
+    assert whole[0]["loss/hard"] == pytest.approx(labelled[0]["loss/hard"], rel=1e-5)
+    taught = step(tmp_path, tiny.rows(8, problem), 8, 1, problem)
+    soft = "loss/logit_mse" if problem == tiny.REGRESSION else "loss/forward_kl"
+    assert whole[0][soft] == pytest.approx(taught[0][soft], rel=1e-5)
+
+
+def test_a_step_without_any_label_is_finite(tmp_path):
+    data = [{**row, "labels": -100} for row in tiny.rows(8)]
+    parts, gradients = step(tmp_path, data, 2, 4, alpha=0.5)
+    assert parts["loss/hard"] == 0.0
+    assert all(g.isfinite().all() for g in gradients.values())
+
+
+def test_the_users_loss_and_label_smoothing_are_exact_too(tmp_path):
+    data = tiny.rows(8)
+    smooth = dict(label_smoothing_factor=0.1)
+    same(step(tmp_path, data, 2, 4, **smooth), step(tmp_path, data, 8, 1, **smooth))
+
+    def focal(outputs, labels, num_items_in_batch=None):
+        logs = torch.log_softmax(outputs.logits, -1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        return -((1 - logs.exp()) ** 2 * logs).sum() / (num_items_in_batch or len(labels))
+
+    found = []
+    for batch, accumulation in [(8, 1), (2, 4)]:
+        seen = tiny.Gradients()
+        args = dict(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, max_steps=1)
+        run = tiny.trainer(
+            tmp_path, data=data, callbacks=[seen], teacher_model=tiny.teacher(), compute_loss_func=focal, args=args
+        )
+        run.train()
+        found.append(seen.first)
+    assert tiny.relative(*found) < 1e-5
+
+
+class OwnLoss(tiny.BertForSequenceClassification):
+    """A user's model with class weights in its forward."""
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None):
+        outputs = super().forward(input_ids, attention_mask)
+        if labels is not None:
+            weight = torch.tensor([1.0, 1.0, 1.0])
+            outputs.loss = torch.nn.functional.cross_entropy(outputs.logits, labels, weight) * 3
+        return outputs
+
+
+def test_a_models_own_mean_loss_is_weighted_by_its_samples(tmp_path):
+    def student():
+        model = tiny.bert()
+        model.__class__ = OwnLoss
+        return model
+
+    data = tiny.rows(8)
+    whole = step(tmp_path, data, 8, 1, student=student())
+    same(step(tmp_path, data, 3, 3, student=student()), whole)  # 3 + 3 + 2
+    plain = step(tmp_path, data, 8, 1)
+    assert whole[0]["loss/hard"] == pytest.approx(3 * plain[0]["loss/hard"], rel=1e-5)
+
+
+def test_an_uneven_last_batch_is_exact(tmp_path):
+    data = tiny.rows(7)
+    same(step(tmp_path, data, 2, 4), step(tmp_path, data, 7, 1))
+
+
+@pytest.mark.parametrize("problem", tiny.PROBLEMS)
+def test_two_processes_equal_one(tmp_path, problem):
+    """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
+    script = Path(__file__).with_name("two_processes.py")
+    found = subprocess.run(
+        [
+            *f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --standalone".split(),
+            script,
+            tmp_path,
+            problem,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr[-4000:]
+    data = tiny.rows(8, problem)
+    whole = step(tmp_path, data, 8, 1, problem)
+    for name in ("4x1", "2x2"):
+        ranks = [json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
+        assert [rank["world_size"] for rank in ranks] == [2, 2]  # an unnoticed single process would prove nothing
+        assert ranks[0]["parts"] == ranks[1]["parts"]
+        for rank in (0, 1):
+            same((ranks[rank]["parts"], load_file(tmp_path / f"{name}-{rank}.safetensors")), whole)

@@ -1,0 +1,41 @@
+"""Run by test_exact.py on each of two ranks: one step, its logged parts and its gradients to files."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tiny
+import torch
+from safetensors.torch import save_file
+
+
+def main(folder, problem):
+    torch.set_num_threads(1)
+    for batch, accumulation in ((4, 1), (2, 2)):
+        seen = tiny.Gradients()
+        run = tiny.trainer(
+            folder,
+            tiny.bert(problem=problem),
+            tiny.rows(8, problem),
+            callbacks=[seen],
+            teacher_model=tiny.teacher(problem),
+            args=dict(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, max_steps=1),
+        )
+        run.train()
+        rank = run.args.process_index
+        name = f"{batch}x{accumulation}-{rank}"
+        parts = {key: value for key, value in run.state.log_history[0].items() if key.startswith("loss")}
+        (folder / f"{name}.json").write_text(json.dumps({"world_size": run.args.world_size, "parts": parts}))
+        save_file(
+            {key.removeprefix("module."): value.contiguous() for key, value in seen.first.items()},
+            folder / f"{name}.safetensors",
+        )
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
