@@ -31,7 +31,7 @@ def add_distillation(trainer: Trainer) -> None:
     path = Path(trainer.args.output_dir) / "README.md"
     card = ModelCard.load(path)
     _, heading, procedure = card.text.partition("### Training hyperparameters")
-    report, objective = trainer.report or {}, trainer.objective
+    report, objective = trainer.report or {}, trainer.distillation
     card.data.tags = sorted({*(card.data.tags or []), *TAGS})
     if trainer.task is not None:
         card.data.pipeline_tag = card.data.get("pipeline_tag") or trainer.task.pipeline_tag

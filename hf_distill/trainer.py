@@ -66,7 +66,7 @@ class DistillationMixin:
         super().__init__(*args, **kwargs)
         self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
         self.teacher: Teacher | None = None
-        self.objective: Objective | None = None
+        self.distillation: Objective | None = None  # not `objective`: Trainer's search keeps its score there
         self._asked = objective
         self._window, self._training, self._evaluating = None, Tally(), None
         if task is None and (teacher_model is not None or self._task_is_known()):
@@ -79,7 +79,7 @@ class DistillationMixin:
         if teacher_model is None:
             return
         self.teacher = teacher_of(teacher_model, task)
-        self.objective = self._build_objective()
+        self.distillation = self._build_objective()
         task.check(Facts.of(self.model), self.teacher.facts)
         if self.alpha < 1 and self.train_dataset is not None:
             classes = getattr(task, "num_labels", None) if task.distributions else None
@@ -205,7 +205,7 @@ class DistillationMixin:
 
             def after(outputs: Any) -> dict[str, Sum]:
                 shown = self.task.signals(student, inputs, outputs)
-                return self.objective(shown, self.task.align(shown, taught, inputs), inputs)
+                return self.distillation(shown, self.task.align(shown, taught, inputs), inputs)
 
             with joined(student, after, self.accelerator.autocast):
                 both = model(**fed)
@@ -214,12 +214,11 @@ class DistillationMixin:
         parts = {}
         if self.alpha < 1:
             parts["hard"] = hard_loss(self, outputs, inputs, window, world, num_items_in_batch)
-        terms = {
-            name: normalise(part.total, window[self.objective.terms[name].unit], world) for name, part in sums.items()
-        }
+        units = {name: term.unit for name, term in self.distillation.terms.items()} if sums else {}
+        terms = {name: normalise(part.total, window[units[name]], world) for name, part in sums.items()}
         loss = sum([(1 - self.alpha) * parts["hard"]] if parts else [])
         if terms:
-            loss = loss + self.alpha * self.objective.combine(terms)
+            loss = loss + self.alpha * self.distillation.combine(terms)
         self._note(parts | terms, stepping)
         if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
             loss = loss * undivided
@@ -235,8 +234,8 @@ class DistillationMixin:
 
     def _taught(self, inputs: Mapping[str, Any]) -> Signals:
         """Ask the teacher, and refuse an answer that nobody could learn from."""
-        self.objective.follow(self.temperature)
-        signals = self.teacher(inputs, self.objective.needs)
+        self.distillation.follow(self.temperature)
+        signals = self.teacher(inputs, self.distillation.needs)
         for head in signals.heads.values():
             lost = ~head.logits.finite() & head.rows.to(self.args.device)
             if lost.any():
@@ -267,6 +266,9 @@ class DistillationMixin:
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Start clean, also when Trainer starts again with a smaller batch after running out of memory."""
         self._window, self._training, self._evaluating = None, Tally(), None
+        check_blend(getattr(self.args, "alpha", None), self.temperature)
+        if self.teacher is not None:  # a search may have changed what is asked, model_init the student
+            self.distillation = self._build_objective()
         return super()._inner_training_loop(*args, **kwargs)
 
     def _note(self, parts: Mapping[str, Tensor], stepping: bool) -> None:
@@ -327,7 +329,7 @@ class DistillationMixin:
 
 def _signature(base: type[Trainer]) -> inspect.Signature:
     """The base trainer's parameters, then ours by keyword: what ``help()`` and editors show."""
-    theirs = [p for p in inspect.signature(base.__init__).parameters.values()]
+    theirs = inspect.signature(base).parameters.values()
     ours = inspect.signature(DistillationMixin.__init__).parameters.values()
     return inspect.Signature([*theirs, *(p for p in ours if p.kind is p.KEYWORD_ONLY)])
 
@@ -347,7 +349,7 @@ class DistillationTrainer(DistillationMixin, Trainer):
         >>> rows = [{"input_ids": [i % 9, 1], "labels": i % 2} for i in range(8)]
         >>> args = DistillationTrainingArguments(tempfile.mkdtemp(), alpha=0.9, use_cpu=True)
         >>> trainer = DistillationTrainer(tiny(4), args, train_dataset=rows, teacher_model=tiny(8))
-        >>> trainer.alpha, trainer.objective.weights  # trainer.train() follows
+        >>> trainer.alpha, trainer.distillation.weights  # trainer.train() follows
         (0.9, {'forward_kl': 1.0})
     """
 

@@ -33,8 +33,8 @@ class LiveTeacher:
     """A frozen model that is run for each batch: in eval mode, without gradients, under the student's autocast.
 
     Args:
-        model: any module whose outputs hold logits. It is set to eval mode and its parameters stop requiring
-            gradients; nothing else of it changes, ever.
+        model: any module whose outputs hold logits. ``prepare`` sets it to eval mode and its parameters stop
+            requiring gradients; nothing else of it changes, ever.
         task: how to read its outputs; None takes the trainer's.
         tokenizer: its tokenizer, if it is known: it is compared with the student's.
 
@@ -59,7 +59,7 @@ class LiveTeacher:
                 f"{type(model).__name__} was given as teacher, but it gives hidden states and no logits: load it with "
                 "the AutoModelFor... class of your task."
             )
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.task, self.tokenizer = task, tokenizer
         self.facts = Facts.of(model)
         parameters = inspect.signature(core_of(model).forward).parameters
@@ -70,7 +70,7 @@ class LiveTeacher:
         self._autocast: Callable[[], Any] = contextlib.nullcontext
 
     def prepare(self, trainer: Trainer) -> None:
-        """Move to the trainer's device, unless quantised or spread over devices; see ``Teacher.prepare``."""
+        """Freeze, and move to the trainer's device unless quantised or spread over devices; see ``Teacher.prepare``."""
         self.task = self.task or trainer.task
         shared = {id(p) for p in trainer.model.parameters()} & {id(p) for p in self.model.parameters()}
         if shared:
@@ -78,6 +78,7 @@ class LiveTeacher:
                 f"the teacher {self.facts.name} shares {len(shared)} parameters with the student, which would train "
                 "or freeze both: pass a copy (copy.deepcopy(model)) as teacher_model."
             )
+        self.model.eval().requires_grad_(False)
         placed = getattr(self.model, "hf_device_map", None) or getattr(self.model, "quantization_method", None)
         if not placed:
             self.model.to(trainer.args.device)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 from chinese_words import character_tokenizer
 from datasets import load_dataset
 
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 OBJECTIVES = {
     "KL, T=2": dict(alpha=0.9, temperature=2.0),
     "KL, T=4": dict(alpha=0.9, temperature=4.0),
