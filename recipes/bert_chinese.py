@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import platform
 import sys
 import time
@@ -88,6 +89,9 @@ class RecipeArguments(TextDataArguments):
     lora_rank: int = field(default=0, metadata={"help": "Train a LoRA adapter of this rank on the student (PEFT)."})
     merge_lora: bool = field(default=False, metadata={"help": "Save full weights instead of the adapter."})
     skip_alone: bool = field(default=False, metadata={"help": "Do not train the student without its teacher."})
+    num_threads: int | None = field(
+        default=None, metadata={"help": "Threads of a process on a CPU. Default: all cores, shared by the processes."}
+    )
     max_length: int = field(default=128, metadata={"help": "Longer texts are cut to this many tokens."})
 
 
@@ -126,6 +130,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if root == ROOT:
         args.output_dir = str(next_run(ROOT))
     check_output_dir(args.output_dir, args.resume_from_checkpoint)
+    if args.device.type == "cpu":  # accelerate launch gives a process one thread, which leaves cores idle
+        torch.set_num_threads(recipe.num_threads or max(1, (os.cpu_count() or 1) // args.world_size))
     if recipe.lora_rank and not (recipe.student_model_name_or_path or recipe.merge_lora):
         raise ValueError(
             "lora_rank was given for a student that is made here, and an adapter is of no use without its base: name "
@@ -138,9 +144,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     say(args, f"{recipe.source}: {', '.join(f'{len(rows):,} {name}' for name, rows in splits.items())} rows")
 
     source = recipe.teacher_model_name_or_path
-    tokenizer = AutoTokenizer.from_pretrained(source) if source else character_tokenizer(splits["train"]["text"][:])
+    columns = [recipe.text_column, *([recipe.text_pair_column] if recipe.text_pair_column else [])]
+    if source:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    else:
+        tokenizer = character_tokenizer([text for column in columns for text in splits["train"][column]])
     with args.main_process_first(desc="tokenising"):
-        splits = tokenised(splits, tokenizer, recipe)
+        splits = tokenised(splits, columns, tokenizer, recipe.max_length)
     teacher = make_teacher(recipe, args, splits, tokenizer, root)
 
     alone = None
@@ -184,12 +194,13 @@ def settings(args: RecipeTrainingArguments, folder: str, **changes: Any) -> Reci
     return other
 
 
-def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, recipe: RecipeArguments) -> DatasetDict:
+def tokenised(
+    splits: DatasetDict, columns: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> DatasetDict:
     """Turn text into token ids, in batches, with a progress bar for each split."""
-    columns = [recipe.text_column, *([recipe.text_pair_column] if recipe.text_pair_column else [])]
 
     def encode(rows: dict[str, list]) -> dict[str, list]:
-        return dict(tokenizer(*(rows[c] for c in columns), truncation=True, max_length=recipe.max_length))
+        return dict(tokenizer(*(rows[c] for c in columns), truncation=True, max_length=max_length))
 
     return splits.map(encode, batched=True, remove_columns=columns, desc="tokenising")
 
@@ -224,7 +235,7 @@ def make_teacher(
         return source
     # What it was trained on names its folder: other settings make another teacher, and none is ever written over.
     asked = {
-        "data": {name: rows._fingerprint for name, rows in splits.items()},
+        "rows": hashlib.sha256(repr([splits["train"][c][:] for c in ("input_ids", "label")]).encode()).hexdigest(),
         "vocabulary": len(tokenizer),
         **{name: value for name, value in asdict(recipe).items() if name.startswith(("teacher", "finetune", "max"))},
         **{name: getattr(args, name) for name in ("seed", "per_device_train_batch_size", "bf16", "fp16", "max_steps")},
@@ -322,10 +333,9 @@ def report(
     labels, metric = shown["distilled"].label_ids, ClassificationMetric()
     right = {name: (p.predictions.argmax(-1) == labels).astype(float) for name, p in shown.items()}
     sample = splits["test"].select(range(min(2048, len(splits["test"])))).remove_columns("label")
-    batches = [
-        dict(student.data_collator([sample[i] for i in range(k, min(k + 64, len(sample)))]))
-        for k in range(0, len(sample), 64)
-    ]
+    starts = range(0, len(sample), 64)
+    chunks = [sample.select(range(start, min(start + 64, len(sample)))) for start in starts]
+    batches = [dict(student.data_collator(chunk.to_list())) for chunk in chunks]
     models = []
     for name, trainer in trainers.items():
         parameters, megabytes = size_of(trainer.model)

@@ -70,7 +70,7 @@ class LiveTeacher:
         self._autocast: Callable[[], Any] = contextlib.nullcontext
 
     def prepare(self, trainer: Trainer) -> None:
-        """Freeze, and move to the trainer's device unless quantised or spread over devices; see ``Teacher.prepare``."""
+        """Freeze, and move to the trainer's device unless already spread over devices; see ``Teacher.prepare``."""
         self.task = self.task or trainer.task
         shared = {id(p) for p in trainer.model.parameters()} & {id(p) for p in self.model.parameters()}
         if shared:

@@ -114,7 +114,8 @@ def test_a_label_out_of_range(tmp_path, label):
     data = [{**row} for row in tiny.rows()]
     data[5]["labels"] = label
     refused(
-        tmp_path, f"row 5 of the training set has label {label}, the student has 3 classes", data=Dataset.from_list(data),
+        tmp_path, f"row 5 of the training set has label {label}, the student has 3 classes",
+        data=Dataset.from_list(data),
         teacher_model=tiny.teacher(),
     )  # fmt: skip
 

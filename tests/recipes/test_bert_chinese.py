@@ -1,0 +1,281 @@
+"""The recipe as users start it: no argument, their own files, LoRA, YAML, the Hub's rules, bad input."""
+
+import csv
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import bert_chinese
+import pytest
+import text_data
+import torch
+from chinese_words import CATEGORIES, character_tokenizer, load_words
+from huggingface_hub import ModelCard
+from peft import AutoPeftModelForSequenceClassification
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+SHORT = ["--max_steps", "3", "--max_train_samples", "400", "--max_eval_samples", "100", "--report_to", "none"]
+SMALL = ["--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_hidden_size", "64", "--bf16", "0"]
+QUIET = ["--disable_tqdm", "1"]
+TEXTS = ["这家店的面很好吃", "服务员态度太差了", "电影的结尾出人意料", "房间又小又吵", "孩子非常喜欢这本书"]
+
+
+def rows(n, names=("差", "好")):
+    return [{"text": TEXTS[i % 5] + TEXTS[i % 3], "label": names[i % len(names)]} for i in range(n)]
+
+
+def write(path, data):
+    if path.name.endswith(".jsonl.gz"):
+        with gzip.open(path, "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in data)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, data[0].keys())
+            writer.writeheader()
+            writer.writerows(data)
+    elif path.suffix == ".parquet":
+        text_data.Dataset.from_list(data).to_parquet(path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in data), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory):
+    """One run on the embedded words, through the real command."""
+    folder = tmp_path_factory.mktemp("default")
+    script = Path(bert_chinese.__file__)
+    shown = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", str(script), *SHORT, *SMALL, *QUIET],
+        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr[-3000:]
+    return folder, shown.stdout
+
+
+def test_the_embedded_words():
+    splits = load_words()
+    sizes = {name: len(split) for name, split in splits.items()}
+    assert 324_000 < sum(sizes.values()) < 326_000
+    assert sizes["test"] == pytest.approx(sum(sizes.values()) / 20, rel=0.02)
+    assert splits["train"].features["label"].names == list(CATEGORIES)
+    texts = {name: set(split["text"]) for name, split in splits.items()}
+    assert not texts["train"] & texts["test"]
+    assert not texts["validation"] & texts["test"]
+    label = {}
+    for split in splits.values():
+        label |= dict(zip(split["text"], split["label"], strict=True))
+    assert [list(CATEGORIES)[label[word]] for word in ("一心一意", "北京大学")] == ["idiom", "organisation"]
+
+
+def test_the_tokenizer_reads_chinese_and_latin_and_survives_saving(tmp_path):
+    tokenizer = character_tokenizer(["中国人民 AT", "中国人民 AT"])
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for one in (tokenizer, loaded):
+        assert one.tokenize("中国AT龘") == ["中", "国", "a", "##t", "[UNK]"]
+
+
+def test_the_whole_job_without_any_argument(default):
+    folder, shown = default
+    run = folder / "outputs" / "bert_chinese" / "run-1"
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in report["models"]] == ["teacher", "student alone", "distilled"]
+    assert report["rows"] == {"train": 400, "validation": 100, "test": 100}
+    figures = {"accuracy", "macro_f1", "agreement", "parameters", "megabytes", "samples_per_second"}
+    assert all(figures <= row.keys() for row in report["models"])
+    assert report["models"][0]["agreement"] == 1.0
+    assert (run / "report.png").stat().st_size > 10_000
+    lines = [line for line in shown.splitlines() if line.startswith("|")]
+    assert len(lines) == 5
+    assert len({len(line) for line in lines}) == 1  # the table lines up
+    assert "gap to the teacher" in shown
+    student = AutoModelForSequenceClassification.from_pretrained(run)
+    assert student.config.id2label[1] == "person"
+    assert list((folder / "outputs" / "bert_chinese").glob("_teacher-*/trained_with.json"))
+
+
+def test_the_card(default):
+    run = default[0] / "outputs" / "bert_chinese" / "run-1"
+    card = ModelCard.load(run / "README.md")
+    assert card.data.language == "zh"
+    assert {"knowledge-distillation", "hf_distill"} <= set(card.data.tags)
+    assert card.data.pipeline_tag == "text-classification"
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    results = {r.metric_type: r.metric_value for r in card.data.eval_results}
+    assert results["accuracy"] == round(report["models"][2]["accuracy"], 4)
+    text = (run / "README.md").read_text(encoding="utf-8")
+    assert text.count("\n---\n") == 1
+    for part in ("| distilled", "report.png", "forward_kl", "arXiv:1503.02531", "learning_rate", "alpha = 0.9"):
+        assert part in text, part
+    assert str(default[0]) not in text  # nothing of the machine
+    assert "{" not in text.split("---", 2)[2].replace("{:,}", "")
+
+
+def test_a_second_run_keeps_the_teacher_and_the_first_run(default, monkeypatch, capsys):
+    monkeypatch.chdir(default[0])
+    first = (default[0] / "outputs/bert_chinese/run-1/model.safetensors").read_bytes()
+    teachers = sorted(Path("outputs/bert_chinese").glob("_teacher-*"))
+    bert_chinese.main([*SHORT, *SMALL, *QUIET, "--skip_alone", "--num_threads", "1"])
+    assert "using the teacher kept at" in capsys.readouterr().out
+    assert sorted(Path("outputs/bert_chinese").glob("_teacher-*")) == teachers
+    assert Path("outputs/bert_chinese/run-2/model.safetensors").exists()
+    assert Path("outputs/bert_chinese/run-1/model.safetensors").read_bytes() == first
+
+
+def run(folder, *flags):
+    fixed = ["--output_dir", str(folder / "run"), "--max_steps", "2", "--num_threads", "1"]
+    return bert_chinese.main([*fixed, *SMALL, *QUIET, *flags])
+
+
+@pytest.mark.parametrize("kind", [".json", ".jsonl", ".jsonl.gz", ".csv", ".parquet"])
+def test_own_files(tmp_path, kind):
+    path = write(tmp_path / f"train{kind}", rows(60))
+    splits = text_data.load_text(text_data.TextDataArguments(train_file=path), seed=0)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 57, "validation": 3, "test": 3}
+    assert splits["train"].features["label"].names == ["好", "差"]
+
+
+def test_own_files_with_pairs_numbers_and_other_columns(tmp_path):
+    data = [{"question": r["text"], "answer": r["text"][::-1], "y": i % 3} for i, r in enumerate(rows(30))]
+    files = [f"--{name}_file={write(tmp_path / f'{name}.jsonl', data)}" for name in ("train", "validation", "test")]
+    columns = ["--text_column", "question", "--text_pair_column", "answer", "--label_column", "y"]
+    report = run(tmp_path, *files, *columns)
+    assert report["dataset"] == "train.jsonl"
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").config.num_labels == 3
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A finished teacher for the two classes of ``rows``, and its training file."""
+    path = write(tmp_path / "train.jsonl", rows(60))
+    tokenizer = character_tokenizer([row["text"] for row in rows(60)])
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    config = bert_chinese.shaped(bert_chinese.BertConfig(vocab_size=len(tokenizer)), 3, 64)
+    config.id2label, config.label2id = {0: "好", 1: "差"}, {"好": 0, "差": 1}
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "teacher")
+    return str(tmp_path / "teacher"), path
+
+
+def test_a_teacher_by_path_and_a_student_of_its_layers(tmp_path, teacher):
+    report = run(
+        tmp_path, "--teacher_model_name_or_path", teacher[0], "--train_file", teacher[1], "--student_from_teacher",
+        "--student_layers", "2",
+    )  # fmt: skip
+    student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    assert student.config.num_hidden_layers == 2
+    assert report["models"][0]["parameters"] > report["models"][2]["parameters"]
+    assert "`teacher`" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_given_teacher_can_be_fine_tuned_first(tmp_path, teacher):
+    run(tmp_path, "--teacher_model_name_or_path", teacher[0], "--finetune_teacher", "--train_file", teacher[1])
+    (kept,) = (tmp_path / "run").glob("_teacher-*")
+    before, after = load_file(f"{teacher[0]}/model.safetensors"), load_file(kept / "model.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_lora_saves_an_adapter_and_merging_writes_full_weights(tmp_path, teacher):
+    flags = [
+        "--teacher_model_name_or_path",
+        teacher[0],
+        "--train_file",
+        teacher[1],
+        "--lora_rank",
+        "4",
+        "--skip_alone",
+    ]
+    base = ["--student_model_name_or_path", teacher[0]]
+    run(tmp_path / "adapter", *flags, *base)
+    folder = tmp_path / "adapter" / "run"
+    assert not (folder / "model.safetensors").exists()
+    AutoPeftModelForSequenceClassification.from_pretrained(folder)
+    run(tmp_path / "merged", *flags, *base, "--merge_lora")
+    assert not (tmp_path / "merged" / "run" / "adapter_model.safetensors").exists()
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged" / "run")
+    with pytest.raises(ValueError, match=r"lora_rank was given for a student that is made here.*--merge_lora"):
+        run(tmp_path / "refused", *flags)
+
+
+def test_a_finished_run_is_refused_and_can_be_resumed(tmp_path, teacher):
+    flags = ["--teacher_model_name_or_path", teacher[0], "--train_file", teacher[1], "--skip_alone"]
+    run(tmp_path, *flags, "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "5")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="already holds a finished run"):
+        run(tmp_path, *flags)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    run(tmp_path, *flags, "--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-1"))
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before  # bit for bit the same two steps
+    run(tmp_path, *flags, "--resume_from_checkpoint", "true")
+
+
+def test_the_full_size_settings_are_valid_and_flags_override_them(tmp_path):
+    path = str(Path(bert_chinese.__file__).with_suffix(".yaml"))
+    types = [bert_chinese.RecipeArguments, bert_chinese.RecipeTrainingArguments]
+    flags = ["--bf16", "0", "--output_dir", str(tmp_path), "--num_train_epochs", "1"]
+    recipe, args = bert_chinese.parse_arguments(types, [path, *flags])
+    assert recipe.teacher_model_name_or_path == "google-bert/bert-base-chinese"
+    assert (recipe.student_from_teacher, recipe.student_layers, args.push_to_hub) == (True, 4, True)
+    assert args.num_train_epochs == 1
+
+
+BAD = {
+    "a missing file": (["--train_file", "nowhere.jsonl"], "nowhere.jsonl, there is no such file"),
+    "an unknown kind": (["--train_file", "{folder}/rows.xlsx"], "is not .json, .jsonl, .csv, .parquet"),
+    "an empty file": (["--train_file", "{folder}/empty.jsonl"], "(has no rows|could not be read as json)"),
+    "an unreadable file": (["--train_file", "{folder}/torn.jsonl"], "torn.jsonl could not be read as json"),
+    "a missing column": (
+        ["--train_file", "{folder}/good.jsonl", "--text_column", "title"],
+        r"have the columns \['text', 'label'\], \['title'\] was asked for: name them with --text_column",
+    ),
+    "a strange label": (
+        ["--train_file", "{folder}/good.jsonl", "--test_file", "{folder}/strange.jsonl"],
+        "row 2 of the test rows has label 怪, the training rows have 好, 差: correct",
+    ),
+    "a label out of range": (
+        ["--train_file", "{folder}/numbers.jsonl", "--test_file", "{folder}/more.jsonl"],
+        "row 1 of the test rows has label 7, the training rows have LABEL_0, LABEL_1",
+    ),
+    "labels that are fractions": (
+        ["--train_file", "{folder}/floats.jsonl"],
+        "the labels are floats such as 0.5",
+    ),
+    "no training file": (["--test_file", "{folder}/good.jsonl"], "was given without train_file"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path, what):
+    write(tmp_path / "good.jsonl", rows(20))
+    write(tmp_path / "strange.jsonl", [*rows(2), {"text": "x", "label": "怪"}])
+    write(tmp_path / "numbers.jsonl", [{"text": "a", "label": i % 2} for i in range(20)])
+    write(tmp_path / "more.jsonl", [{"text": "a", "label": 0}, {"text": "a", "label": 7}])
+    write(tmp_path / "floats.jsonl", [{"text": "a", "label": 0.5}] * 20)
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "torn.jsonl").write_text('{"text": "a", "label"')
+    (tmp_path / "rows.xlsx").write_text("x")
+    flags, message = BAD[what]
+    with pytest.raises(ValueError, match=message) as caught:
+        run(tmp_path, *(flag.format(folder=tmp_path) for flag in flags))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_the_command_ends_with_one_sentence_on_error(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, bert_chinese.__file__, "--train_file", "nowhere.jsonl", "--output_dir", str(tmp_path / "x")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 1
+    assert (
+        shown.stderr.splitlines()[-1]
+        == "error: rows were asked from nowhere.jsonl, there is no such file: check the path."
+    )
+    assert "Traceback" not in shown.stderr

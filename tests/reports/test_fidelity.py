@@ -1,0 +1,57 @@
+"""Metrics, agreement and the gap closed."""
+
+import numpy as np
+import pytest
+
+from hf_distill.reports import ClassificationMetric, agreement, gap_closed
+
+
+def test_the_metric_is_the_textbooks():
+    generator = np.random.default_rng(0)
+    labels, said = generator.integers(0, 7, 300), generator.integers(0, 9, 300)
+    found = ClassificationMetric().compute(predictions=said, references=labels)
+    assert found["accuracy"] == pytest.approx(sum(a == b for a, b in zip(labels, said, strict=True)) / 300)
+    scores = []
+    for c in range(9):  # two of the classes are said and never right
+        hits = sum((labels == c) & (said == c))
+        precision = hits / max(1, sum(said == c))
+        recall = hits / max(1, sum(labels == c))
+        scores.append(2 * precision * recall / (precision + recall) if hits else 0.0)
+    assert found["macro_f1"] == pytest.approx(np.mean(scores))
+
+
+def test_agreement_looks_at_the_first_choice_only():
+    teacher = np.eye(4)
+    assert agreement(teacher, teacher * 100) == 1.0
+    assert agreement(np.roll(teacher, 1, axis=1), teacher) == 0.0
+
+
+def test_the_ratio_and_its_error_against_a_bootstrap():
+    generator = np.random.default_rng(0)
+    n = 4000
+    teacher, alone = generator.random(n) < 0.85, generator.random(n) < 0.75
+    distilled = np.where(generator.random(n) < 0.5, teacher, alone)
+    found = gap_closed(alone, distilled, teacher)
+    draws = []
+    for _ in range(500):
+        rows = generator.integers(0, n, n)
+        draws.append((distilled[rows].mean() - alone[rows].mean()) / (teacher[rows].mean() - alone[rows].mean()))
+    assert found.ratio == pytest.approx((distilled.mean() - alone.mean()) / (teacher.mean() - alone.mean()))
+    assert found.ratio_error == pytest.approx(np.std(draws), rel=0.2)
+    assert "of the gap closed" in str(found)
+
+
+def test_a_gap_of_noise_gives_no_ratio():
+    generator = np.random.default_rng(0)
+    scores = [generator.random(50) < 0.8 for _ in range(3)]
+    found = gap_closed(*scores)
+    assert found.ratio is None
+    assert "the gap is under two standard errors, so no share of it is given" in str(found)
+
+
+def test_a_teacher_that_is_worse_gives_no_ratio():
+    assert gap_closed(np.ones(9), np.ones(9), np.zeros(9)).ratio is None
+
+
+def test_one_run_alone_gives_no_ratio():
+    assert gap_closed([0.7], [0.8], [0.9]).ratio is None

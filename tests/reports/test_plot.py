@@ -1,0 +1,42 @@
+"""The picture is drawn, is not empty, and names its models."""
+
+from matplotlib import image
+
+from hf_distill.reports import plot_comparison, size_of, throughput
+
+ROWS = [
+    {"name": "teacher", "accuracy": 0.9, "samples_per_second": 100.0, "parameters": 4_000_000},
+    {
+        "name": "student alone",
+        "accuracy": 0.8,
+        "accuracy_error": 0.01,
+        "samples_per_second": 900.0,
+        "parameters": 600_000,
+    },
+    {
+        "name": "distilled",
+        "accuracy": 0.85,
+        "accuracy_error": 0.01,
+        "samples_per_second": 900.0,
+        "parameters": 600_000,
+    },
+]
+MODELS = [{**row, "accuracy_error": 0.01} for row in ROWS]
+
+
+def test_a_picture_is_saved(tmp_path):
+    plot_comparison(MODELS, tmp_path / "report.png", "did the teacher help?")
+    picture = image.imread(tmp_path / "report.png")
+    assert picture.shape[1] > 2 * picture.shape[0]
+    assert len({tuple(p) for p in picture[::7, ::7, :3].reshape(-1, 3).round(2)}) > 4  # three colours, white and ink
+
+
+def test_shared_parameters_count_once_and_speed_leaves_the_mode_alone():
+    import tiny
+    import torch
+
+    model = tiny.bert().train()
+    model.tied = model.classifier
+    assert size_of(model)[0] == sum(p.numel() for p in tiny.bert().parameters())
+    assert throughput(model, [{"input_ids": torch.ones(2, 3, dtype=torch.long)}], repeats=1) > 0
+    assert model.training

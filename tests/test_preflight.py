@@ -1,0 +1,56 @@
+"""What is asked of data sets and folders before the first step."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset
+from transformers import default_data_collator
+
+from hf_distill.preflight import check_labels, check_output_dir
+
+
+def check(rows, classes=3, collator=default_data_collator):
+    check_labels(Dataset.from_dict(rows), ["labels"], collator, classes)
+
+
+@pytest.mark.parametrize("column", ["labels", "label", "label_ids"])
+def test_good_labels_pass_under_any_name(column):
+    check({column: [0, 1, 2, -100]})
+
+
+def test_floats_and_lists_are_not_class_numbers():
+    check({"labels": [0.5, 7.5]})
+    check({"labels": [[0.0, 1.0], [1.0, 1.0]]})
+    check({"labels": [9, 9]}, classes=None)
+
+
+def test_a_users_collator_may_make_the_labels():
+    check({"text": ["a"]}, collator=lambda rows: rows)
+    with pytest.raises(ValueError, match=r"has the columns \['text'\]: add a 'label' column, or set alpha=1"):
+        check({"text": ["a"]})
+
+
+def test_the_first_wrong_row_is_named():
+    with pytest.raises(ValueError, match=r"row 2 of the training set has label 7, the student has 3 classes \(0 to 2"):
+        check({"labels": [0, 1, 7, 9]})
+
+
+def test_class_labels_and_formats_are_read():
+    data = Dataset.from_dict({"label": [0, 4]}).cast_column("label", ClassLabel(num_classes=5)).with_format("torch")
+    with pytest.raises(ValueError, match="label 4"):
+        check_labels(data, ["labels"], default_data_collator, 3)
+
+
+def test_other_data_sets_are_left_to_their_batches():
+    check_labels([{"labels": 99}], ["labels"], default_data_collator, 3)
+    check_labels(np.zeros(3), ["labels"], default_data_collator, 3)
+
+
+@pytest.mark.parametrize("name", ["report.json", "model.safetensors", "adapter_model.safetensors"])
+def test_a_finished_run_is_not_written_over(tmp_path, name):
+    check_output_dir(tmp_path, None)
+    check_output_dir(tmp_path / "new", None)
+    (tmp_path / name).write_text("kept")
+    with pytest.raises(ValueError, match=f"finished run \\({name}\\): choose another --output_dir, or continue"):
+        check_output_dir(tmp_path, None)
+    check_output_dir(tmp_path, "true")
+    assert (tmp_path / name).read_text() == "kept"
