@@ -13,6 +13,7 @@ import pytest
 import text_data
 import torch
 from chinese_words import CATEGORIES, character_tokenizer, load_words
+from hub_server import environment, hub
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
@@ -279,3 +280,32 @@ def test_the_command_ends_with_one_sentence_on_error(tmp_path):
         == "error: rows were asked from nowhere.jsonl, there is no such file: check the path."
     )
     assert "Traceback" not in shown.stderr
+
+
+def test_the_student_is_pushed_and_loads_from_the_hub_in_another_process(tmp_path):
+    folder = tmp_path / "run"
+    flags = ["--output_dir", str(folder), "--push_to_hub", "1", "--hub_model_id", "me/student", *SHORT, *SMALL, *QUIET]
+    load = (
+        "import torch; from transformers import AutoModelForSequenceClassification as M, AutoTokenizer as T\n"
+        "m, t = M.from_pretrained('me/student').eval(), T.from_pretrained('me/student')\n"
+        "print(m(**t(['中国人民'], return_tensors='pt')).logits.tolist())"
+    )
+    with hub() as server:
+        pushing = {**os.environ, **environment(server, tmp_path / "pushing")}
+        pushed = subprocess.run(
+            [sys.executable, bert_chinese.__file__, *flags], env=pushing, capture_output=True, text=True, check=False
+        )
+        assert pushed.returncode == 0, pushed.stderr[-3000:]
+        loading = {**os.environ, **environment(server, tmp_path / "loading")}
+        shown = subprocess.run([sys.executable, "-c", load], env=loading, capture_output=True, text=True, check=False)
+        assert shown.returncode == 0, shown.stderr[-3000:]
+        files = server.repositories["me/student"]
+    expected = {"README.md", "config.json", "model.safetensors", "report.json", "report.png", "tokenizer.json"}
+    assert expected <= files.keys()
+    assert files.keys() - expected <= {"tokenizer_config.json", "training_args.bin", ".gitattributes"}
+    assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    assert b"Did the teacher help?" in files["README.md"]
+    assert b'from_pretrained("me/student")' in files["README.md"]
+    local = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokens = AutoTokenizer.from_pretrained(folder)(["中国人民"], return_tensors="pt")
+    assert json.loads(shown.stdout) == local(**tokens).logits.tolist()
