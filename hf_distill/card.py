@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard
 
 from hf_distill.signals import Facts
+from hf_distill.tasks.task import core_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -46,8 +47,9 @@ def add_distillation(trainer: Trainer) -> None:
         card.data,
         template_str="---\n{{ card_data }}\n---\n\n" + template,
         model_name=model_name,
-        repository=trainer.hub_model_id or trainer.args.output_dir,
+        repository=trainer.hub_model_id or model_name,
         teacher=_named(trainer.teacher.facts),
+        teacher_shape=_shape(trainer.teacher.facts),
         student=_described(trainer),
         terms=[
             {"name": name, "weight": f"{objective.weights[name]:g}", "what": str(term), "citation": term.citation}
@@ -69,11 +71,19 @@ def _named(facts: Facts) -> str:
     return f"`{name}`" + (f" (revision `{facts.revision[:8]}`)" if facts.revision else "")
 
 
+def _shape(facts: Facts) -> str:
+    return f", {_plural(facts.num_layers, 'layer')} of width {facts.hidden_size}" if facts.num_layers else ""
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _described(trainer: Trainer) -> str:
-    facts = Facts.of(trainer.model)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    shape = f", {facts.num_layers} layers of width {facts.hidden_size}" if facts.num_layers else ""
-    return f"{type(trainer.model).__name__}{shape}, {parameters / 1e6:.2f} M parameters"
+    kind = type(core_of(trainer.model)).__name__
+    adapter = "a PEFT adapter on " if hasattr(trainer.model, "get_base_model") else ""
+    return f"{adapter}{kind}{_shape(Facts.of(trainer.model))}, {parameters / 1e6:.2f} M parameters"
 
 
 def _results(report: dict[str, Any], trainer: Trainer) -> list[EvalResult]:

@@ -1,17 +1,22 @@
 """What must hold before the first step: each function raises one sentence, or returns nothing.
 
-Knows: data sets, folders, the trainer's parallelism. Does not know: losses, teachers, tasks' mathematics.
+Knows: data sets, folders, what terms need and teachers serve. Does not know: how any of them is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 from transformers import DataCollatorWithPadding, Trainer, default_data_collator
+
+if TYPE_CHECKING:
+    from hf_distill.objectives import Objective
+    from hf_distill.tasks import Task
+    from hf_distill.teachers import Teacher
 
 LABEL_COLUMNS = ("label", "label_ids")
 """Columns that the default collators rename to ``labels``."""
@@ -51,6 +56,29 @@ def check_labels(dataset: Any, names: Iterable[str], collator: Any, classes: int
         raise ValueError(
             f"row {wrong[0]} of the training set has label {values[wrong[0]]}, the student has {classes} classes (0 "
             f"to {classes - 1}, or -100 for no label): correct the label, or give the student more num_labels."
+        )
+
+
+def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
+    """Refuse terms that the task has no use for, that the teacher cannot serve, or that would have to be trained.
+
+    Args:
+        objective: what to learn from the teacher.
+        task: how the models are read.
+        teacher: who is asked.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    for name, term in objective.terms.items():
+        if term.distributions and not task.distributions:
+            raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
+        if any(True for _ in term.parameters()):
+            raise ValueError(f"{name} has trainable parameters, which are not supported yet: use a term without.")
+    if missing := sorted(objective.needs - teacher.serves):
+        raise ValueError(
+            f"the objective needs {missing}, the teacher {teacher.facts.name} serves {sorted(teacher.serves)}: choose "
+            "terms that it can serve."
         )
 
 

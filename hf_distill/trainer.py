@@ -19,7 +19,7 @@ from hf_distill.card import add_distillation
 from hf_distill.hard import hard_loss, needs_own_loss
 from hf_distill.joint import joined
 from hf_distill.objectives import Objective, Term, build, normalise
-from hf_distill.preflight import check_labels, check_parallelism
+from hf_distill.preflight import check_labels, check_objective, check_parallelism
 from hf_distill.signals import Facts, Signals, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
@@ -69,16 +69,15 @@ class DistillationMixin:
         self.distillation: Objective | None = None  # not `objective`: Trainer's search keeps its score there
         self._asked = objective
         self._window, self._training, self._evaluating = None, Tally(), None
-        if task is None and (teacher_model is not None or self._task_is_known()):
-            task = Task.of(self.model)
+        if task is None:
+            task = Task.find(self.model) if teacher_model is None else Task.of(self.model)
         self.task = task
         self.loss_is_scaled_for_ga = None if task is None else True
-        self._check_settings(teacher_model)
-        if task is not None:
-            check_parallelism(self)
-        if teacher_model is None:
+        self.teacher = None if teacher_model is None else teacher_of(teacher_model, task)
+        self._check_settings()
+        if self.teacher is None:
             return
-        self.teacher = teacher_of(teacher_model, task)
+        check_parallelism(self)
         self.distillation = self._build_objective()
         task.check(Facts.of(self.model), self.teacher.facts)
         if self.alpha < 1 and self.train_dataset is not None:
@@ -99,16 +98,10 @@ class DistillationMixin:
         """The run's temperature: ``args.temperature``, or the field's default under plain TrainingArguments."""
         return getattr(self.args, "temperature", DistillationArguments.temperature)
 
-    def _task_is_known(self) -> bool:
-        try:
-            return Task.of(self.model) is not None
-        except ValueError:
-            return False
-
-    def _check_settings(self, teacher_model: Any) -> None:
+    def _check_settings(self) -> None:
         alpha = getattr(self.args, "alpha", None)
         check_blend(alpha, self.temperature)
-        if alpha and teacher_model is None:
+        if alpha and self.teacher is None:
             raise ValueError(
                 f"alpha={alpha} asks to learn from a teacher, there is none: pass teacher_model=, or set alpha=0."
             )
@@ -116,16 +109,7 @@ class DistillationMixin:
     def _build_objective(self) -> Objective:
         spec = self._asked if self._asked is not None else getattr(self.args, "objective", None)
         objective = build(self.task.default_objective if spec is None else spec)
-        for name, term in objective.terms.items():
-            if term.distributions and not self.task.distributions:
-                raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
-            if any(True for _ in term.parameters()):
-                raise ValueError(f"{name} has trainable parameters, which are not supported yet: use a term without.")
-        if missing := sorted(objective.needs - self.teacher.serves):
-            raise ValueError(
-                f"the objective needs {missing}, the teacher {self.teacher.facts.name} serves "
-                f"{sorted(self.teacher.serves)}: choose terms that it can serve."
-            )
+        check_objective(objective, self.task, self.teacher)
         objective.build(Facts.of(self.model), self.teacher.facts)
         return objective
 
@@ -211,15 +195,14 @@ class DistillationMixin:
                 both = model(**fed)
             sums, outputs = both["parts"], both["outputs"]
 
-        parts = {}
+        parts, loss = {}, 0.0
         if self.alpha < 1:
             parts["hard"] = hard_loss(self, outputs, inputs, window, world, num_items_in_batch)
-        units = {name: term.unit for name, term in self.distillation.terms.items()} if sums else {}
-        terms = {name: normalise(part.total, window[units[name]], world) for name, part in sums.items()}
-        loss = sum([(1 - self.alpha) * parts["hard"]] if parts else [])
-        if terms:
-            loss = loss + self.alpha * self.distillation.combine(terms)
-        self._note(parts | terms, stepping)
+            loss = (1 - self.alpha) * parts["hard"]
+        for name, part in sums.items():
+            parts[name] = normalise(part.total, window[self.distillation.terms[name].unit], world)
+            loss = loss + self.alpha * self.distillation.weights[name] * parts[name]
+        self._note(parts, stepping)
         if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
             loss = loss * undivided
         if isinstance(outputs, tuple) and not needs_own_loss(self):
@@ -237,7 +220,8 @@ class DistillationMixin:
         self.distillation.follow(self.temperature)
         signals = self.teacher(inputs, self.distillation.needs)
         for head in signals.heads.values():
-            lost = ~head.logits.finite() & head.rows.to(self.args.device)
+            finite = head.logits.finite()
+            lost = ~finite & head.rows.to(finite.device)
             if lost.any():
                 rows = sorted({row[0] for row in lost.nonzero().tolist()})
                 raise ValueError(
@@ -261,12 +245,31 @@ class DistillationMixin:
         trusted = self.model_accepts_loss_kwargs and num_items is not None
         return 1 if reads or trusted else self.current_gradient_accumulation_steps
 
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Predict as Trainer does; without labels the student is called directly, so the teacher's columns go first.
+
+        Args:
+            model: the student, wrapped or not.
+            inputs: one batch.
+            prediction_loss_only: whether to return the loss alone.
+            *args: as in ``Trainer.prediction_step``.
+            **kwargs: as in ``Trainer.prediction_step``.
+
+        Returns:
+            Loss, predictions and labels, each where there are some.
+        """
+        if self.teacher is not None and not all(inputs.get(name) is not None for name in self.label_names):
+            inputs = self._student_inputs(inputs)
+        return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+
     # ---- What is logged ----
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Start clean, also when Trainer starts again with a smaller batch after running out of memory."""
         self._window, self._training, self._evaluating = None, Tally(), None
-        check_blend(getattr(self.args, "alpha", None), self.temperature)
+        self._check_settings()
         if self.teacher is not None:  # a search may have changed what is asked, model_init the student
             self.distillation = self._build_objective()
         return super()._inner_training_loop(*args, **kwargs)
@@ -338,14 +341,12 @@ class DistillationTrainer(DistillationMixin, Trainer):
     """``Trainer`` that also listens to a teacher; see ``DistillationMixin`` for what is added.
 
     Example:
-        >>> import torch, tempfile
+        >>> import tempfile
         >>> from transformers import BertConfig, BertForSequenceClassification
         >>> from hf_distill import DistillationTrainingArguments
         >>> def tiny(width):
-        ...     return BertForSequenceClassification(
-        ...         BertConfig(vocab_size=9, hidden_size=width, num_hidden_layers=1, num_attention_heads=1,
-        ...                    intermediate_size=width)
-        ...     )
+        ...     shape = BertConfig(hidden_size=width, num_hidden_layers=1, num_attention_heads=1)
+        ...     return BertForSequenceClassification(shape)
         >>> rows = [{"input_ids": [i % 9, 1], "labels": i % 2} for i in range(8)]
         >>> args = DistillationTrainingArguments(tempfile.mkdtemp(), alpha=0.9, use_cpu=True)
         >>> trainer = DistillationTrainer(tiny(4), args, train_dataset=rows, teacher_model=tiny(8))

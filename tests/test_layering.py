@@ -19,7 +19,7 @@ ALLOWED = {
     "students": set(),
     "reports": set(),
     "arguments": {"objectives"},
-    "card": {"signals"},
+    "card": {"signals", "tasks"},
     "hard": {"objectives"},
     "trainer": {
         "arguments", "card", "hard", "joint", "objectives", "preflight", "signals", "tally", "tasks", "teachers",

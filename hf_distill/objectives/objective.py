@@ -36,6 +36,8 @@ class Objective(nn.Module):
         super().__init__()
         if not terms:
             raise ValueError("an objective without any term was asked for: name at least one, such as 'forward_kl'.")
+        if "hard" in terms:
+            raise ValueError("a term was named 'hard', which is the supervised loss in the logs: name it otherwise.")
         weights = dict(weights or {})
         if strangers := sorted(set(weights) - set(terms)):
             raise ValueError(f"weights were given for {strangers}, but the terms are {sorted(terms)}: name those.")
@@ -80,17 +82,6 @@ class Objective(nn.Module):
             name -> Sum, unweighted and undivided.
         """
         return {name: term(student, teacher, batch) for name, term in self.terms.items()}
-
-    def combine(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Add the normalised terms by their weights.
-
-        Args:
-            values: name -> scalar.
-
-        Returns:
-            The scalar soft loss.
-        """
-        return sum(self.weights[name] * value for name, value in values.items())
 
 
 def normalise(total: Tensor, count: Tensor, world_size: int = 1) -> Tensor:

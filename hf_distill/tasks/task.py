@@ -51,15 +51,21 @@ class Task(ABC):
             >>> type(Task.of(BertForSequenceClassification(tiny))).__name__
             'SequenceClassification'
         """
-        from hf_distill.tasks import TASKS
-
-        for task in TASKS:
-            if (found := task.reading(model)) is not None:
-                return found
+        if (task := cls.find(model)) is not None:
+            return task
         raise ValueError(
-            f"no task is known for {type(core_of(model)).__name__} (known: "
-            f"{', '.join(task.auto_class for task in TASKS)}): pass task= an instance of hf_distill.Task."
+            f"no task is known for {type(core_of(model)).__name__}, only for those of "
+            f"{', '.join(task.auto_class for task in _tasks())}: pass task= an instance of hf_distill.Task."
         )
+
+    @classmethod
+    def find(cls, model: nn.Module) -> Task | None:
+        """Find the task that a model was made for, as ``of`` does, or None.
+
+        Args:
+            model: any module.
+        """
+        return next((found for task in _tasks() if (found := task.reading(model)) is not None), None)
 
     @classmethod
     @abstractmethod
@@ -183,6 +189,12 @@ class Task(ABC):
         Raises:
             ValueError: they cannot be compared.
         """
+
+
+def _tasks() -> tuple[type[Task], ...]:
+    from hf_distill.tasks import TASKS  # the tasks import this file
+
+    return TASKS
 
 
 def core_of(model: nn.Module) -> nn.Module:

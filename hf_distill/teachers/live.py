@@ -66,6 +66,7 @@ class LiveTeacher:
         self._takes = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._takes -= {"labels", "return_dict", "output_hidden_states", "output_attentions", "use_cache"}
         self._accepts = set(parameters)
+        self._takes_any = not self._takes and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.columns = frozenset(self._takes | {PREFIX + name for name in self._takes})
         self._autocast: Callable[[], Any] = contextlib.nullcontext
 
@@ -91,16 +92,14 @@ class LiveTeacher:
         """Keep what the model's forward takes; ``teacher_x`` comes before ``x``. See ``Teacher.inputs``."""
         own = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
         taken = own or batch  # a teacher with its own tokens must not be given the student's mask beside them
-        return {name: value for name, value in taken.items() if name in self._takes}
+        return {n: v for n, v in taken.items() if n in self._takes or (self._takes_any and n != "labels")}
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Run the model; see ``Teacher.__call__``."""
-        wanted = {
-            "output_hidden_states": "hidden" in needs or None,
-            "output_attentions": "attention" in needs or None,
-            "use_cache": False,
-        }
-        extra = {name: value for name, value in wanted.items() if name in self._accepts and value is not None}
+        extra = {"use_cache": False} if "use_cache" in self._accepts else {}
+        for need, flag in (("hidden", "output_hidden_states"), ("attention", "output_attentions")):
+            if need in needs:  # transformers models take these among their **kwargs, whatever their signature says
+                extra[flag] = True
         inputs = self.inputs(batch)
         if not inputs:
             raise ValueError(

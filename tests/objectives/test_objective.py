@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_distill.objectives import Objective, Term, build, normalise
-from hf_distill.objectives.logits import ForwardKL, LogitMSE
+from hf_distill.objectives.logits import ForwardKL
 
 
 class Mine(Term):
@@ -61,9 +61,9 @@ def test_weights_must_name_terms():
         Objective({"kl": ForwardKL()}, {"mse": 1.0})
 
 
-def test_combine_adds_by_weight():
-    objective = Objective({"kl": ForwardKL(), "mse": LogitMSE()}, {"kl": 2.0, "mse": 0.5})
-    assert objective.combine({"kl": torch.tensor(3.0), "mse": torch.tensor(4.0)}) == 8.0
+def test_a_term_may_not_take_the_name_of_the_supervised_loss():
+    with pytest.raises(ValueError, match="named 'hard'"):
+        build({"hard": {"term": "forward_kl"}})
 
 
 def test_a_step_adds_up_however_it_is_cut():

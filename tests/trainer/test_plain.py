@@ -150,7 +150,7 @@ def test_names_of_trainer_that_are_overridden_exist():
     """A canary: these are not all public, so a new release may take them away without a word."""
     for name in (
         "_set_signature_columns_if_needed", "_inner_training_loop", "get_batch_samples", "compute_loss", "log",
-        "evaluation_loop", "create_model_card",
+        "evaluation_loop", "prediction_step", "create_model_card",
     ):  # fmt: skip
         assert callable(getattr(Trainer, name)), name
     assert "gather_for_metrics" in dir(__import__("accelerate").Accelerator)

@@ -164,6 +164,8 @@ def test_no_columns_that_the_teacher_alone_reads_are_lost(tmp_path):
     assert kinds == [1] * 3
     assert run.args.remove_unused_columns  # the user's flag is not flipped
     assert "note" not in next(iter(run.get_train_dataloader()))
+    unlabelled = Dataset.from_list([{k: v for k, v in row.items() if k != "labels"} for row in data])
+    assert run.predict(unlabelled).predictions.shape == (8, 3)  # the student alone is called, without token types
 
 
 def test_a_teacher_with_its_own_tokens_reads_its_own_columns(tmp_path):

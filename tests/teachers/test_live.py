@@ -1,0 +1,71 @@
+"""How a live teacher is fed and what it shows."""
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from hf_distill import FunctionTeacher, LiveTeacher, SequenceClassification, Teacher
+from hf_distill.teachers import teacher_of
+
+TASK = SequenceClassification(num_labels=3)
+HEADS = frozenset({"heads"})
+
+
+def batch():
+    return dict(tiny.DataCollatorWithPadding(tiny.tokenizer())(tiny.rows()))
+
+
+def test_both_kinds_keep_the_contract():
+    assert isinstance(LiveTeacher(tiny.teacher()), Teacher)
+    assert isinstance(FunctionTeacher(lambda batch: None), Teacher)
+    assert not isinstance(tiny.teacher(), Teacher)
+
+
+def test_it_is_fed_what_its_forward_takes_and_never_labels():
+    fed = LiveTeacher(tiny.teacher(), TASK).inputs({**batch(), "note": torch.ones(8)})
+    assert fed.keys() == {"input_ids", "attention_mask"}
+
+
+def test_a_module_that_takes_anything_is_given_everything_but_labels():
+    class Anything(nn.Module):
+        def forward(self, **inputs):
+            return torch.zeros(len(inputs["input_ids"]), 3)
+
+    teacher = LiveTeacher(Anything(), TASK)
+    assert teacher.inputs(batch()).keys() == {"input_ids", "attention_mask"}
+    assert teacher(batch(), HEADS).heads["logits"].logits.shape == (8, 3)
+
+
+def test_a_batch_without_its_columns_is_refused():
+    with pytest.raises(ValueError, match=r"takes \[.*'input_ids'.*\], the batch has \['pixels'\]: keep the teacher's"):
+        LiveTeacher(tiny.teacher(), TASK)({"pixels": torch.ones(2)}, HEADS)
+
+
+def test_hidden_states_and_attention_are_made_only_if_they_are_needed():
+    teacher = LiveTeacher(tiny.teacher(attn_implementation="eager"), TASK)
+    assert teacher(batch(), HEADS).hidden == ()
+    assert len(teacher(batch(), HEADS | {"hidden"}).hidden) == 3
+    assert len(teacher(batch(), HEADS | {"attention"}).attention) == 2
+
+
+def test_it_is_in_eval_mode_whenever_it_is_asked():
+    model = tiny.teacher(hidden_dropout_prob=0.9)
+    teacher = LiveTeacher(model, TASK)
+    model.train()  # someone else owns it too
+    one, other = (teacher(batch(), HEADS).heads["logits"].logits.tensor for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_its_facts_are_its_configurations():
+    facts = LiveTeacher(tiny.teacher()).facts
+    assert (facts.num_layers, facts.hidden_size, facts.num_heads, facts.vocab_size) == (2, 24, 2, 32)
+    assert facts.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert facts.problem_type == tiny.SINGLE
+
+
+@pytest.mark.parametrize("answer", [[[0.0, 1.0, 2.0]] * 8, (torch.zeros(8, 3),), {"logits": torch.zeros(8, 3)}])
+def test_a_function_may_answer_with_lists_tuples_or_mappings(answer):
+    teacher = teacher_of(lambda batch: answer, TASK)
+    teacher.task = TASK
+    assert teacher(batch(), HEADS).heads["logits"].logits.shape == (8, 3)
