@@ -7,7 +7,7 @@
 It trains a teacher (or takes one), the student alone, and the same student under the teacher; then it writes a table,
 ``report.json``, a picture and the model card beside the student's weights.
 
-Knows: the order of these steps. Does not know: how a loss is computed, which is ``hf_distill``'s business.
+Knows: the order of these steps. Does not know: how a loss is computed or a model measured.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import copy
 import hashlib
 import json
 import os
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from chinese_words import character_tokenizer
+from comparison import compare, write
 from datasets import DatasetDict
 from text_data import TextDataArguments, load_text
 from transformers import (
@@ -44,15 +43,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_distill import DistillationTrainer, DistillationTrainingArguments
 from hf_distill.arguments import parse_arguments
 from hf_distill.preflight import check_output_dir
-from hf_distill.reports import (
-    ClassificationMetric,
-    agreement,
-    gap_closed,
-    markdown_table,
-    plot_comparison,
-    size_of,
-    throughput,
-)
+from hf_distill.reports import ClassificationMetric
 from hf_distill.students import keep_layers
 
 ROOT = Path("outputs/bert_chinese")
@@ -140,7 +131,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if recipe.max_train_samples is None and recipe.source == "jieba dictionary":
         recipe.max_train_samples = EMBEDDED_ROWS
     with args.main_process_first(desc="reading the rows"):
-        splits = load_text(recipe, args.seed)
+        splits = load_text(recipe, args.seed, teachers_labels(recipe))
     say(args, f"{recipe.source}: {', '.join(f'{len(rows):,} {name}' for name, rows in splits.items())} rows")
 
     source = recipe.teacher_model_name_or_path
@@ -153,25 +144,42 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         splits = tokenised(splits, columns, tokenizer, recipe.max_length)
     teacher = make_teacher(recipe, args, splits, tokenizer, root)
 
-    alone = None
+    student = make_trainer(make_student(recipe, args, teacher, splits), args, splits, tokenizer, teacher)
+    trainers = {"distilled": student}  # made first: what cannot be distilled is refused before anything is trained
     if not recipe.skip_alone:
         say(args, "training the student alone")
-        alone = fitted(make_student(recipe, args, teacher, splits), settings(args, "_alone"), splits, tokenizer)
+        beside = settings(args, "_alone")
+        alone = make_trainer(make_student(recipe, args, teacher, splits), beside, splits, tokenizer)
+        train(alone)
         alone.save_model()
+        trainers = {"student alone": alone, **trainers}
     say(args, "training the student under the teacher")
-    student = fitted(
-        make_student(recipe, args, teacher, splits), args, splits, tokenizer, teacher, args.resume_from_checkpoint
-    )
+    train(student, args.resume_from_checkpoint)
     if recipe.merge_lora:
         student.model = student.model.merge_and_unload()
     student.save_model(_internal_call=True)
 
-    student.report = report(recipe, student, alone, teacher, splits, tokenizer, started)
+    say(args, "measuring")
+    judge = make_trainer(student.teacher.model, settings(args, "", report_to=[]), splits, tokenizer)
+    student.report = {
+        "dataset": recipe.source,
+        "language": "zh",
+        **compare({"teacher": judge, **trainers}, splits["test"]),
+        "rows": {name: len(rows) for name, rows in splits.items()},
+        "settings": {name: getattr(args, name) for name in ("alpha", "temperature", "objective", "seed")},
+        "seconds": round(time.time() - started, 1),
+    }
     if student.is_world_process_zero():
         write(student)
     if args.push_to_hub:
         student.push_to_hub()
     return student.report
+
+
+def teachers_labels(recipe: RecipeArguments) -> dict[str, int] | None:
+    """Read the label order of a finished teacher: the rows' labels are numbered in it."""
+    finished = recipe.teacher_model_name_or_path and not recipe.finetune_teacher
+    return AutoConfig.from_pretrained(recipe.teacher_model_name_or_path).label2id if finished else None
 
 
 def next_run(root: Path) -> Path:
@@ -255,7 +263,8 @@ def make_teacher(
         config = labelled(shaped(empty, recipe.teacher_layers, recipe.teacher_hidden_size), splits)
         model = AutoModelForSequenceClassification.from_config(config)
     changes = {"learning_rate": recipe.teacher_learning_rate, "num_train_epochs": recipe.teacher_epochs}
-    trainer = fitted(model, settings(args, "", output_dir=str(folder), **changes), splits, tokenizer)
+    trainer = make_trainer(model, settings(args, "", output_dir=str(folder), **changes), splits, tokenizer)
+    train(trainer)
     trainer.save_model()
     if trainer.is_world_process_zero():
         (folder / "trained_with.json").write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
@@ -289,17 +298,16 @@ def make_student(
     return student
 
 
-def fitted(
+def make_trainer(
     model: PreTrainedModel,
     args: RecipeTrainingArguments,
     splits: DatasetDict,
     tokenizer: PreTrainedTokenizerBase,
     teacher: PreTrainedModel | str | None = None,
-    resume: str | None = None,
 ) -> DistillationTrainer:
-    """Train a model, with or without a teacher; the trainer is the same."""
+    """Make the trainer of a model, with or without a teacher; it is the same."""
     metric = ClassificationMetric()
-    trainer = DistillationTrainer(
+    return DistillationTrainer(
         model,
         args,
         data_collator=DataCollatorWithPadding(tokenizer),
@@ -309,90 +317,14 @@ def fitted(
         compute_metrics=lambda p: metric.compute(predictions=p.predictions.argmax(-1), references=p.label_ids),
         teacher_model=teacher,
     )
+
+
+def train(trainer: DistillationTrainer, resume: str | None = None) -> None:
+    """Train, from the same random state whatever was done before, or go on from a checkpoint ("true": the last)."""
+    set_seed(trainer.args.seed)
     if resume and resume.lower() == "true":
-        resume = get_last_checkpoint(args.output_dir)
+        resume = get_last_checkpoint(trainer.args.output_dir)
     trainer.train(resume_from_checkpoint=resume)
-    return trainer
-
-
-def report(
-    recipe: RecipeArguments,
-    student: DistillationTrainer,
-    alone: DistillationTrainer | None,
-    teacher: PreTrainedModel | str,
-    splits: DatasetDict,
-    tokenizer: PreTrainedTokenizerBase,
-    started: float,
-) -> dict[str, Any]:
-    """Measure the three models on the test rows: quality, agreement with the teacher, size, speed, gap closed."""
-    say(student.args, "measuring")
-    args = settings(student.args, "_teacher", report_to=[])
-    judge = DistillationTrainer(student.teacher.model, args, data_collator=student.data_collator)
-    trainers = {"teacher": judge, **({"student alone": alone} if alone else {}), "distilled": student}
-    shown = {name: trainer.predict(splits["test"]) for name, trainer in trainers.items()}
-    labels, metric = shown["distilled"].label_ids, ClassificationMetric()
-    right = {name: (p.predictions.argmax(-1) == labels).astype(float) for name, p in shown.items()}
-    sample = splits["test"].select(range(min(2048, len(splits["test"])))).remove_columns("label")
-    starts = range(0, len(sample), 64)
-    chunks = [sample.select(range(start, min(start + 64, len(sample)))) for start in starts]
-    batches = [dict(student.data_collator(chunk.to_list())) for chunk in chunks]
-    models = []
-    for name, trainer in trainers.items():
-        parameters, megabytes = size_of(trainer.model)
-        models.append(
-            {
-                "name": name,
-                **metric.compute(predictions=shown[name].predictions.argmax(-1), references=labels),
-                "accuracy_error": float(right[name].std() / np.sqrt(len(labels))),
-                "agreement": agreement(shown[name].predictions, shown["teacher"].predictions),
-                "parameters": parameters,
-                "megabytes": megabytes,
-                "samples_per_second": throughput(trainer.model, batches),
-            }
-        )
-    gap = gap_closed(right["student alone"], right["distilled"], right["teacher"]) if alone else None
-    return {
-        "dataset": recipe.source,
-        "language": "zh",
-        "rows": {name: len(rows) for name, rows in splits.items()},
-        "models": models,
-        "gap": asdict(gap) if gap else None,
-        "summary": str(gap)
-        if gap
-        else "the student was not trained alone, so nothing is said of what the teacher gave",
-        "settings": {name: getattr(student.args, name) for name in ("alpha", "temperature", "objective", "seed")},
-        "machine": f"{platform.machine()}, {student.args.device.type}, {torch.get_num_threads()} threads",
-        "versions": {m.__name__: m.__version__ for m in (transformers, torch)} | {"python": platform.python_version()},
-        "seconds": round(time.time() - started, 1),
-    }
-
-
-def table(models: list[dict[str, Any]]) -> str:
-    """Lay out the models' figures for a person."""
-    header = ["model", "accuracy %", "macro F1 %", "agrees with teacher %", "parameters", "MB", "samples/s"]
-    rows = [
-        [
-            row["name"],
-            f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_error']:.1f}",
-            f"{100 * row['macro_f1']:.1f}",
-            f"{100 * row['agreement']:.1f}",
-            f"{row['parameters']:,}",
-            f"{row['megabytes']:.1f}",
-            f"{row['samples_per_second']:,.0f}",
-        ]
-        for row in models
-    ]
-    return markdown_table(header, rows)
-
-
-def write(student: DistillationTrainer) -> None:
-    """Write ``report.json``, its picture and the card beside the weights, and show the table."""
-    folder, found = Path(student.args.output_dir), student.report
-    (folder / "report.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    plot_comparison(found["models"], folder / "report.png", f"{found['dataset']}: did the teacher help?")
-    found["table"] = table(found["models"])
-    student.create_model_card(language=found["language"], tasks=None)
-    print(f"\n{found['table']}\n\n{found['summary']}\n{found['seconds']:.0f} s in all; everything is in {folder}")
 
 
 if __name__ == "__main__":

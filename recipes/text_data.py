@@ -5,7 +5,7 @@ Knows: columns, labels, files, and how to refuse bad ones in a sentence. Does no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,12 +43,13 @@ class TextDataArguments:
         return self.dataset_name or (Path(self.train_file).name if self.train_file else "jieba dictionary")
 
 
-def load_text(data: TextDataArguments, seed: int) -> DatasetDict:
+def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | None = None) -> DatasetDict:
     """Load the splits, with the text under its own column and the class under ``label`` as a ``ClassLabel``.
 
     Args:
         data: where the rows come from.
         seed: of the draw, where fewer rows are asked for than there are.
+        order: class name -> number, of a teacher; it is taken over if the rows have the same names.
 
     Returns:
         ``train``, ``validation`` and ``test``.
@@ -84,6 +85,9 @@ def load_text(data: TextDataArguments, seed: int) -> DatasetDict:
             {data.label_column: "label"} if data.label_column != "label" else {}
         )
     splits = _number_labels(splits)
+    names = splits["train"].features["label"].names
+    if order is not None and sorted(order) == sorted(names) and order != {name: i for i, name in enumerate(names)}:
+        splits = DatasetDict({n: rows.align_labels_with_mapping(dict(order), "label") for n, rows in splits.items()})
     for name, limit in (
         ("train", data.max_train_samples),
         *((n, data.max_eval_samples) for n in ("validation", "test")),

@@ -159,7 +159,7 @@ def teacher(tmp_path):
     tokenizer = character_tokenizer([row["text"] for row in rows(60)])
     tokenizer.save_pretrained(tmp_path / "teacher")
     config = bert_chinese.shaped(bert_chinese.BertConfig(vocab_size=len(tokenizer)), 3, 64)
-    config.id2label, config.label2id = {0: "好", 1: "差"}, {"好": 0, "差": 1}
+    config.id2label, config.label2id = {0: "差", 1: "好"}, {"差": 0, "好": 1}  # not as the names sort
     torch.manual_seed(0)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "teacher")
     return str(tmp_path / "teacher"), path
@@ -172,6 +172,7 @@ def test_a_teacher_by_path_and_a_student_of_its_layers(tmp_path, teacher):
     )  # fmt: skip
     student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert student.config.num_hidden_layers == 2
+    assert student.config.id2label == {0: "差", 1: "好"}  # numbered as the teacher numbers them
     assert report["models"][0]["parameters"] > report["models"][2]["parameters"]
     assert "`teacher`" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 

@@ -1,0 +1,104 @@
+"""Did the teacher help? The three models on the test rows: quality, agreement, size, speed, the gap closed.
+
+Knows: trained trainers and test rows. Does not know: how the models were made or trained.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+
+from hf_distill import DistillationTrainer
+from hf_distill.reports import (
+    ClassificationMetric,
+    agreement,
+    gap_closed,
+    markdown_table,
+    plot_comparison,
+    size_of,
+    throughput,
+)
+
+SPEED_ROWS, SPEED_BATCH = 2048, 64
+
+
+def compare(trainers: Mapping[str, DistillationTrainer], test: Dataset) -> dict[str, Any]:
+    """Measure each model on the test rows.
+
+    Args:
+        trainers: ``teacher``, ``distilled`` and, if it was trained, ``student alone``.
+        test: tokenised rows with labels.
+
+    Returns:
+        ``models`` (a row each), ``gap`` and its ``summary``, and on which ``machine`` with which ``versions``.
+    """
+    shown = {name: trainer.predict(test) for name, trainer in trainers.items()}
+    labels, metric = shown["distilled"].label_ids, ClassificationMetric()
+    chosen = {name: found.predictions.argmax(-1) for name, found in shown.items()}
+    right = {name: (classes == labels).astype(float) for name, classes in chosen.items()}
+    batches = speed_batches(trainers["distilled"], test)
+    models = []
+    for name, trainer in trainers.items():
+        parameters, megabytes = size_of(trainer.model)
+        models.append(
+            {
+                "name": name,
+                **metric.compute(predictions=chosen[name], references=labels),
+                "accuracy_error": float(right[name].std() / np.sqrt(len(labels))),
+                "agreement": agreement(shown[name].predictions, shown["teacher"].predictions),
+                "parameters": parameters,
+                "megabytes": megabytes,
+                "samples_per_second": throughput(trainer.model, batches),
+            }
+        )
+    found = {"models": models, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
+    if "student alone" in right:
+        gap = gap_closed(right["student alone"], right["distilled"], right["teacher"])
+        found |= {"gap": asdict(gap), "summary": str(gap)}
+    device, threads = trainers["distilled"].args.device.type, torch.get_num_threads()
+    found["machine"] = f"{platform.machine()}, {device}, {threads} thread{'s' if threads > 1 else ''}"
+    found["versions"] = {"transformers": transformers.__version__, "torch": torch.__version__}
+    return found
+
+
+def speed_batches(trainer: DistillationTrainer, test: Dataset) -> list[dict[str, torch.Tensor]]:
+    """Collate the first test rows into batches, without labels: every model is timed on the same."""
+    rows = test.select(range(min(SPEED_ROWS, len(test)))).remove_columns("label").to_list()
+    return [dict(trainer.data_collator(rows[i : i + SPEED_BATCH])) for i in range(0, len(rows), SPEED_BATCH)]
+
+
+def table(models: list[dict[str, Any]]) -> str:
+    """Lay out the models' figures for a person."""
+    header = ["model", "accuracy %", "macro F1 %", "agrees with teacher %", "parameters", "MB", "samples/s"]
+    rows = [
+        [
+            row["name"],
+            f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_error']:.1f}",
+            f"{100 * row['macro_f1']:.1f}",
+            f"{100 * row['agreement']:.1f}",
+            f"{row['parameters']:,}",
+            f"{row['megabytes']:.1f}",
+            f"{row['samples_per_second']:,.0f}",
+        ]
+        for row in models
+    ]
+    return markdown_table(header, rows)
+
+
+def write(student: DistillationTrainer) -> None:
+    """Write ``report.json``, its picture and the card beside the student's weights, and show the table."""
+    folder, found = Path(student.args.output_dir), student.report
+    (folder / "report.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    plot_comparison(found["models"], folder / "report.png", f"{found['dataset']}: did the teacher help?")
+    found["table"] = table(found["models"])
+    student.create_model_card()
+    print(f"\n{found['table']}\n\n{found['summary']}\n{found['seconds']:.0f} s in all; everything is in {folder}")
