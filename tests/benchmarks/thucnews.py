@@ -6,8 +6,8 @@ FOLDER holds train, validation and test.jsonl.gz (``text``, ``label``). A 4 x 25
 nothing for each seed; its answers are kept in a table, so a student of 2 x 128 costs what plain training costs.
 
 On the first seed the learning rate of the student alone is chosen on the validation rows, then, at that rate, the
-objective of the distilled one: among all for the first number of epochs, among the best three for the next. Both run
-with every seed and judged on the test rows. Every run is kept in ``runs.jsonl``: start again to go on. One thread,
+objective of the distilled one: among all for the first number of epochs, among the best three for the next. Both are
+run with every seed and judged on the test rows. All is kept in ``runs.jsonl``: start again to go on. One thread,
 bfloat16 where the CPU has units for it. The last lines are the gaps closed.
 """
 

@@ -147,9 +147,18 @@ def test_two_processes_equal_one(tmp_path, problem):
     assert found.returncode == 0, found.stderr[-4000:]
     data = tiny.rows(8, problem)
     whole = step(tmp_path, data, 8, 1, problem)
+    alone = tiny.trainer(
+        tmp_path, tiny.bert(problem=problem), data, teacher_model=tiny.teacher(problem),
+        eval_dataset=tiny.rows(8, problem, seed=9), args=dict(max_steps=1),
+    )  # fmt: skip
+    alone.train()
+    evaluated = alone.evaluate()
     for name in ("4x1", "2x2"):
         ranks = [json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
         assert [rank["world_size"] for rank in ranks] == [2, 2]  # an unnoticed single process would prove nothing
         assert ranks[0]["parts"] == ranks[1]["parts"]
+        assert {"eval_loss", "eval_loss/hard"} <= ranks[0]["evaluated"].keys()
+        for part, value in ranks[0]["evaluated"].items():
+            assert value == pytest.approx(evaluated[part], rel=1e-4), part
         for rank in (0, 1):
             same((ranks[rank]["parts"], load_file(tmp_path / f"{name}-{rank}.safetensors")), whole)

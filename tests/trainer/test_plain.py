@@ -71,6 +71,24 @@ def test_equals_trainer_within_a_rounding_a_step(tmp_path, problem, how):
     assert ours.model.config.problem_type == plain.model.config.problem_type
 
 
+def focal(outputs, labels, num_items_in_batch=None):
+    logs = torch.log_softmax(outputs.logits, -1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    return -((1 - logs.exp()) ** 2 * logs).sum() / (num_items_in_batch or len(labels))
+
+
+@pytest.mark.parametrize("how", [{"label_smoothing_factor": 0.2}, {"compute_loss_func": focal}])
+def test_the_users_own_hard_losses_are_trainers(tmp_path, how):
+    found = []
+    for kind in (Trainer, DistillationTrainer):
+        parts = dict(how)
+        changes = {"label_smoothing_factor": parts.pop("label_smoothing_factor", 0.0)}
+        args = tiny.arguments(tmp_path, TrainingArguments, per_device_train_batch_size=4, **changes)
+        made = tiny.trainer(tmp_path, kind=kind, plain_args=args, eval_dataset=tiny.rows(8, seed=9), **parts)
+        made.train()
+        found.append([*tiny.losses(made), made.evaluate()["eval_loss"]])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
 def test_accepts_plain_training_arguments_and_positional_parameters(tmp_path):
     args = tiny.arguments(tmp_path, TrainingArguments)
     made = DistillationTrainer(

@@ -21,15 +21,24 @@ def main(folder, problem):
             folder,
             tiny.bert(problem=problem),
             tiny.rows(8, problem),
+            eval_dataset=tiny.rows(8, problem, seed=9),
             callbacks=[seen],
             teacher_model=tiny.teacher(problem),
-            args=dict(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, max_steps=1),
+            args=dict(
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=accumulation,
+                max_steps=1,
+                per_device_eval_batch_size=4,
+            ),
         )
         run.train()
+        evaluated = {name: value for name, value in run.evaluate().items() if "loss" in name}
         rank = run.args.process_index
         name = f"{batch}x{accumulation}-{rank}"
         parts = {key: value for key, value in run.state.log_history[0].items() if key.startswith("loss")}
-        (folder / f"{name}.json").write_text(json.dumps({"world_size": run.args.world_size, "parts": parts}))
+        (folder / f"{name}.json").write_text(
+            json.dumps({"world_size": run.args.world_size, "parts": parts, "evaluated": evaluated})
+        )
         save_file(
             {key.removeprefix("module."): value.contiguous() for key, value in seen.first.items()},
             folder / f"{name}.safetensors",
