@@ -13,7 +13,7 @@ COLOURS = {"teacher": "#4c566a", "student alone": "#d08770", "distilled": "#2a7f
 
 
 def plot_comparison(models: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> None:
-    """Draw accuracy as bars beside accuracy against speed, and save the picture.
+    """Draw each model's accuracy with its error, beside accuracy against speed, and save the picture.
 
     Args:
         models: rows with ``name``, ``accuracy`` (0 to 1), ``accuracy_error``, ``samples_per_second``, ``parameters``.
@@ -28,20 +28,26 @@ def plot_comparison(models: Sequence[Mapping[str, Any]], path: str | Path, title
     except ImportError as error:
         raise ImportError("the report's picture needs matplotlib: pip install 'hf_distill[recipes]'.") from error
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    bars, speed = figure.subplots(1, 2)
+    points, speed = figure.subplots(1, 2)
     names, scores = [row["name"] for row in models], [100 * row["accuracy"] for row in models]
     errors = [100 * row["accuracy_error"] for row in models]
     colours = [COLOURS.get(name, "#5e81ac") for name in names]
-    drawn = bars.bar(names, scores, yerr=errors, color=colours, width=0.6, capsize=4, ecolor="#2e3440")
-    bars.bar_label(drawn, [f"{score:.1f}" for score in scores], padding=3)
+    for x, (score, error, colour) in enumerate(zip(scores, errors, colours, strict=True)):
+        # Points, not bars: a bar whose foot is cut off lies about its height.
+        points.errorbar(x, score, yerr=error, fmt="o", markersize=10, capsize=5, color=colour)
+        points.annotate(
+            f"{score:.1f}", (x, score), xytext=(11, 0), textcoords="offset points", va="center", fontsize=10
+        )
+    points.set_xticks(range(len(names)), names)
+    points.set_xlim(-0.5, len(names) - 0.3)
     low, high = min(scores) - max(errors), max(scores) + max(errors)
     margin = max(high - low, 1.0)
-    for axes in (bars, speed):
-        axes.set_ylim(low - margin, high + 0.35 * margin)
+    for axes in (points, speed):
+        axes.set_ylim(low - 0.5 * margin, high + 0.35 * margin)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
         axes.set_axisbelow(True)
-    bars.set_ylabel("test accuracy, % (bars: one standard error)", fontsize=9)
+    points.set_ylabel("test accuracy, % ± one standard error", fontsize=9)
     for row, score, colour in zip(models, scores, colours, strict=True):
         x = row["samples_per_second"]
         speed.scatter(x, score, s=80, color=colour, zorder=3)

@@ -163,7 +163,8 @@ class SequenceClassification(Task):
 
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
         """Read logits, and hidden states and attention maps if they are there; see ``Task.signals``."""
-        logits, mask = logits_in(outputs, type(core_of(model)).__name__), batch.get("attention_mask")
+        name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
+        logits, mask = logits_in(outputs, name), batch.get("attention_mask")
         if self.problem_type == MULTI:
             logits = torch.stack((torch.zeros_like(logits), logits), dim=-1)
         shown = outputs if isinstance(outputs, Mapping) else {}
