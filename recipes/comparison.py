@@ -100,5 +100,6 @@ def write(student: DistillationTrainer) -> None:
     (folder / "report.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     plot_comparison(found["models"], folder / "report.png", f"{found['dataset']}: did the teacher help?")
     found["table"] = table(found["models"])
-    student.create_model_card()
+    name = folder.parent.name if folder.name.startswith("run-") else folder.name
+    student.create_model_card(model_name=name)
     print(f"\n{found['table']}\n\n{found['summary']}\n{found['seconds']:.0f} s in all; everything is in {folder}")

@@ -105,7 +105,7 @@ def test_the_whole_job_without_any_argument(default):
 def test_the_card(default):
     run = default[0] / "outputs" / "bert_chinese" / "run-1"
     card = ModelCard.load(run / "README.md")
-    assert card.data.language == "zh"
+    assert (card.data.language, card.data.model_name) == ("zh", "bert_chinese")
     assert {"knowledge-distillation", "hf_distill"} <= set(card.data.tags)
     assert card.data.pipeline_tag == "text-classification"
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
