@@ -5,6 +5,7 @@ Knows: a trained trainer and the report that it was handed. Does not know: how a
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ def add_distillation(trainer: Trainer) -> None:
     path = Path(trainer.args.output_dir) / "README.md"
     card = ModelCard.load(path)
     _, heading, procedure = card.text.partition("### Training hyperparameters")
+    procedure = re.sub(
+        r"### Training results\s+(?=###)", "", procedure
+    )  # empty where nothing was evaluated on the way
     report, objective = trainer.report or {}, trainer.distillation
     card.data.tags = sorted({*(card.data.tags or []), *TAGS})
     if trainer.task is not None:

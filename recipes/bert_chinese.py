@@ -225,6 +225,7 @@ def labelled(config: transformers.PretrainedConfig, splits: DatasetDict) -> tran
 def shaped(config: transformers.PretrainedConfig, layers: int, width: int) -> transformers.PretrainedConfig:
     """Return a configuration of the same kind with other sizes: heads of 64, an inner layer four times as wide."""
     config = copy.deepcopy(config)
+    config._name_or_path = ""  # only the kind is taken over, so the card must not name a base model
     config.num_hidden_layers, config.hidden_size = layers, width
     config.num_attention_heads, config.intermediate_size = max(1, width // 64), 4 * width
     return config
@@ -252,7 +253,9 @@ def make_teacher(
     folder = root / f"_teacher-{key}"
     if (folder / "trained_with.json").is_file():
         say(args, f"using the teacher kept at {folder}")
-        return AutoModelForSequenceClassification.from_pretrained(folder)
+        kept = AutoModelForSequenceClassification.from_pretrained(folder)
+        kept.config._name_or_path = ""  # on a card, its class says more than a folder's name
+        return kept
     say(args, f"training the teacher, once: it is kept at {folder}")
     set_seed(args.seed)
     if source:

@@ -33,6 +33,7 @@ def test_without_a_report_it_says_how_and_claims_nothing(tmp_path):
     assert "`jsd` with weight 0.5, JSD(beta=0.5, temperature=2.0)" in text
     assert "Did the teacher help?" not in text
     assert "More information needed" not in text
+    assert "### Training results" not in text  # nothing was evaluated: Trainer leaves the section empty
     assert "learning_rate: 0.01" in text  # Trainer's own section stays
 
 

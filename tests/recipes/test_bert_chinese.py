@@ -116,6 +116,8 @@ def test_the_card(default):
     for part in ("| distilled", "report.png", "forward_kl", "arXiv:1503.02531", "learning_rate", "alpha = 0.9"):
         assert part in text, part
     assert str(default[0]) not in text  # nothing of the machine
+    assert "Teacher: `BertForSequenceClassification`, 1 layer of width 64" in text
+    assert card.data.base_model is None  # the student was made from nothing
     assert "{" not in text.split("---", 2)[2].replace("{:,}", "")
 
 
@@ -125,6 +127,7 @@ def test_a_second_run_keeps_the_teacher_and_the_first_run(default, monkeypatch, 
     teachers = sorted(Path("outputs/bert_chinese").glob("_teacher-*"))
     bert_chinese.main([*SHORT, *SMALL, *QUIET, "--skip_alone", "--num_threads", "1"])
     assert "using the teacher kept at" in capsys.readouterr().out
+    assert "_teacher-" not in Path("outputs/bert_chinese/run-2/README.md").read_text(encoding="utf-8")
     assert sorted(Path("outputs/bert_chinese").glob("_teacher-*")) == teachers
     assert Path("outputs/bert_chinese/run-2/model.safetensors").exists()
     assert Path("outputs/bert_chinese/run-1/model.safetensors").read_bytes() == first
