@@ -211,8 +211,9 @@ class DistillationMixin:
 
     def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Drop the teacher's columns; keep labels only where the model must compute its own loss."""
-        theirs = set() if self.teacher is None else set(self.teacher.columns) - self._student_columns()
-        drop = theirs if needs_own_loss(self) else theirs | set(self.label_names)
+        drop = set() if needs_own_loss(self) else set(self.label_names)
+        if self.teacher is not None:
+            drop |= self.teacher.columns - set(inspect.signature(core_of(self.model).forward).parameters)
         return {name: value for name, value in inputs.items() if name not in drop}
 
     def _taught(self, inputs: Mapping[str, Any]) -> Signals:
@@ -230,9 +231,6 @@ class DistillationMixin:
                     "dtype, or remove the rows."
                 )
         return signals
-
-    def _student_columns(self) -> set[str]:
-        return set(inspect.signature(core_of(self.model).forward).parameters) | set(self.label_names)
 
     def data_ranks(self) -> int:
         """How many ranks hold different data; the ranks of a tensor-parallel group share theirs."""
@@ -332,9 +330,8 @@ class DistillationMixin:
 
 def _signature(base: type[Trainer]) -> inspect.Signature:
     """The base trainer's parameters, then ours by keyword: what ``help()`` and editors show."""
-    theirs = inspect.signature(base).parameters.values()
-    ours = inspect.signature(DistillationMixin.__init__).parameters.values()
-    return inspect.Signature([*theirs, *(p for p in ours if p.kind is p.KEYWORD_ONLY)])
+    ours = [p for p in inspect.signature(DistillationMixin.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return inspect.Signature([*inspect.signature(base).parameters.values(), *ours])
 
 
 class DistillationTrainer(DistillationMixin, Trainer):
@@ -360,4 +357,4 @@ class Seq2SeqDistillationTrainer(DistillationMixin, Seq2SeqTrainer):
 
 
 for _trainer in (DistillationTrainer, Seq2SeqDistillationTrainer):
-    _trainer.__signature__ = _signature(_trainer.__mro__[2]).replace()
+    _trainer.__signature__ = _signature(_trainer.__mro__[2])

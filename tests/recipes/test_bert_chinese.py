@@ -146,6 +146,17 @@ def test_own_files(tmp_path, kind):
     assert splits["train"].features["label"].names == ["好", "差"]
 
 
+def test_a_data_set_by_name_brings_its_own_splits_and_class_names(tmp_path):
+    names = text_data.ClassLabel(names=["差", "好"])
+    for split, n in (("train", 40), ("test", 12)):
+        made = text_data.Dataset.from_list(rows(n)).cast_column("label", names)
+        made.to_parquet(tmp_path / "data" / f"{split}.parquet")
+    splits = text_data.load_text(text_data.TextDataArguments(dataset_name=str(tmp_path / "data")), seed=0)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 38, "validation": 2, "test": 12}
+    assert splits["test"].features["label"].names == ["差", "好"]
+    assert splits["test"][0] == {"text": rows(1)[0]["text"], "label": 0}
+
+
 def test_own_files_with_pairs_numbers_and_other_columns(tmp_path):
     data = [{"question": r["text"], "answer": r["text"][::-1], "y": i % 3} for i, r in enumerate(rows(30))]
     files = [f"--{name}_file={write(tmp_path / f'{name}.jsonl', data)}" for name in ("train", "validation", "test")]

@@ -31,7 +31,7 @@ def step(folder, data, batch, accumulation, problem=tiny.SINGLE, student=None, t
     return parts, seen.first
 
 
-def same(one, other):
+def assert_same(one, other):
     assert one[0].keys() == other[0].keys()
     for name in one[0]:
         assert one[0][name] == pytest.approx(other[0][name], rel=1e-5), name
@@ -45,7 +45,7 @@ def test_8_x_1_equals_2_x_4(tmp_path, problem, alpha):
     whole = step(tmp_path, data, 8, 1, problem, alpha=alpha)
     assert max(float(g.abs().max()) for g in whole[1].values()) > 1e-3  # there is something to compare
     for batch, accumulation in SPLITS:
-        same(step(tmp_path, data, batch, accumulation, problem, alpha=alpha), whole)
+        assert_same(step(tmp_path, data, batch, accumulation, problem, alpha=alpha), whole)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_8_x_1_equals_2_x_4(tmp_path, problem, alpha):
 )
 def test_every_objective_is_exact(tmp_path, objective):
     data = tiny.rows(8)
-    same(step(tmp_path, data, 2, 4, objective=objective), step(tmp_path, data, 8, 1, objective=objective))
+    assert_same(step(tmp_path, data, 2, 4, objective=objective), step(tmp_path, data, 8, 1, objective=objective))
 
 
 @pytest.mark.parametrize("problem", tiny.PROBLEMS)
@@ -63,7 +63,7 @@ def test_rows_without_a_label_are_taught_but_not_supervised(tmp_path, problem):
     for row in data[:5]:
         row["labels"] = nothing
     whole = step(tmp_path, data, 8, 1, problem)
-    same(step(tmp_path, data, 2, 4, problem), whole)  # some micro-batches have no label at all
+    assert_same(step(tmp_path, data, 2, 4, problem), whole)  # some micro-batches have no label at all
     labelled = step(tmp_path, data[5:], 3, 1, problem, alpha=0.0)
     assert whole[0]["loss/hard"] == pytest.approx(labelled[0]["loss/hard"], rel=1e-5)
     taught = step(tmp_path, tiny.rows(8, problem), 8, 1, problem)
@@ -81,7 +81,7 @@ def test_a_step_without_any_label_is_finite(tmp_path):
 def test_the_users_loss_and_label_smoothing_are_exact_too(tmp_path):
     data = tiny.rows(8)
     smooth = dict(label_smoothing_factor=0.1)
-    same(step(tmp_path, data, 2, 4, **smooth), step(tmp_path, data, 8, 1, **smooth))
+    assert_same(step(tmp_path, data, 2, 4, **smooth), step(tmp_path, data, 8, 1, **smooth))
 
     def focal(outputs, labels, num_items_in_batch=None):
         logs = torch.log_softmax(outputs.logits, -1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -118,14 +118,14 @@ def test_a_models_own_mean_loss_is_weighted_by_its_samples(tmp_path):
 
     data = tiny.rows(8)
     whole = step(tmp_path, data, 8, 1, student=student())
-    same(step(tmp_path, data, 3, 3, student=student()), whole)  # 3 + 3 + 2
+    assert_same(step(tmp_path, data, 3, 3, student=student()), whole)  # 3 + 3 + 2
     plain = step(tmp_path, data, 8, 1)
     assert whole[0]["loss/hard"] == pytest.approx(3 * plain[0]["loss/hard"], rel=1e-5)
 
 
 def test_an_uneven_last_batch_is_exact(tmp_path):
     data = tiny.rows(7)
-    same(step(tmp_path, data, 2, 4), step(tmp_path, data, 7, 1))
+    assert_same(step(tmp_path, data, 2, 4), step(tmp_path, data, 7, 1))
 
 
 @pytest.mark.parametrize("problem", tiny.PROBLEMS)
@@ -161,4 +161,4 @@ def test_two_processes_equal_one(tmp_path, problem):
         for part, value in ranks[0]["evaluated"].items():
             assert value == pytest.approx(evaluated[part], rel=1e-4), part
         for rank in (0, 1):
-            same((ranks[rank]["parts"], load_file(tmp_path / f"{name}-{rank}.safetensors")), whole)
+            assert_same((ranks[rank]["parts"], load_file(tmp_path / f"{name}-{rank}.safetensors")), whole)

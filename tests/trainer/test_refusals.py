@@ -13,7 +13,7 @@ from hf_distill import DistillationTrainer, SequenceClassification, Term
 from hf_distill.signals import Facts
 
 
-def refused(folder, message, error=ValueError, train=False, **parts):
+def assert_refused(folder, message, error=ValueError, train=False, **parts):
     """Assert that the trainer cannot be made; with ``train``, that it is made and does not do a single step."""
     student = parts.setdefault("student", tiny.bert())
     before = copy.deepcopy(student.state_dict())
@@ -32,7 +32,7 @@ TURNED = {"id2label": {0: "good", 1: "so", 2: "bad"}, "label2id": {"good": 0, "s
 
 
 def test_other_label_counts(tmp_path):
-    refused(
+    assert_refused(
         tmp_path,
         "has 4 labels, the student has 3: give both the same num_labels",
         teacher_model=tiny.teacher(labels=4),
@@ -42,14 +42,14 @@ def test_other_label_counts(tmp_path):
 def test_label_names_in_another_order_offer_the_mapping_and_it_works(tmp_path):
     student, teacher = tiny.bert(**NAMES), tiny.teacher(**TURNED)
     offer = r"task=SequenceClassification\(num_labels=3, teacher_labels=\[2, 0, 1\]\)"
-    refused(tmp_path, offer, student=student, teacher_model=teacher)
+    assert_refused(tmp_path, offer, student=student, teacher_model=teacher)
     task = SequenceClassification(num_labels=3, teacher_labels=[2, 0, 1])
     assert tiny.trainer(tmp_path, student, teacher_model=teacher, task=task).train().global_step == 3
 
 
 def test_other_label_names(tmp_path):
     other = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
-    refused(
+    assert_refused(
         tmp_path, r"names its labels \[a, b, c\], the student \[bad, good, so\]: give both the same id2label",
         student=tiny.bert(**NAMES), teacher_model=tiny.teacher(**other),
     )  # fmt: skip
@@ -60,7 +60,7 @@ def test_names_against_no_names_are_accepted(tmp_path):
 
 
 def test_other_problem_types(tmp_path):
-    refused(
+    assert_refused(
         tmp_path, "made for multi_label_classification, the student for single_label_classification: set",
         teacher_model=tiny.teacher(tiny.MULTI),
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_other_problem_types(tmp_path):
 def test_another_problem_type_that_only_the_labels_show(tmp_path):
     student = tiny.bert()
     student.config.problem_type = None
-    refused(
+    assert_refused(
         tmp_path, "made for single_label_classification, the student for multi_label", train=True, student=student,
         data=tiny.rows(problem=tiny.MULTI), teacher_model=tiny.teacher(),
     )  # fmt: skip
@@ -79,30 +79,34 @@ def test_another_problem_type_that_only_the_labels_show(tmp_path):
     ("field", "value"), [("alpha", -0.1), ("alpha", 1.1), ("temperature", 0.0), ("temperature", -2)]
 )
 def test_alpha_and_temperature_out_of_range(tmp_path, field, value):
-    refused(tmp_path, f"{field}={value} was given", teacher_model=tiny.teacher(), args={field: value})
+    assert_refused(tmp_path, f"{field}={value} was given", teacher_model=tiny.teacher(), args={field: value})
 
 
 def test_unknown_objective_names_the_known_ones(tmp_path):
-    refused(tmp_path, "'kl' is not known: choose one of forward_kl, ", teacher_model=tiny.teacher(), objective="kl")
-    refused(tmp_path, "'kl' is not known", teacher_model=tiny.teacher(), args={"objective": "kl"})
-    refused(tmp_path, "is not valid JSON", teacher_model=tiny.teacher(), args={"objective": '{"forward_kl": }'})
+    assert_refused(
+        tmp_path, "'kl' is not known: choose one of forward_kl, ", teacher_model=tiny.teacher(), objective="kl"
+    )
+    assert_refused(tmp_path, "'kl' is not known", teacher_model=tiny.teacher(), args={"objective": "kl"})
+    assert_refused(tmp_path, "is not valid JSON", teacher_model=tiny.teacher(), args={"objective": '{"forward_kl": }'})
 
 
 def test_bad_weights(tmp_path):
-    refused(tmp_path, "weight -1 was given to jsd", teacher_model=tiny.teacher(), objective={"jsd": -1})
+    assert_refused(tmp_path, "weight -1 was given to jsd", teacher_model=tiny.teacher(), objective={"jsd": -1})
 
 
 def test_alpha_without_a_teacher(tmp_path):
-    refused(
+    assert_refused(
         tmp_path, "alpha=0.5 asks to learn from a teacher, there is none: pass teacher_model=", args={"alpha": 0.5}
     )
 
 
 def test_a_data_set_without_labels(tmp_path):
     data = Dataset.from_list([{k: v for k, v in row.items() if k != "labels"} for row in tiny.rows()])
-    refused(tmp_path, "training set has the columns .*: add a 'label' column", data=data, teacher_model=tiny.teacher())
+    assert_refused(
+        tmp_path, "training set has the columns .*: add a 'label' column", data=data, teacher_model=tiny.teacher()
+    )
     plain = list(data)  # a list does not say what it holds: the first batch does
-    refused(
+    assert_refused(
         tmp_path, "alpha=0.5 trains on labels, the batch has", train=True, data=plain, teacher_model=tiny.teacher()
     )
     run = tiny.trainer(tmp_path, data=data, teacher_model=tiny.teacher(), args={"alpha": 1.0})
@@ -113,7 +117,7 @@ def test_a_data_set_without_labels(tmp_path):
 def test_a_label_out_of_range(tmp_path, label):
     data = [{**row} for row in tiny.rows()]
     data[5]["labels"] = label
-    refused(
+    assert_refused(
         tmp_path, f"row 5 of the training set has label {label}, the student has 3 classes",
         data=Dataset.from_list(data),
         teacher_model=tiny.teacher(),
@@ -125,14 +129,14 @@ def test_integer_lists_as_labels(tmp_path):
     student.config.problem_type = None
     data = [{**row, "labels": [int(x) for x in row["labels"]]} for row in tiny.rows(problem=tiny.MULTI)]
     teacher = tiny.teacher(tiny.MULTI)
-    refused(
+    assert_refused(
         tmp_path, "make them floats for several classes", train=True, student=student, data=data, teacher_model=teacher
     )
 
 
 def test_a_teacher_without_logits(tmp_path):
     headless = BertModel(tiny.bert().config)
-    refused(
+    assert_refused(
         tmp_path, "BertModel was given as teacher, but it gives hidden states and no logits", teacher_model=headless
     )
 
@@ -144,31 +148,33 @@ def test_a_teacher_without_logits(tmp_path):
         def forward(self, input_ids):
             return self.inner(input_ids)
 
-    refused(tmp_path, "logits were asked of Wrapped, it returned last_hidden", train=True, teacher_model=Wrapped())
+    assert_refused(
+        tmp_path, "logits were asked of Wrapped, it returned last_hidden", train=True, teacher_model=Wrapped()
+    )
 
 
 def test_a_teacher_whose_head_was_never_trained(tmp_path):
     BertModel(tiny.teacher().config).save_pretrained(tmp_path / "base")
-    refused(
+    assert_refused(
         tmp_path, "has no trained weights for classifier.bias, classifier.weight: fine-tune it",
         teacher_model=str(tmp_path / "base"),
     )  # fmt: skip
 
 
 def test_a_function_with_other_shapes(tmp_path):
-    refused(
+    assert_refused(
         tmp_path, r"gave logits of shape \[8, 5\], the student \[8, 3\]", train=True,
         teacher_model=lambda batch: torch.zeros(8, 5),
     )  # fmt: skip
 
 
 def test_something_that_cannot_teach(tmp_path):
-    refused(tmp_path, "teacher_model is a int: give a model, a path or Hub id", TypeError, teacher_model=3)
+    assert_refused(tmp_path, "teacher_model is a int: give a model, a path or Hub id", TypeError, teacher_model=3)
 
 
 def test_a_teacher_that_is_the_student(tmp_path):
     student = tiny.bert()
-    refused(tmp_path, r"shares \d+ parameters with the student", student=student, teacher_model=student)
+    assert_refused(tmp_path, r"shares \d+ parameters with the student", student=student, teacher_model=student)
     assert tiny.trainer(tmp_path, student, teacher_model=copy.deepcopy(student)).train().global_step == 3
 
 
@@ -180,7 +186,7 @@ def test_other_tokens_under_the_same_ids(tmp_path):
     ours = tiny.tokenizer()
     message = r"read the same input_ids, but \d+ of the student's 29 tokens have another id .*teacher_input_ids"
     for way in (str(tmp_path / "teacher"), type(teacher).from_pretrained(tmp_path / "teacher")):
-        refused(tmp_path, message, teacher_model=way, processing_class=ours)
+        assert_refused(tmp_path, message, teacher_model=way, processing_class=ours)
     data = Dataset.from_list([{**row, "teacher_input_ids": [1, 2]} for row in tiny.rows()])
     assert tiny.trainer(tmp_path, data=data, teacher_model=teacher, processing_class=ours).teacher is not None
     ours.save_pretrained(tmp_path / "teacher")
@@ -188,14 +194,14 @@ def test_other_tokens_under_the_same_ids(tmp_path):
 
 
 def test_a_teacher_that_knows_fewer_tokens(tmp_path):
-    refused(
+    assert_refused(
         tmp_path, "tokenizer has 29 tokens, the teacher BertForSequenceClassification knows 20",
         teacher_model=tiny.teacher(vocab_size=20), processing_class=tiny.tokenizer(),
     )  # fmt: skip
 
 
 def test_distributions_of_a_regression(tmp_path):
-    refused(
+    assert_refused(
         tmp_path, "forward_kl compares distributions, the student's problem is regression: use logit_mse",
         student=tiny.bert(problem=tiny.REGRESSION), data=tiny.rows(problem=tiny.REGRESSION), objective="forward_kl",
         teacher_model=tiny.teacher(tiny.REGRESSION),
@@ -213,11 +219,11 @@ class Projected(Term):
 
 
 def test_what_a_teacher_or_the_trainer_cannot_serve(tmp_path):
-    refused(
+    assert_refused(
         tmp_path, r"objective needs \['hidden'\], the teacher look_up serves \['heads'\]", objective=Hidden(),
         teacher_model=look_up,
     )  # fmt: skip
-    refused(tmp_path, "Projected has trainable parameters", objective=Projected(), teacher_model=tiny.teacher())
+    assert_refused(tmp_path, "Projected has trainable parameters", objective=Projected(), teacher_model=tiny.teacher())
 
 
 def look_up(batch):
@@ -225,7 +231,7 @@ def look_up(batch):
 
 
 def test_a_student_without_a_task(tmp_path):
-    refused(
+    assert_refused(
         tmp_path, "no task is known for BertModel.*pass task=", error=ValueError, student=_headless_student(),
         teacher_model=tiny.teacher(),
     )  # fmt: skip
