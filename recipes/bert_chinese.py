@@ -134,12 +134,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         splits = load_text(recipe, args.seed, teachers_labels(recipe))
     say(args, f"{recipe.source}: {', '.join(f'{len(rows):,} {name}' for name, rows in splits.items())} rows")
 
-    source = recipe.teacher_model_name_or_path
     columns = [recipe.text_column, *([recipe.text_pair_column] if recipe.text_pair_column else [])]
-    if source:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    else:
-        tokenizer = character_tokenizer([text for column in columns for text in splits["train"][column]])
+    tokenizer = shared_tokenizer(recipe, [text for column in columns for text in splits["train"][column]])
     with args.main_process_first(desc="tokenising"):
         splits = tokenised(splits, columns, tokenizer, recipe.max_length)
     teacher = make_teacher(recipe, args, splits, tokenizer, root)
@@ -180,6 +176,19 @@ def teachers_labels(recipe: RecipeArguments) -> dict[str, int] | None:
     """Read the label order of a finished teacher: the rows' labels are numbered in it."""
     finished = recipe.teacher_model_name_or_path and not recipe.finetune_teacher
     return AutoConfig.from_pretrained(recipe.teacher_model_name_or_path).label2id if finished else None
+
+
+def shared_tokenizer(recipe: RecipeArguments, texts: list[str]) -> PreTrainedTokenizerBase:
+    """Return the one tokenizer of both models: that of the given ones, which must agree, or the texts' characters."""
+    paths = [path for path in (recipe.student_model_name_or_path, recipe.teacher_model_name_or_path) if path]
+    found = [AutoTokenizer.from_pretrained(path) for path in paths]
+    if len(found) == 2 and found[0].get_vocab() != found[1].get_vocab():
+        raise ValueError(
+            f"the student {paths[0]} and the teacher {paths[1]} read the same token ids, but their tokenizers differ "
+            f"({len(found[0])} and {len(found[1])} tokens): name a student with the teacher's tokenizer, or have one "
+            "made here."
+        )
+    return found[0] if found else character_tokenizer(texts)
 
 
 def next_run(root: Path) -> Path:

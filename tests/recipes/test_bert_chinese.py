@@ -191,6 +191,24 @@ def test_a_teacher_by_path_and_a_student_of_its_layers(tmp_path, teacher):
     assert "`teacher`" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("finetune", [[], ["--finetune_teacher"]])
+def test_a_student_with_other_tokens_is_refused_before_anything_is_trained(tmp_path, teacher, finetune):
+    other = character_tokenizer(["另外的字符", "另外的字符"])
+    other.save_pretrained(tmp_path / "student")
+    config = bert_chinese.shaped(bert_chinese.BertConfig(vocab_size=len(other)), 1, 64)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "student")
+    models = ["--teacher_model_name_or_path", teacher[0], "--student_model_name_or_path", str(tmp_path / "student")]
+    with pytest.raises(ValueError, match="read the same token ids, but their tokenizers differ"):
+        run(tmp_path, *models, "--train_file", teacher[1], *finetune)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_given_student_brings_its_own_tokens_to_a_teacher_trained_here(tmp_path, teacher):
+    run(tmp_path, "--student_model_name_or_path", teacher[0], "--train_file", teacher[1], "--skip_alone")
+    student, ours = (AutoTokenizer.from_pretrained(path) for path in (tmp_path / "run", teacher[0]))
+    assert student.get_vocab() == ours.get_vocab()
+
+
 def test_a_given_teacher_can_be_fine_tuned_first(tmp_path, teacher):
     run(tmp_path, "--teacher_model_name_or_path", teacher[0], "--finetune_teacher", "--train_file", teacher[1])
     (kept,) = (tmp_path / "run").glob("_teacher-*")
