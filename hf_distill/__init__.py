@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "DistillationTrainer": "trainer",
-    "Seq2SeqDistillationTrainer": "trainer",
+    "Seq2SeqDistillationTrainer": "seq2seq",
     "DistillationMixin": "trainer",
     "DistillationArguments": "arguments",
     "DistillationTrainingArguments": "arguments",
@@ -21,8 +21,11 @@ _HOME = {
     "Objective": "objectives",
     "Task": "tasks",
     "SequenceClassification": "tasks",
+    "CausalLM": "tasks",
+    "Seq2SeqLM": "tasks",
     "Teacher": "teachers",
     "LiveTeacher": "teachers",
+    "AdapterOffTeacher": "teachers",
     "FunctionTeacher": "teachers",
     "Signals": "signals",
     "Head": "signals",

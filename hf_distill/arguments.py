@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
 
@@ -33,6 +34,11 @@ class DistillationArguments:
         objective: what to learn from the teacher: a name (``forward_kl``), ``module:Name``, or a mapping from names
             to weights or options, written as JSON on a command line. None means the task's own: forward KL between
             distributions, mean squared error between regression predictions.
+
+        teacher_dtype: the precision of the teacher's weights and computation: ``float32``, ``bfloat16``, ``float16``
+            or ``auto``, the run's own. None leaves the weights as they are and runs them under the student's autocast.
+        teacher_quantization: quantise the teacher while it is loaded from its path: ``bitsandbytes_8bit``,
+            ``bitsandbytes_4bit``, ``torchao_int8``, or a mapping with ``quant_method``, as JSON on a command line.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -59,13 +65,37 @@ class DistillationArguments:
         },
     )
 
+    teacher_dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "The teacher's precision: float32, bfloat16, float16 or auto (the run's). Default: as it is."
+        },
+    )
+    teacher_quantization: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Quantise the teacher while it is loaded: bitsandbytes_8bit, bitsandbytes_4bit, torchao_int8, or "
+            "JSON with quant_method and its options."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check the values, then let ``TrainingArguments`` check its own."""
-        if isinstance(self.objective, str) and self.objective.lstrip().startswith("{"):
-            try:
-                self.objective = json.loads(self.objective)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"objective={self.objective!r} is not valid JSON ({error}): correct it.") from error
+        for name in ("objective", "teacher_quantization"):
+            if isinstance(value := getattr(self, name), str) and value.lstrip().startswith("{"):
+                try:
+                    setattr(self, name, json.loads(value))
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{name}={value!r} is not valid JSON ({error}): correct it.") from error
+        if self.teacher_dtype not in (None, "auto", "float32", "bfloat16", "float16"):
+            raise ValueError(
+                f"teacher_dtype={self.teacher_dtype!r} is not known: use float32, bfloat16, float16 or auto."
+            )
+        if self.teacher_dtype and self.teacher_quantization:
+            raise ValueError(
+                f"teacher_dtype={self.teacher_dtype} and teacher_quantization={self.teacher_quantization!r} were both "
+                "given: a quantised teacher has its own dtype, leave one of them out."
+            )
         check_blend(self.alpha, self.temperature)
         if self.objective is not None:
             build(self.objective)
@@ -93,20 +123,41 @@ class Seq2SeqDistillationTrainingArguments(DistillationArguments, Seq2SeqTrainin
     """
 
 
-def check_blend(alpha: float | None, temperature: float) -> None:
+def check_blend(alpha: float | None, temperature: float, teacher: bool = True) -> None:
     """Refuse an alpha or a temperature that cannot be used; a search may set them after construction.
 
     Args:
         alpha: from 0 to 1, or None.
         temperature: greater than 0.
+        teacher: whether there is one.
 
     Raises:
         ValueError: in one sentence.
     """
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha} was given: it is the teacher's share of the loss, give a number from 0 to 1.")
+    if alpha and not teacher:
+        raise ValueError(
+            f"alpha={alpha} asks to learn from a teacher, there is none: pass teacher_model=, or set alpha=0."
+        )
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature={temperature} was given: it divides the logits, give a number greater than 0.")
+
+
+def teacher_dtype(args: TrainingArguments) -> torch.dtype | None:
+    """Return the precision that was asked for the teacher, with ``auto`` resolved.
+
+    Args:
+        args: the run's arguments, with or without the fields above.
+
+    Example:
+        >>> print(teacher_dtype(DistillationTrainingArguments("out", teacher_dtype="bfloat16", use_cpu=True)))
+        torch.bfloat16
+    """
+    asked = getattr(args, "teacher_dtype", None)
+    if asked == "auto":
+        asked = "bfloat16" if args.bf16 else "float16" if args.fp16 else None
+    return None if asked is None else getattr(torch, asked)
 
 
 def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -123,8 +174,9 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
         ValueError: the file cannot be read, or has a key that no type knows.
 
     Example:
-        >>> parse_arguments([DistillationArguments], ["--alpha", "0.9", "--objective", '{"jsd": 2.0}'])
-        (DistillationArguments(alpha=0.9, temperature=2.0, objective={'jsd': 2.0}),)
+        >>> (args,) = parse_arguments([DistillationArguments], ["--alpha", "0.9", "--objective", '{"jsd": 2.0}'])
+        >>> args.alpha, args.objective
+        (0.9, {'jsd': 2.0})
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(list(types))

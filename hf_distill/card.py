@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard
 
 from hf_distill.signals import Facts
-from hf_distill.tasks.task import core_of
+from hf_distill.tasks.outputs import core_of
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -40,10 +41,16 @@ def joined(
     """
     plain, own = student.forward, "forward" in vars(student)  # accelerate keeps an instance forward too
 
+    # A compiled student stays one graph: terms choose rows, whose number changes from batch to batch, and would be cut
+    # into a dozen pieces of their own, each compiled again for new shapes.
+    @torch.compiler.disable
+    def listen(outputs: Any) -> Any:
+        with autocast():
+            return after(outputs)
+
     def forward(*args: Any, **kwargs: Any) -> dict[str, Any]:
         outputs = plain(*args, **kwargs)
-        with autocast():
-            return {"parts": after(outputs), "outputs": outputs}
+        return {"parts": listen(outputs), "outputs": outputs}
 
     student.forward = forward
     try:

@@ -60,7 +60,7 @@ def check_labels(dataset: Any, names: Iterable[str], collator: Any, classes: int
 
 
 def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
-    """Refuse terms that the task has no use for, that the teacher cannot serve, or that would have to be trained.
+    """Refuse terms that the task has no use for, or that the teacher cannot serve.
 
     Args:
         objective: what to learn from the teacher.
@@ -73,12 +73,31 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
     for name, term in objective.terms.items():
         if term.distributions and not task.distributions:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
-        if any(True for _ in term.parameters()):
-            raise ValueError(f"{name} has trainable parameters, which are not supported yet: use a term without.")
     if missing := sorted(objective.needs - teacher.serves):
         raise ValueError(
             f"the objective needs {missing}, the teacher {teacher.facts.name} serves {sorted(teacher.serves)}: choose "
             "terms that it can serve."
+        )
+
+
+def check_optimizer(optimizer: Any, objective: Objective) -> None:
+    """Refuse an optimizer that was made before the objective had its parameters.
+
+    Args:
+        optimizer: the user's own; None lets Trainer make one.
+        objective: what to learn from the teacher, built.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    ours = {id(parameter) for parameter in objective.parameters()}
+    if optimizer is None or not ours:
+        return
+    theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if ours - theirs:
+        raise ValueError(
+            f"optimizers= was given without the {len(ours)} parameters that the objective trains: pass "
+            "optimizer_cls_and_kwargs=(class, options) instead, or an objective without projections."
         )
 
 
@@ -101,6 +120,26 @@ def check_parallelism(trainer: Trainer) -> None:
         raise ValueError(
             "context or sequence parallelism was asked for, which gives each rank a part of each row, but the "
             "teacher reads whole rows: set cp_size and sp_size to 1."
+        )
+
+
+def check_kernels(trainer: Trainer) -> None:
+    """Refuse a fused loss that gives no logits to compare.
+
+    A task that sums the loss itself calls the student without labels, and is then given logits.
+
+    Args:
+        trainer: the trainer, constructed, with its task.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    config = getattr(trainer.args, "liger_kernel_config", None) or {}
+    fused = getattr(trainer.args, "use_liger_kernel", False) and config.get("fused_linear_cross_entropy", True)
+    if fused and trainer.task.own_loss and trainer.alpha < 1:
+        raise ValueError(
+            f"use_liger_kernel fuses the loss of {type(trainer.model).__name__} with its head, which then gives no "
+            'logits to compare: set liger_kernel_config={"fused_linear_cross_entropy": False}.'
         )
 
 

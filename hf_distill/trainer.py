@@ -12,25 +12,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Seq2SeqTrainer, Trainer
+from transformers import Trainer
 
-from hf_distill.arguments import DistillationArguments, check_blend
+from hf_distill.arguments import DistillationArguments, check_blend, teacher_dtype
 from hf_distill.card import add_distillation
+from hf_distill.carry import equip
+from hf_distill.checkpoint import CheckpointMixin
 from hf_distill.hard import hard_loss, needs_own_loss
 from hf_distill.joint import joined
-from hf_distill.objectives import Objective, Term, build, normalise
-from hf_distill.preflight import check_labels, check_objective, check_parallelism
+from hf_distill.objectives import Objective, Term, normalise
+from hf_distill.preflight import check_kernels, check_labels, check_optimizer, check_parallelism
 from hf_distill.signals import Facts, Signals, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
-from hf_distill.tasks.task import core_of
+from hf_distill.tasks.outputs import asking, core_of, without
 from hf_distill.teachers import Teacher, teacher_of
 
 UNITS = ("rows", "tokens", "samples", "labels")
 """What is counted in every optimizer step, over its micro-batches and over all ranks."""
 
 
-class DistillationMixin:
+class DistillationMixin(CheckpointMixin):
     """What distillation adds to any ``Trainer``; put it before the class that it extends.
 
     Args:
@@ -65,25 +67,28 @@ class DistillationMixin:
     ) -> None:
         super().__init__(*args, **kwargs)
         self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
-        self.teacher: Teacher | None = None
         self.distillation: Objective | None = None  # not `objective`: Trainer's search keeps its score there
-        self._asked = objective
+        self.asked, self.equipped = objective, (None, None)  # what to learn, and for whom it was built
         self._window, self._training, self._evaluating = None, Tally(), None
-        if task is None:
-            task = Task.find(self.model) if teacher_model is None else Task.of(self.model)
+        task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
         self.task = task
         self.loss_is_scaled_for_ga = None if task is None else True
-        self.teacher = None if teacher_model is None else teacher_of(teacher_model, task)
+        self.teacher: Teacher | None = None
+        if teacher_model is not None:
+            quantization = getattr(self.args, "teacher_quantization", None)
+            self.teacher = teacher_of(teacher_model, task, teacher_dtype(self.args), quantization)
         self._check_settings()
         if self.teacher is None:
             return
         check_parallelism(self)
-        self.distillation = self._build_objective()
+        check_kernels(self)
+        self.teacher.prepare(self)
+        equip(self)
+        check_optimizer(self.optimizer, self.distillation)
         task.check(Facts.of(self.model), self.teacher.facts)
         if self.alpha < 1 and self.train_dataset is not None:
             classes = getattr(task, "num_labels", None) if task.distributions else None
             check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
-        self.teacher.prepare(self)
 
     # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
 
@@ -99,19 +104,7 @@ class DistillationMixin:
         return getattr(self.args, "temperature", DistillationArguments.temperature)
 
     def _check_settings(self) -> None:
-        alpha = getattr(self.args, "alpha", None)
-        check_blend(alpha, self.temperature)
-        if alpha and self.teacher is None:
-            raise ValueError(
-                f"alpha={alpha} asks to learn from a teacher, there is none: pass teacher_model=, or set alpha=0."
-            )
-
-    def _build_objective(self) -> Objective:
-        spec = self._asked if self._asked is not None else getattr(self.args, "objective", None)
-        objective = build(self.task.default_objective if spec is None else spec)
-        check_objective(objective, self.task, self.teacher)
-        objective.build(Facts.of(self.model), self.teacher.facts)
-        return objective
+        check_blend(getattr(self.args, "alpha", None), self.temperature, self.teacher is not None)
 
     # ---- Data ----
 
@@ -140,7 +133,8 @@ class DistillationMixin:
             total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
             for batch in batches:
                 total += self._counts(batch).to(device)
-            self._window = self.accelerator.reduce(total, reduction="sum")
+            everywhere = self.accelerator.reduce(total, reduction="sum")
+            self._window = everywhere // (self.accelerator.num_processes // self.data_ranks())
             self._training.weight += 1
         return batches, num_items
 
@@ -181,18 +175,19 @@ class DistillationMixin:
         window, world = dict(zip(UNITS, window, strict=True)), self.data_ranks() if stepping else 1
         taught = self._taught(inputs) if self.alpha > 0 else None
 
-        fed = self._student_inputs(inputs)
+        fed, asked = self._student_inputs(inputs), {}
         if taught is None:
             sums, outputs = {}, model(**fed)
         else:
             student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+            asked = asking(self.distillation.needs, student)
 
             def after(outputs: Any) -> dict[str, Sum]:
                 shown = self.task.signals(student, inputs, outputs)
                 return self.distillation(shown, self.task.align(shown, taught, inputs), inputs)
 
             with joined(student, after, self.accelerator.autocast):
-                both = model(**fed)
+                both = model(**fed, **asked)
             sums, outputs = both["parts"], both["outputs"]
 
         parts, loss = {}, 0.0
@@ -207,14 +202,20 @@ class DistillationMixin:
             loss = loss * undivided
         if isinstance(outputs, tuple) and not needs_own_loss(self):
             outputs = (loss, *outputs)  # prediction_step drops the first entry, where a model puts its loss
-        return (loss, outputs) if return_outputs else loss
+        return (loss, without(outputs, asked)) if return_outputs else loss
 
     def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Drop the teacher's columns; keep labels only where the model must compute its own loss."""
-        drop = set() if needs_own_loss(self) else set(self.label_names)
-        if self.teacher is not None:
-            drop |= self.teacher.columns - set(inspect.signature(core_of(self.model).forward).parameters)
-        return {name: value for name, value in inputs.items() if name not in drop}
+        # `skip_logits` is Trainer's word to Liger's fused loss in evaluation, where the task needs the logits too.
+        drop = self.foreign | (set() if needs_own_loss(self) else {*self.label_names, "skip_logits"})
+        fed = {name: value for name, value in inputs.items() if name not in drop}
+        return fed if needs_own_loss(self) else self.task.complete(self.model, fed, inputs)
+
+    @property
+    def foreign(self) -> set[str]:
+        """The columns that only the teacher reads."""
+        ours = set(inspect.signature(core_of(self.model).forward).parameters)
+        return set() if self.teacher is None else self.teacher.columns - ours
 
     def _taught(self, inputs: Mapping[str, Any]) -> Signals:
         """Ask the teacher, and refuse an answer that nobody could learn from."""
@@ -269,7 +270,7 @@ class DistillationMixin:
         self._window, self._training, self._evaluating = None, Tally(), None
         self._check_settings()
         if self.teacher is not None:  # a search may have changed what is asked, model_init the student
-            self.distillation = self._build_objective()
+            equip(self)
         return super()._inner_training_loop(*args, **kwargs)
 
     def _note(self, parts: Mapping[str, Tensor], stepping: bool) -> None:
@@ -328,8 +329,12 @@ class DistillationMixin:
             add_distillation(self)
 
 
-def _signature(base: type[Trainer]) -> inspect.Signature:
-    """The base trainer's parameters, then ours by keyword: what ``help()`` and editors show."""
+def signature_of(base: type[Trainer]) -> inspect.Signature:
+    """Return the base trainer's parameters, then ours by keyword: what ``help()`` and editors show.
+
+    Args:
+        base: the class that ``DistillationMixin`` is put before.
+    """
     ours = [p for p in inspect.signature(DistillationMixin.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
     return inspect.Signature([*inspect.signature(base).parameters.values(), *ours])
 
@@ -352,9 +357,4 @@ class DistillationTrainer(DistillationMixin, Trainer):
     """
 
 
-class Seq2SeqDistillationTrainer(DistillationMixin, Seq2SeqTrainer):
-    """``Seq2SeqTrainer`` that also listens to a teacher; see ``DistillationMixin`` for what is added."""
-
-
-for _trainer in (DistillationTrainer, Seq2SeqDistillationTrainer):
-    _trainer.__signature__ = _signature(_trainer.__mro__[2])
+DistillationTrainer.__signature__ = signature_of(Trainer)

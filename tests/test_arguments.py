@@ -67,6 +67,24 @@ def test_a_bad_file_is_refused_in_a_sentence(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"teacher_dtype": "int8"}, "teacher_dtype='int8' is not known: use float32, bfloat16, float16 or auto"),
+        ({"teacher_quantization": "{"}, "teacher_quantization='{' is not valid JSON"),
+        ({"teacher_dtype": "float32", "teacher_quantization": "torchao_int8"}, "were both given"),
+    ],
+)
+def test_a_bad_precision_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DistillationArguments(**options)
+
+
+def test_a_quantisation_may_be_json():
+    asked = DistillationArguments(teacher_quantization='{"quant_method": "bitsandbytes", "load_in_4bit": true}')
+    assert asked.teacher_quantization == {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
+
 def test_a_missing_file():
     with pytest.raises(ValueError, match=r"nowhere\.yaml, there is no such file"):
         parse("nowhere.yaml")

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from hf_distill.objectives.hidden import HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.objective import Objective, normalise
 from hf_distill.objectives.term import Term
@@ -22,6 +23,7 @@ TERMS: dict[str, type[Term]] = {
     "skew_reverse_kl": SkewReverseKL,
     "logit_mse": LogitMSE,
     "top1_cross_entropy": Top1CrossEntropy,
+    "hidden_mse": HiddenMSE,
 }
 
 __all__ = ["Objective", "Term", "TERMS", "build", "normalise"]

@@ -13,6 +13,7 @@ from accelerate.utils import find_batch_size
 from torch import Tensor, nn
 
 from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.tasks.outputs import core_of
 
 
 class Task(ABC):
@@ -145,6 +146,19 @@ class Task(ABC):
             "labels": rows.new_tensor(0) if labels is None else labels.sum(),
         }
 
+    def complete(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Add what the model would have made of the labels itself, had it been given them.
+
+        Args:
+            model: the student or the teacher.
+            fed: what it is about to be called with, without labels.
+            batch: the batch, with labels.
+
+        Returns:
+            What to call it with.
+        """
+        return fed
+
     @abstractmethod
     def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
         """Compute the supervised loss as a sum.
@@ -195,49 +209,3 @@ def _tasks() -> tuple[type[Task], ...]:
     from hf_distill.tasks import TASKS  # the tasks import this file
 
     return TASKS
-
-
-def core_of(model: nn.Module) -> nn.Module:
-    """Return the transformers model inside a PEFT model; any other model is its own core.
-
-    Args:
-        model: any module.
-
-    Example:
-        >>> core_of(nn.Linear(1, 1))
-        Linear(in_features=1, out_features=1, bias=True)
-    """
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def logits_in(outputs: Any, name: str) -> Tensor:
-    """Find the logits in what a model returned.
-
-    Args:
-        outputs: a mapping with ``logits``, a tuple (its first tensor that is not a scalar loss), or the logits.
-        name: how to name the model in an error.
-
-    Returns:
-        The logits, as they are.
-
-    Raises:
-        ValueError: there are none.
-
-    Example:
-        >>> import torch
-        >>> logits_in((torch.tensor(0.5), torch.tensor([[1.0, 2.0]])), "a model")
-        tensor([[1., 2.]])
-    """
-    if isinstance(outputs, Tensor):
-        return outputs
-    if isinstance(outputs, Mapping):
-        found, shown = outputs.get("logits"), ", ".join(outputs)
-    else:
-        found = next((part for part in outputs if isinstance(part, Tensor) and part.ndim > 0), None)
-        shown = f"a {type(outputs).__name__} of {len(outputs)}"
-    if not isinstance(found, Tensor):
-        raise ValueError(
-            f"logits were asked of {name}, it returned {shown}: use a model with a head for this task "
-            "(AutoModelForSequenceClassification, not AutoModel)."
-        )
-    return found

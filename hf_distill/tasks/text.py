@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_distill.signals import DenseLogits, Facts, Head, Signals, Sum
-from hf_distill.tasks.task import Task, core_of, logits_in
+from hf_distill.tasks.outputs import core_of, logits_in
+from hf_distill.tasks.task import Task
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 

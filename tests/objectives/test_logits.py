@@ -23,10 +23,10 @@ def shown(tensor, rows=None):
 
 
 def test_every_name_has_its_function():
-    assert TERMS.keys() == FUNCTIONS.keys()
+    assert {n for n, term in TERMS.items() if issubclass(term, logits.LogitTerm)} == FUNCTIONS.keys()
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_term_is_the_sum_of_its_function_over_the_rows(name):
     student, teacher = torch.randn(5, 7, 4), torch.randn(5, 7, 4)
     rows = torch.rand(5, 7) > 0.5
@@ -35,7 +35,7 @@ def test_a_term_is_the_sum_of_its_function_over_the_rows(name):
     assert found.count == rows.sum()
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_size_of_a_chunk_does_not_matter(name, monkeypatch):
     student, teacher = torch.randn(9, 4), torch.randn(9, 4)
     whole = build(name).terms[name](shown(student), shown(teacher), {})
@@ -45,7 +45,7 @@ def test_the_size_of_a_chunk_does_not_matter(name, monkeypatch):
     assert whole.count == chunked.count == 9
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_rows_that_do_not_count_have_no_gradient_even_if_they_are_nan(name):
     student, teacher = torch.randn(4, 3), torch.randn(4, 3)
     student[2], teacher[1] = float("nan"), float("inf")
@@ -58,7 +58,7 @@ def test_rows_that_do_not_count_have_no_gradient_even_if_they_are_nan(name):
     assert (student.grad[[0, 3]] != 0).any()
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_where_no_row_counts_the_total_is_a_zero_with_a_graph(name):
     student = torch.randn(4, 3, requires_grad=True)
     nobody = torch.zeros(4, dtype=torch.bool)

@@ -5,8 +5,7 @@ import tiny
 import torch
 from torch import nn
 
-from hf_distill import FunctionTeacher, LiveTeacher, SequenceClassification, Teacher
-from hf_distill.teachers import teacher_of
+from hf_distill import AdapterOffTeacher, FunctionTeacher, LiveTeacher, SequenceClassification, Teacher
 
 TASK = SequenceClassification(num_labels=3)
 HEADS = frozenset({"heads"})
@@ -16,9 +15,10 @@ def batch():
     return dict(tiny.DataCollatorWithPadding(tiny.tokenizer())(tiny.rows()))
 
 
-def test_both_kinds_keep_the_contract():
+def test_every_kind_keeps_the_contract():
     assert isinstance(LiveTeacher(tiny.teacher()), Teacher)
     assert isinstance(FunctionTeacher(lambda batch: None), Teacher)
+    assert isinstance(AdapterOffTeacher(), Teacher)
     assert not isinstance(tiny.teacher(), Teacher)
 
 
@@ -64,8 +64,33 @@ def test_its_facts_are_its_configurations():
     assert facts.problem_type == tiny.SINGLE
 
 
-@pytest.mark.parametrize("answer", [[[0.0, 1.0, 2.0]] * 8, (torch.zeros(8, 3),), {"logits": torch.zeros(8, 3)}])
-def test_a_function_may_answer_with_lists_tuples_or_mappings(answer):
-    teacher = teacher_of(lambda batch: answer, TASK)
-    teacher.task = TASK
-    assert teacher(batch(), HEADS).heads["logits"].logits.shape == (8, 3)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_it_computes_in_the_precision_that_was_asked_for_whatever_the_run_does(tmp_path, dtype):
+    seen = []
+    model = tiny.teacher()
+    model.bert.encoder.layer[0].register_forward_hook(lambda module, args, outputs: seen.append(args[0].dtype))
+    args = {"bf16": True, "teacher_dtype": str(dtype).removeprefix("torch.")}
+    run = tiny.trainer(tmp_path, teacher_model=model, args=args)
+    run.train()
+    assert set(seen) == {dtype}
+    assert {p.dtype for p in run.teacher.model.parameters()} == {dtype}
+    assert {p.dtype for p in run.model.parameters()} == {torch.float32}
+
+
+def test_auto_follows_the_run_and_nothing_leaves_the_weights_as_they_are(tmp_path):
+    for bf16, asked, dtype in (
+        (True, "auto", torch.bfloat16),
+        (False, "auto", torch.float32),
+        (True, None, torch.float32),
+    ):
+        run = tiny.trainer(tmp_path, teacher_model=tiny.teacher(), args={"bf16": bf16, "teacher_dtype": asked})
+        assert {p.dtype for p in run.teacher.model.parameters()} == {dtype}
+
+
+def test_a_second_trainer_takes_the_teacher_as_it_is(tmp_path):
+    model = tiny.teacher()
+    teacher = LiveTeacher(model)
+    first, second = (tiny.trainer(tmp_path, teacher_model=teacher) for _ in range(2))
+    first.train()
+    second.train()
+    assert tiny.losses(first) == tiny.losses(second)

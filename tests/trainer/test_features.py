@@ -6,11 +6,20 @@ import numpy as np
 import optuna
 import pytest
 import tiny
+import tiny_language
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorForSeq2Seq,
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
 
+from hf_distill import CausalLM
 from hf_distill.reports import ClassificationMetric
 
 CHECKPOINTING = next(
@@ -238,3 +247,41 @@ def test_a_tuple_model_predicts_its_logits(tmp_path):
     run = tiny.trainer(tmp_path, student, teacher_model=tiny.teacher(), eval_dataset=tiny.rows(5, seed=9))
     run.train()
     assert run.predict(tiny.rows(5, seed=9)).predictions.shape == (5, 3)
+
+
+def fused(model, config):
+    """What Liger's patch does to a language model: with labels in training, or when told, there are no logits."""
+    plain = model.forward
+
+    def forward(input_ids=None, attention_mask=None, labels=None, skip_logits=None, **kwargs):
+        outputs = plain(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+        if model.training and labels is not None if skip_logits is None else skip_logits:
+            outputs.logits = None
+        return outputs
+
+    model.forward = forward
+
+
+def test_ligers_fused_loss_is_not_asked_for_and_its_logits_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(transformers.trainer, "apply_liger_kernel", fused)
+    found = []
+    for liger in (False, True):
+        run = tiny.trainer(
+            tmp_path, tiny_language.llama(), tiny_language.texts(), teacher_model=tiny_language.teacher(),
+            data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
+            eval_dataset=tiny_language.texts(4, seed=9),
+            args={"use_liger_kernel": liger, "prediction_loss_only": True},
+        )  # fmt: skip
+        run.train()
+        found.append((tiny.losses(run), run.evaluate()["eval_loss/forward_kl"]))
+    assert found[0] == found[1]
+
+
+def test_a_students_own_loss_that_liger_would_fuse_is_refused(tmp_path):
+    parts = {"teacher_model": tiny_language.teacher(), "task": CausalLM(own_loss=True)}
+    data = tiny_language.texts()
+    with pytest.raises(ValueError, match=r"gives no logits to compare: set liger_kernel_config=\{"):
+        tiny.trainer(tmp_path, tiny_language.llama(), data, args={"use_liger_kernel": True}, **parts)
+    for args in ({"liger_kernel_config": {"fused_linear_cross_entropy": False}}, {"alpha": 1.0}):
+        run = tiny.trainer(tmp_path, tiny_language.llama(), data, args={"use_liger_kernel": True, **args}, **parts)
+        assert run.teacher is not None

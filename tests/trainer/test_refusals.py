@@ -212,18 +212,11 @@ class Hidden(Term):
     needs = frozenset({"hidden"})
 
 
-class Projected(Term):
-    def __init__(self):
-        super().__init__()
-        self.projection = nn.Linear(2, 2)
-
-
 def test_what_a_teacher_or_the_trainer_cannot_serve(tmp_path):
     assert_refused(
         tmp_path, r"objective needs \['hidden'\], the teacher look_up serves \['heads'\]", objective=Hidden(),
         teacher_model=look_up,
     )  # fmt: skip
-    assert_refused(tmp_path, "Projected has trainable parameters", objective=Projected(), teacher_model=tiny.teacher())
 
 
 def look_up(batch):

@@ -1,0 +1,119 @@
+"""How the student carries what an objective trains, so that no optimizer and no strategy needs to know of it.
+
+Knows: the student's modules, when an objective is built. Does not know: losses, batches, how a checkpoint is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from hf_distill.objectives import Objective, build
+from hf_distill.preflight import check_objective
+from hf_distill.signals import Facts
+
+if TYPE_CHECKING:
+    from hf_distill.trainer import DistillationMixin
+
+CHILD = "distillation"
+"""The name under which the student carries the objective, if that has something to train."""
+
+
+def equip(trainer: DistillationMixin) -> None:
+    """Build what is learned for the student at hand, and let the student carry what has to be trained with it.
+
+    It is called whenever the student or what was asked may have changed: ``model_init`` makes a new student for every
+    training, a search may change the objective. What is still right is kept, with what it has learned.
+
+    Args:
+        trainer: the trainer, with its teacher prepared; its ``distillation`` is set.
+
+    Raises:
+        ValueError: in one sentence, if the two models cannot be compared by the objective.
+    """
+    spec = trainer.asked if trainer.asked is not None else getattr(trainer.args, "objective", None)
+    student = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    if trainer.equipped[0] is not student or trainer.equipped[1] != spec:
+        objective = build(trainer.task.default_objective if spec is None else spec)
+        check_objective(objective, trainer.task, trainer.teacher)
+        # Equal on all ranks, and nobody else's random numbers move: with alpha=0 a run is plain Trainer's.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(trainer.args.seed)
+            objective.build(Facts.of(trainer.model), trainer.teacher.facts)
+        trainer.distillation, trainer.equipped = objective, (student, spec)
+    attach(student, trainer.distillation if trainer.alpha > 0 else None)
+
+
+def attach(student: nn.Module, objective: Objective | None) -> None:
+    """Make an objective's parameters the student's, so that what happens to these happens to those.
+
+    As a child of the student they are optimised, clipped, zeroed, synchronised and sharded with it, on every
+    strategy. ``save_pretrained`` leaves them out.
+
+    Args:
+        student: the unwrapped student.
+        objective: the objective; None, or one without parameters, only takes an earlier one away.
+
+    Raises:
+        ValueError: the student has something else under that name.
+
+    Example:
+        >>> from hf_distill.objectives.hidden import HiddenMSE
+        >>> from hf_distill.signals import Facts
+        >>> objective, student = Objective({"hidden_mse": HiddenMSE()}), nn.Linear(2, 2)
+        >>> objective.build(Facts(hidden_size=2, num_layers=1), Facts(hidden_size=3, num_layers=1))
+        >>> attach(student, objective)
+        >>> sum(p.numel() for p in student.parameters())  # 2 x 2 + 2, and two projections of 3 x 2
+        18
+    """
+    there = getattr(student, CHILD, None)
+    objective = objective if objective is not None and objective.state_dict() else None
+    if there is objective:
+        return
+    if there is not None and not isinstance(there, Objective):
+        raise ValueError(
+            f"the student {type(student).__name__} has an attribute {CHILD!r} of its own, under which the objective's "
+            "parameters would be kept: rename it."
+        )
+    if there is not None:
+        delattr(student, CHILD)
+        _ignore_on_save(student, {})
+    if objective is not None:
+        like = next((p for p in student.parameters() if p.is_floating_point()), torch.zeros(()))
+        objective.to(device="cpu" if like.device.type == "meta" else like.device, dtype=like.dtype)
+        setattr(student, CHILD, objective)
+        _ignore_on_save(student, objective.state_dict())
+
+
+def _ignore_on_save(student: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Let the student's own ``save_pretrained`` skip these exact keys; only transformers models read the list."""
+    if hasattr(type(student), "_keys_to_ignore_on_save"):
+        theirs = type(student)._keys_to_ignore_on_save or ()
+        student._keys_to_ignore_on_save = [*theirs, *(f"{CHILD}.{name}" for name in state)] or None
+
+
+def whole_state(module: nn.Module) -> dict[str, Tensor]:
+    """Gather a module's state on the CPU, wherever its parameters are; every rank must call it together.
+
+    Args:
+        module: whole, sharded by FSDP2, or partitioned by ZeRO-3.
+
+    Returns:
+        name -> whole tensor.
+
+    Example:
+        >>> list(whole_state(nn.Linear(1, 1)))
+        ['weight', 'bias']
+    """
+    partitioned = [p for p in module.parameters() if hasattr(p, "ds_id")]
+    if partitioned:
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(partitioned):
+            return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    state = {n: v.full_tensor() if isinstance(v, DTensor) else v for n, v in module.state_dict().items()}
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -1,0 +1,81 @@
+"""A teacher that costs no memory: a LoRA student with its adapter switched off.
+
+Knows: how to switch an adapter off for one call. Does not know: terms, optimizers, how the student is wrapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from hf_distill.signals import Facts
+from hf_distill.tasks import Task
+from hf_distill.teachers.live import LiveTeacher
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+class AdapterOffTeacher(LiveTeacher):
+    """The base model inside a PEFT student, which stays what it was while the adapter learns.
+
+    It keeps a student that learns something new close to what it knew. The base model must already do the task: the
+    logits of an untrained head teach noise.
+
+    Args:
+        task: how to read its outputs; None takes the trainer's.
+
+    Example:
+        >>> AdapterOffTeacher().facts.name  # trainer = DistillationTrainer(peft_model, ..., teacher_model=this)
+        'the student with its adapter off'
+    """
+
+    def __init__(self, task: Task | None = None) -> None:
+        super().__init__(nn.Identity(), task)
+        self.facts = Facts(name="the student with its adapter off")
+        self._trainer: Trainer | None = None
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Look at the student; nothing is copied, moved or frozen. See ``Teacher.prepare``."""
+        student = trainer.model
+        if not hasattr(student, "disable_adapter"):
+            raise ValueError(
+                f"AdapterOffTeacher switches the student's adapter off, {type(student).__name__} has none: make the "
+                "student with peft.get_peft_model, or pass another teacher_model."
+            )
+        self.task, self._trainer = self.task or trainer.task, trainer
+        self.collective = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        name = self.facts.name
+        self._read(student)
+        self.facts = Facts(**{**vars(self.facts), "name": name})
+        self._precision(trainer)
+
+    @property
+    def model(self) -> nn.Module:
+        """The student; asked anew, because ``model_init`` makes another one for every trial."""
+        return self._base if self._trainer is None else self._trainer.model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self._base = model
+
+    def _forward(self, **inputs: Any) -> Any:
+        student, engine = self.model, self._trainer.model_wrapped
+        with student.disable_adapter(), _evaluating(student):
+            # DeepSpeed must see the call; DDP and a compiled module have no part in a forward without gradients.
+            return (engine if self._trainer.is_deepspeed_enabled else student)(**inputs)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off, and afterwards on again exactly where it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,60 @@
+"""A teacher that is a plain function of the batch.
+
+Knows: the function. Does not know: models, devices, terms, the student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hf_distill.signals import Facts, Signals
+from hf_distill.tasks import Task
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+class FunctionTeacher:
+    """A plain function ``batch -> logits``: a scikit-learn pipeline, a table, a remote service.
+
+    Args:
+        function: takes the batch (a mapping, on the trainer's device) and returns logits as a tensor or an array;
+            log-probabilities are logits too.
+        task: how to read them; None takes the trainer's.
+        columns: the batch columns that it reads beside the student's; they are kept in the data set for it.
+
+    Example:
+        >>> from hf_distill.tasks import SequenceClassification
+        >>> teacher = FunctionTeacher(lambda batch: [[0.0, 1.0]] * 3, SequenceClassification(num_labels=2))
+        >>> teacher({"input_ids": torch.ones(3, 4)}, frozenset({"heads"})).heads["logits"].logits.shape
+        torch.Size([3, 2])
+    """
+
+    serves = frozenset({"heads"})
+    collective = False
+
+    def __init__(
+        self, function: Callable[[Mapping[str, Any]], Any], task: Task | None = None, columns: Iterable[str] = ()
+    ) -> None:
+        self.function, self.task, self.columns = function, task, frozenset(columns)
+        self.facts = Facts(name=getattr(function, "__name__", type(function).__name__))
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Take the trainer's task; see ``Teacher.prepare``."""
+        self.task = self.task or trainer.task
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything but the labels; see ``Teacher.inputs``."""
+        return {name: value for name, value in batch.items() if name != "labels"}
+
+    def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
+        """Call the function; see ``Teacher.__call__``."""
+        with torch.no_grad():
+            outputs = self.function(self.inputs(batch))
+        if not isinstance(outputs, (Tensor, Mapping, tuple)):
+            outputs = torch.as_tensor(outputs)
+        return self.task.signals(None, batch, outputs)

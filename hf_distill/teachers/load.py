@@ -1,0 +1,124 @@
+"""A Teacher of whatever a user passes: a model, a path, a function.
+
+Knows: how each is loaded, in which precision. Does not know: batches, terms, the student.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from hf_distill.tasks import Task
+from hf_distill.teachers.function import FunctionTeacher
+from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.teacher import Teacher
+from hf_distill.teachers.tokenizers import tokenizer_at
+
+
+def teacher_of(
+    spec: Any, task: Task, dtype: torch.dtype | None = None, quantization: str | Mapping[str, Any] | None = None
+) -> Teacher:
+    """Make a teacher of whatever a user passes as ``teacher_model``.
+
+    Args:
+        spec: a model or module, a path or Hub id, a Teacher, or a function ``batch -> logits``.
+        task: how to load and read it.
+        dtype: the precision of a model's weights and computation; None leaves it as it is.
+        quantization: how to quantise a model while it is loaded; see ``quantization_config``.
+
+    Returns:
+        The Teacher; a Teacher is returned as it is.
+
+    Raises:
+        ValueError: the path or Hub id holds a model without a trained head, or something is to be cast or quantised
+            that cannot be.
+        ImportError: the library that quantises is not installed.
+        TypeError: ``spec`` is something else.
+
+    Example:
+        >>> from hf_distill.tasks import SequenceClassification
+        >>> teacher_of(nn.Linear(4, 2), SequenceClassification(num_labels=2)).facts.name
+        'Linear'
+    """
+    path = isinstance(spec, (str, Path))
+    if quantization is not None and not path:
+        raise ValueError(
+            f"teacher_quantization={quantization!r} was given for a {type(spec).__name__}, but a model is quantised "
+            "while it is loaded: pass the teacher's path or Hub id, or quantise it yourself."
+        )
+    if dtype is not None and not path and not isinstance(spec, nn.Module):
+        raise ValueError(
+            f"teacher_dtype={dtype} was given for a {type(spec).__name__}, which is not loaded here: leave "
+            "teacher_dtype out."
+        )
+    if path:
+        options = {} if dtype is None else {"dtype": dtype}
+        if quantization is not None:
+            options["quantization_config"] = quantization_config(quantization)
+        auto = getattr(transformers, task.auto_class)
+        model, info = auto.from_pretrained(spec, output_loading_info=True, **options)
+        if missing := sorted(info["missing_keys"]):
+            raise ValueError(
+                f"the teacher at {spec} has no trained weights for {', '.join(missing)}: fine-tune it on your task "
+                "first, an untrained head teaches noise."
+            )
+        return LiveTeacher(model, tokenizer=tokenizer_at(spec), dtype=None if quantization else dtype)
+    if isinstance(spec, nn.Module):
+        return LiveTeacher(spec, dtype=dtype)
+    if isinstance(spec, Teacher):
+        return spec
+    if callable(spec):
+        return FunctionTeacher(spec)
+    raise TypeError(
+        f"teacher_model is a {type(spec).__name__}: give a model, a path or Hub id, a hf_distill.Teacher, or a "
+        "function from a batch to logits."
+    )
+
+
+def quantization_config(spec: str | Mapping[str, Any]) -> Any:
+    """Make transformers' quantisation configuration of what a user wrote.
+
+    Args:
+        spec: ``"bitsandbytes_8bit"``, ``"bitsandbytes_4bit"``, ``"torchao_int8"`` (weights only), or a mapping with
+            ``quant_method`` and that method's own options, as in a model's ``config.json``.
+
+    Returns:
+        What ``from_pretrained`` takes as ``quantization_config``.
+
+    Raises:
+        ValueError: a name or a method that is not known.
+        ImportError: the library is not installed; the message names the extra that brings it.
+
+    Example:
+        >>> quantization_config("int3")
+        Traceback (most recent call last):
+        ...
+        ValueError: teacher_quantization='int3' is not known: use bitsandbytes_8bit, bitsandbytes_4bit, torchao_int8, \
+or a mapping with quant_method.
+    """
+    names = ("bitsandbytes_8bit", "bitsandbytes_4bit", "torchao_int8")
+    method = spec.get("quant_method") if isinstance(spec, Mapping) else spec.partition("_")[0]
+    if (isinstance(spec, str) and spec not in names) or not isinstance(method, str):
+        raise ValueError(
+            f"teacher_quantization={spec!r} is not known: use {', '.join(names)}, or a mapping with quant_method."
+        )
+    if method in ("bitsandbytes", "torchao") and importlib.util.find_spec(method) is None:
+        raise ImportError(
+            f"teacher_quantization={spec!r} needs {method}, which is not installed: pip install "
+            f'"hf_distill[{method}]".'
+        )
+    if isinstance(spec, Mapping):
+        from transformers.quantizers.auto import AutoQuantizationConfig
+
+        return AutoQuantizationConfig.from_dict(dict(spec))
+    if method == "bitsandbytes":
+        return transformers.BitsAndBytesConfig(load_in_8bit=spec.endswith("8bit"), load_in_4bit=spec.endswith("4bit"))
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return transformers.TorchAoConfig(Int8WeightOnlyConfig())

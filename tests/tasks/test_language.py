@@ -1,0 +1,175 @@
+"""Language models: which positions count, what their loss is, and that both are exact however a batch is cut."""
+
+import numpy as np
+import peft
+import pytest
+import tiny
+import tiny_language
+import torch
+from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer
+
+from hf_distill import CausalLM, DistillationTrainer, Seq2SeqDistillationTrainer, Seq2SeqLM
+from hf_distill.arguments import Seq2SeqDistillationTrainingArguments
+from hf_distill.signals import Facts
+from hf_distill.tasks import Task
+
+KINDS = {"llama": (tiny_language.llama, tiny_language.texts), "t5": (tiny_language.t5, tiny_language.pairs)}
+
+
+def batch(kind="llama", n=4):
+    collate = DataCollatorForSeq2Seq(tiny_language.tokenizer())
+    return dict(collate([dict(row) for row in KINDS[kind][1](n)]))
+
+
+def trainer(folder, kind, data=None, **parts):
+    make, rows = KINDS[kind]
+    args = parts.pop("args", {})
+    both = {"llama": DistillationTrainer, "t5": Seq2SeqDistillationTrainer}
+    settings = tiny.arguments(folder, Seq2SeqDistillationTrainingArguments, **args)
+    return tiny.trainer(
+        folder, parts.pop("student", None) or make(), data or rows(), both[kind], plain_args=settings,
+        data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
+        **{"teacher_model": tiny_language.teacher(make), **parts},
+    )  # fmt: skip
+
+
+def step(folder, kind, size, accumulation, **parts):
+    seen = tiny.Gradients()
+    args = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "max_steps": 1}
+    run = trainer(folder, kind, callbacks=[seen], args=args, **parts)
+    run.train()
+    return {k: v for k, v in run.state.log_history[0].items() if k.startswith("loss")}, seen.first
+
+
+def test_models_are_found_by_their_class():
+    assert type(Task.of(tiny_language.llama())) is CausalLM
+    assert type(Task.of(tiny_language.t5())) is Seq2SeqLM
+    lora = peft.get_peft_model(tiny_language.llama(), peft.LoraConfig(target_modules=["q_proj"]))
+    assert type(Task.of(lora)) is CausalLM
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hard_loss_is_the_models_own(kind):
+    model, fed = KINDS[kind][0]().eval(), batch(kind)
+    task = Task.of(model)
+    outputs = model(**fed)
+    total, count = task.hard(outputs, fed)
+    assert count == task.counts(fed)["labels"] > 10
+    assert (total / count).item() == pytest.approx(outputs.loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_zero_exactly_where_no_label_counts(kind):
+    model, fed = KINDS[kind][0](), batch(kind)
+    task = Task.of(model)
+    logits = torch.randn(*task.rows(fed).shape, tiny_language.SIZE, requires_grad=True)
+    task.hard({"logits": logits}, fed).total.backward()
+    touched = logits.grad.abs().sum(-1) > 0
+    expected = torch.zeros_like(touched)
+    for i, labels in enumerate(fed["labels"].tolist()):
+        for t, label in enumerate(labels):
+            if label != -100:
+                expected[i, t - 1 if kind == "llama" else t] = True  # position t - 1 speaks of token t
+    assert torch.equal(touched, expected)
+    assert torch.equal(task.rows(fed), expected)
+
+
+def test_shifted_labels_are_taken_as_they_are():
+    fed = batch()
+    shifted = {**fed, "shift_labels": torch.nn.functional.pad(fed["labels"][:, 1:], (0, 1), value=-100)}
+    del shifted["labels"]
+    logits = {"logits": torch.randn(*fed["input_ids"].shape, tiny_language.SIZE)}
+    assert CausalLM().hard(logits, fed) == CausalLM().hard(logits, shifted)
+
+
+def test_without_labels_every_token_but_the_first_is_taught():
+    fed = batch()
+    del fed["labels"]
+    lengths = fed["attention_mask"].sum(-1)
+    assert torch.equal(CausalLM().rows(fed).sum(-1), lengths - 1)
+    assert CausalLM().rows({"input_ids": fed["input_ids"]}).sum() == fed["input_ids"].numel() - 4
+    decoder = {
+        "input_ids": torch.ones(2, 3),
+        "decoder_input_ids": torch.ones(2, 4),
+        "attention_mask": torch.ones(2, 3),
+    }
+    assert Seq2SeqLM().counts(decoder)["tokens"] == 8
+    assert Seq2SeqLM().counts({**decoder, "decoder_attention_mask": torch.ones(2, 4).tril()})["rows"] == 3
+
+
+@pytest.mark.parametrize("objective", ["forward_kl", {"hidden_mse": {}, "reverse_kl": 0.5}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_8_x_1_equals_2_x_4(tmp_path, kind, objective):
+    whole = step(tmp_path, kind, 8, 1, objective=objective)
+    for size, accumulation in ((2, 4), (3, 3)):
+        parts, gradients = step(tmp_path, kind, size, accumulation, objective=objective)
+        assert parts == pytest.approx(whole[0], rel=1e-5)
+        assert tiny.relative(gradients, whole[1]) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_any_label_change_nothing(tmp_path, kind):
+    data = [dict(row) for row in KINDS[kind][1]()]
+    for row in data[2:5]:
+        row["labels"] = [-100] * len(row["labels"])
+    whole = step(tmp_path, kind, 8, 1, data=data)
+    parts, gradients = step(tmp_path, kind, 2, 4, data=data)
+    assert parts == pytest.approx(whole[0], rel=1e-5)
+    assert tiny.relative(gradients, whole[1]) < 1e-5
+
+
+def test_prompt_tuning_puts_tokens_before_the_text(tmp_path):
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    student = peft.get_peft_model(tiny_language.llama(), config)
+    run = trainer(tmp_path, "llama", student=student)
+    run.train()
+    assert tiny.losses(run)[-1] < tiny.losses(run)[0]
+
+
+def test_predict_with_generate_gives_the_plain_trainers_tokens_and_the_blended_loss(tmp_path):
+    rows, collate = tiny_language.pairs(6, seed=9), DataCollatorForSeq2Seq(tiny_language.tokenizer())
+
+    def with_teacher(rows):
+        fed = collate([dict(row) for row in rows])
+        return {**fed, "teacher_input_ids": fed["input_ids"], "teacher_attention_mask": fed["attention_mask"]}
+
+    def make(kind, collator, generate, student=None, **parts):
+        args = {"predict_with_generate": generate, "generation_max_length": 12}
+        return tiny.trainer(
+            tmp_path, student or tiny_language.t5(), rows, kind, eval_dataset=rows, data_collator=collator,
+            plain_args=tiny.arguments(tmp_path, Seq2SeqDistillationTrainingArguments, **args), **parts,
+        )  # fmt: skip
+
+    found = []
+    for generate in (False, True):
+        teacher = tiny_language.teacher(tiny_language.t5)
+        run = make(Seq2SeqDistillationTrainer, with_teacher, generate, teacher_model=teacher)
+        run.train()
+        found.append(run.evaluate())
+    for name in ("eval_loss", "eval_loss/hard", "eval_loss/forward_kl"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-6)
+    ours, plain = run.predict(rows), make(Seq2SeqTrainer, collate, True, run.model).predict(rows)
+    assert np.array_equal(ours.predictions, plain.predictions)
+    assert np.array_equal(ours.label_ids, plain.label_ids)
+    assert ours.predictions.dtype == np.int64  # tokens, no logits
+
+
+def test_other_vocabularies_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has a vocabulary of 48, the student of 32: use two models with the same"):
+        trainer(tmp_path, "llama", teacher_model=tiny_language.teacher(vocab_size=48))
+    with pytest.raises(ValueError, match=r"gave logits of shape \[8, \d+, 5\], the student \[8, \d+, 32\]"):
+        trainer(tmp_path, "llama", teacher_model=lambda b: torch.zeros(*b["input_ids"].shape, 5)).train()
+    CausalLM().check(Facts(), Facts(vocab_size=5))
+
+
+def test_a_model_with_its_own_loss_is_asked_for_it(tmp_path):
+    class Mine(type(tiny_language.llama())):
+        def forward(self, input_ids=None, attention_mask=None, labels=None):
+            return super().forward(input_ids, attention_mask, labels=labels)
+
+    student = tiny_language.llama()
+    student.__class__ = Mine
+    assert Task.of(student).own_loss
+    run = trainer(tmp_path, "llama", student=student)
+    run.train()
+    assert tiny.losses(run)[0] > 0

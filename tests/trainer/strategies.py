@@ -1,0 +1,262 @@
+"""Run by test_strategies.py on each rank of a strategy: steps, losses, checkpoints and shares of the teacher to files.
+
+The same file runs in one process, which is what every strategy is held against.
+"""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DS_ACCELERATOR"] = "cpu"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import peft
+import tiny
+import tiny_language
+import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from safetensors.torch import save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DataCollatorForSeq2Seq,
+    TrainerCallback,
+)
+from transformers.distributed import DistributedConfig
+
+from hf_distill import AdapterOffTeacher
+from hf_distill.carry import whole_state
+
+OBJECTIVES = {
+    "forward_kl": "forward_kl",
+    "hidden_mse": {"hidden_mse": {"weight": 1.0, "layers": {"1": 2}}, "forward_kl": 0.5},
+}
+HALVES = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}  # 2 ranks x 2 x 2 rows = 8
+SETTINGS = {
+    "one": {"per_device_train_batch_size": 8},
+    "accumulation": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+    "ddp": HALVES,
+    "fsdp2": {**HALVES, "use_cpu": False},
+    "zero1": HALVES,
+    "zero2": HALVES,
+    "zero3": HALVES,
+    "tensor": {"per_device_train_batch_size": 8, "use_cpu": False},  # the two ranks share every row
+}
+
+
+def settings(strategy):
+    """What a user writes beside the configuration that accelerate was launched with."""
+    if strategy != "zero1":
+        return dict(SETTINGS[strategy])
+    auto = ("train_micro_batch_size_per_gpu", "train_batch_size", "gradient_accumulation_steps", "gradient_clipping")
+    return {**HALVES, "deepspeed": {**dict.fromkeys(auto, "auto"), "zero_optimization": {"stage": 1}}}
+
+
+class Weights(TrainerCallback):
+    """Keeps all weights as they are after the first optimizer step."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == 1:
+            self.first = whole_state(getattr(model, "module", model))
+
+
+def trainer(folder, strategy, objective, student=None, **changes):
+    teacher = changes.pop("teacher", None)
+    callbacks = changes.pop("callbacks", ())
+    data = changes.pop("data", None)
+    parts = {name: changes.pop(name) for name in ("data_collator",) if name in changes}
+    args = {"lr_scheduler_type": "constant", "learning_rate": 1e-2, "max_steps": 8, "max_grad_norm": 1.0}
+    return tiny.trainer(
+        folder, student or tiny.bert(), data or tiny.rows(64), teacher_model=teacher or tiny.teacher(),
+        objective=OBJECTIVES[objective], callbacks=list(callbacks), eval_dataset=tiny.rows(8, seed=9),
+        args={**args, **settings(strategy), **changes}, **parts,
+    )  # fmt: skip
+
+
+def one_step(folder, strategy, objective, **changes):
+    """A step of gradient descent with a rate of one: the change of each weight is its gradient."""
+    seen = Weights()
+    once = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1, "callbacks": [seen]}
+    run = trainer(folder, strategy, objective, **once, **changes)
+    run.train()
+    parts = {name: value for name, value in run.state.log_history[0].items() if name.startswith("loss")}
+    return run, seen.first, parts
+
+
+def write(folder, run, facts, **tensors):
+    """One file of facts for each rank, one of tensors for all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"facts-{run.args.process_index}.json").write_text(json.dumps(facts))
+    if run.args.process_index == 0:
+        for name, held in tensors.items():
+            save_file(
+                held if isinstance(held, dict) else {name: torch.from_numpy(held)}, folder / f"{name}.safetensors"
+            )
+
+
+def record(folder, strategy):
+    """The first step, eight losses, a checkpoint to resume from, the student at the end."""
+    for objective in OBJECTIVES:
+        here = folder / strategy / objective
+        run, weights, parts = one_step(here, strategy, objective)
+        facts = {
+            "world_size": run.args.world_size,
+            "parts": parts,
+            "teacher": sum(map(here_of, run.teacher.model.parameters())),
+            "student": sum(map(here_of, run.model.parameters())),
+        }
+        saving = {"save_strategy": "steps", "save_steps": 4}
+        facts |= eight_steps(here, partial(trainer, here, strategy, objective, **saving))
+        write(here, run, facts, step=weights)
+
+
+def eight_steps(here, make):
+    """Train, save, and train again from the middle; ``make`` makes the same trainer each time."""
+    run = make()
+    run.train()
+    facts = {"losses": tiny.losses(run), "norms": tiny.losses(run, "grad_norm")}
+    run.save_model(str(here / "final"))
+    facts["evaluated"] = {name: value for name, value in run.evaluate().items() if "loss" in name}
+    logits = run.predict(tiny.rows(8, seed=9)).predictions
+    again = make()
+    again.train(resume_from_checkpoint=str(here / "checkpoint-4"))
+    write(here, run, {}, logits=logits)
+    return {**facts, "resumed": tiny.losses(again)}
+
+
+def record_decoder(folder, strategy):
+    """One step of a decoder, whose embeddings and head are units of their own under FSDP2."""
+    here = folder / strategy
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "LlamaDecoderLayer"
+    for tied in (False, True):
+        student, teacher = (make(tie_word_embeddings=tied) for make in (tiny_language.llama, tiny_language.teacher))
+        run, weights, parts = one_step(
+            here, strategy, "hidden_mse", student=student, teacher=teacher, data=tiny_language.texts(),
+            data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()), train_sampling_strategy="sequential",
+        )  # fmt: skip
+        write(here / f"decoder-{'tied' if tied else 'untied'}", run, parts, step=weights)
+
+
+def record_tensor_parallel(folder, strategy):
+    """A decoder whose matrices are split over the ranks, or in one process the same decoder whole."""
+    here = folder / strategy / "split"
+    tiny_language.llama().save_pretrained(here / "student")
+    tiny_language.teacher().save_pretrained(here / "teacher")
+    split = {"distributed_config": DistributedConfig(tp_plan="auto")} if strategy == "tensor" else {}
+    arguments = tiny.arguments(here, max_steps=8, max_grad_norm=1.0, **settings(strategy))
+    student, teacher = (AutoModelForCausalLM.from_pretrained(here / name, **split) for name in ("student", "teacher"))
+    run = tiny.trainer(
+        here, student, tiny_language.texts(64), plain_args=arguments, teacher_model=teacher,
+        objective=OBJECTIVES["hidden_mse"], data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
+    )  # fmt: skip
+    run.train()
+    run.save_model(str(here / "final"))
+    share = sum(map(here_of, run.model.parameters()))
+    facts = {"losses": tiny.losses(run), "norms": tiny.losses(run, "grad_norm"), "student": share}
+    write(here, run, {**facts, "world_size": run.args.world_size})
+
+
+def record_edges(folder, strategy):
+    """Ranks and micro-batches without a label, and a last step for which there are not enough rows."""
+    order = {"train_sampling_strategy": "sequential"}
+    data = tiny.rows(8)
+    for unlabelled in (2, 3, 6, 7, 0, 1):  # the second rank has none, the first one only in its second micro-batch
+        data[unlabelled]["labels"] = -100
+    local = {"average_tokens_across_devices": False}
+    run, weights, parts = one_step(folder / strategy, strategy, "forward_kl", data=data, **order, **local)
+    write(folder / strategy / "unlabelled", run, parts, step=weights)
+    data = [{**row, "labels": -100} for row in data]
+    run, weights, parts = one_step(folder / strategy, strategy, "forward_kl", data=data, **order)
+    write(folder / strategy / "nothing", run, parts, step=weights)
+    data = tiny.rows(6)
+    if strategy in ("one", "accumulation"):
+        data = [*data, *data[:2]]  # what accelerate does for ranks: the first rows again
+    run, weights, parts = one_step(folder / strategy, strategy, "forward_kl", data=data, **order)
+    write(folder / strategy / "uneven", run, parts, step=weights)
+
+
+def record_paths(folder, strategy):
+    """Both models from folders, so that ZeRO-3 partitions them while they are loaded; FSDP2 by arguments."""
+    here, args = folder / strategy / "paths", dict(settings(strategy))
+    if strategy == "fsdp2":  # by arguments, and whole files, where the configuration file asks for shards
+        block = {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "transformer_layer_cls_to_wrap": ["BertLayer"]}
+        args |= {"fsdp": "full_shard", "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT", **block}}
+    if torch.distributed.is_initialized() is False or torch.distributed.get_rank() == 0:
+        tiny.bert().save_pretrained(folder / strategy / "student")
+        tiny.teacher().save_pretrained(folder / strategy / "teacher")
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+    def make():
+        common = {"lr_scheduler_type": "constant", "max_steps": 8, "max_grad_norm": 1.0, "save_strategy": "steps"}
+        arguments = tiny.arguments(here, **{**common, **args, "save_steps": 4})
+        if strategy.startswith("zero"):  # with use_cpu Trainer leaves this out
+            import deepspeed
+
+            deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
+        student = AutoModelForSequenceClassification.from_pretrained(folder / strategy / "student")
+        return tiny.trainer(
+            here, student, tiny.rows(64), plain_args=arguments, objective=OBJECTIVES["hidden_mse"],
+            teacher_model=str(folder / strategy / "teacher"), eval_dataset=tiny.rows(8, seed=9),
+        )  # fmt: skip
+
+    facts = eight_steps(here, make)
+    run = make()
+    facts["teacher"] = sum(map(here_of, run.teacher.model.parameters()))
+    write(here, run, facts)
+
+
+def lora_student(**changes):
+    """Tiny BERT with an adapter on its attention and a head that is trained whole."""
+    torch.manual_seed(5)
+    config = peft.LoraConfig(r=4, target_modules=["query", "value"], modules_to_save=["classifier"], **changes)
+    return peft.get_peft_model(tiny.bert(), config)
+
+
+def record_lora(folder, strategy):
+    """An adapter with projections, and its own base as teacher."""
+    here = folder / strategy / "lora"
+
+    def make():
+        return trainer(here, strategy, "hidden_mse", lora_student(), save_strategy="steps", save_steps=4)
+
+    facts = eight_steps(here, make)
+    student = lora_student(init_lora_weights=False)  # else the adapter adds nothing at the first step
+    run = trainer(here, strategy, "forward_kl", student, max_steps=4, teacher=AdapterOffTeacher())
+    run.train()
+    write(here, run, {**facts, "adapter_off": tiny.losses(run)})
+
+
+def here_of(parameter):
+    """How many numbers of a parameter this rank holds."""
+    if hasattr(parameter, "ds_tensor"):
+        return parameter.ds_tensor.numel()
+    return (parameter.to_local() if hasattr(parameter, "to_local") else parameter).numel()
+
+
+def main(folder, strategy):
+    torch.set_num_threads(1)
+    if strategy in ("fsdp2", "tensor"):  # accelerate offers both to GPUs only: this lets the ranks pass for some
+        PartialState._prepare_backend = lambda self, cpu=False, sagemaker_dp=False, backend=None: (
+            "gloo", DistributedType.MULTI_GPU,
+        )  # fmt: skip
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    everything = (record, record_lora, record_edges, record_paths, record_decoder)
+    chosen = {"one": (*everything, record_tensor_parallel), "tensor": (record_tensor_parallel,)}
+    for part in chosen.get(strategy, everything):
+        part(folder, strategy)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        main(Path(sys.argv[1]), name)
+    # All is written. Leaving by the door, one launch in twenty is aborted by a thread of gloo or DeepSpeed that nobody
+    # joins ("terminate called without an active exception"), whatever was trained.
+    sys.stdout.flush()
+    os._exit(0)
