@@ -93,6 +93,11 @@ def _shard(model: nn.Module, trainer: Trainer, dtype: torch.dtype | None) -> Non
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(
+            "the teacher was loaded without its weights on this rank, as fsdp_cpu_ram_efficient_loading does for a "
+            "student: set it to false."
+        )
     accelerator, plugin = trainer.accelerator, trainer.accelerator.state.fsdp_plugin
     mesh, config = getattr(accelerator, "torch_device_mesh", None), getattr(accelerator, "parallelism_config", None)
     if mesh is not None and config is not None:

@@ -3,6 +3,7 @@
 The same file runs in one process, which is what every strategy is held against.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ from transformers import (
 )
 from transformers.distributed import DistributedConfig
 
-from hf_distill import AdapterOffTeacher
+from hf_distill import AdapterOffTeacher, LiveTeacher
 from hf_distill.carry import whole_state
 
 OBJECTIVES = {
@@ -68,10 +69,11 @@ def trainer(folder, strategy, objective, student=None, **changes):
     teacher = changes.pop("teacher", None)
     callbacks = changes.pop("callbacks", ())
     data = changes.pop("data", None)
-    parts = {name: changes.pop(name) for name in ("data_collator",) if name in changes}
+    parts = {name: changes.pop(name) for name in ("data_collator", "model_init") if name in changes}
+    student = None if "model_init" in parts else student or tiny.bert()
     args = {"lr_scheduler_type": "constant", "learning_rate": 1e-2, "max_steps": 8, "max_grad_norm": 1.0}
     return tiny.trainer(
-        folder, student or tiny.bert(), data or tiny.rows(64), teacher_model=teacher or tiny.teacher(),
+        folder, student, data or tiny.rows(64), teacher_model=teacher or tiny.teacher(),
         objective=OBJECTIVES[objective], callbacks=list(callbacks), eval_dataset=tiny.rows(8, seed=9),
         args={**args, **settings(strategy), **changes}, **parts,
     )  # fmt: skip
@@ -126,6 +128,61 @@ def eight_steps(here, make):
     again.train(resume_from_checkpoint=str(here / "checkpoint-4"))
     write(here, run, {}, logits=logits)
     return {**facts, "resumed": tiny.losses(again)}
+
+
+def record_again(folder, strategy):
+    """Several launches in one process: a teacher placed already, its model alone, a new accelerator for each trial."""
+    here, teacher = folder / strategy / "again", LiveTeacher(tiny.teacher())
+    found = []
+    for asked, checkpointing in ((teacher, False), (teacher, True), (teacher.model, False)):
+        run = trainer(here, strategy, "hidden_mse", teacher=asked, max_steps=3, activation_checkpointing=checkpointing)
+        run.train()
+        found.append(tiny.losses(run))
+    seen = Settings()
+    run = trainer(
+        here, strategy, "hidden_mse", model_init=tiny_student, teacher=teacher, max_steps=3, callbacks=[seen]
+    )
+    if strategy not in ("zero2", "zero3"):  # Trainer searches under DeepSpeed only if its arguments name the file
+        run.hyperparameter_search(propose, n_trials=2, compute_objective=lambda metrics: metrics["eval_loss"])
+    write(here, run, {"losses": found, "searched": seen.alphas})
+
+
+def tiny_student():
+    return tiny.bert()
+
+
+def propose(trial):
+    return {"alpha": trial.suggest_float("alpha", 0.1, 1.0)}
+
+
+class Settings(TrainerCallback):
+    """Keeps the alpha of every training, and what the first loss was."""
+
+    def __init__(self):
+        self.alphas = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.alphas.append(args.alpha)
+
+
+def record_sft(folder, strategy):
+    """TRL's trainer, where TRL is installed."""
+    if importlib.util.find_spec("trl") is None:
+        return
+    from datasets import Dataset
+
+    from hf_distill.integrations.trl import SFTDistillationConfig, SFTDistillationTrainer
+
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "LlamaDecoderLayer"
+    here, args = folder / strategy / "sft", {"max_steps": 8, "assistant_only_loss": True, "bf16": False}
+    run = SFTDistillationTrainer(
+        tiny_language.llama(), tiny.arguments(here, SFTDistillationConfig, **args, **settings(strategy)),
+        train_dataset=Dataset.from_list(tiny_language.chats(64)), processing_class=tiny_language.tokenizer(),
+        teacher_model=tiny_language.teacher(), objective=OBJECTIVES["hidden_mse"],
+    )  # fmt: skip
+    run.train()
+    names = ("loss", "grad_norm", "mean_token_accuracy", "num_tokens")
+    write(here, run, {name: tiny.losses(run, name) for name in names})
 
 
 def record_decoder(folder, strategy):
@@ -245,7 +302,7 @@ def main(folder, strategy):
             "gloo", DistributedType.MULTI_GPU,
         )  # fmt: skip
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-    everything = (record, record_lora, record_edges, record_paths, record_decoder)
+    everything = (record, record_lora, record_edges, record_again, record_paths, record_decoder, record_sft)
     chosen = {"one": (*everything, record_tensor_parallel), "tensor": (record_tensor_parallel,)}
     for part in chosen.get(strategy, everything):
         part(folder, strategy)

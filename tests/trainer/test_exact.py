@@ -1,6 +1,7 @@
 """The same gradient however a batch is cut: micro-batches, ranks, unlabelled rows."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,23 +129,23 @@ def test_an_uneven_last_batch_is_exact(tmp_path):
     assert_same(step(tmp_path, data, 2, 4), step(tmp_path, data, 7, 1))
 
 
-@pytest.mark.parametrize("problem", tiny.PROBLEMS)
-def test_two_processes_equal_one(tmp_path, problem):
-    """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What two ranks made of each problem: one launch for all."""
+    folder = tmp_path_factory.mktemp("two_processes")
     script = Path(__file__).with_name("two_processes.py")
     found = subprocess.run(
-        [
-            *f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --standalone".split(),
-            script,
-            tmp_path,
-            problem,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+        [*f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --standalone".split(), script, folder],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert found.returncode == 0, found.stderr[-4000:]
+    return folder
+
+
+@pytest.mark.parametrize("problem", tiny.PROBLEMS)
+def test_two_processes_equal_one(tmp_path, two_processes, problem):
+    """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
+    ranks_wrote = two_processes / problem
     data = tiny.rows(8, problem)
     whole = step(tmp_path, data, 8, 1, problem)
     alone = tiny.trainer(
@@ -154,11 +155,11 @@ def test_two_processes_equal_one(tmp_path, problem):
     alone.train()
     evaluated = alone.evaluate()
     for name in ("4x1", "2x2"):
-        ranks = [json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
+        ranks = [json.loads((ranks_wrote / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
         assert [rank["world_size"] for rank in ranks] == [2, 2]  # an unnoticed single process would prove nothing
         assert ranks[0]["parts"] == ranks[1]["parts"]
         assert {"eval_loss", "eval_loss/hard"} <= ranks[0]["evaluated"].keys()
         for part, value in ranks[0]["evaluated"].items():
             assert value == pytest.approx(evaluated[part], rel=1e-4), part
         for rank in (0, 1):
-            assert_same((ranks[rank]["parts"], load_file(tmp_path / f"{name}-{rank}.safetensors")), whole)
+            assert_same((ranks[rank]["parts"], load_file(ranks_wrote / f"{name}-{rank}.safetensors")), whole)

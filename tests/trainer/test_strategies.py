@@ -194,6 +194,27 @@ def test_a_rank_holds_its_share_of_the_teacher(ran, strategy):
             assert math.isclose(share, 0.5 if strategy in SHARDED else 1.0, abs_tol=0.01)
 
 
+@pytest.mark.parametrize("strategy", OTHERS)
+def test_launches_and_trials_in_one_process_do_not_disturb_each_other(ran, strategy):
+    mine, theirs = facts(ran(strategy), "again"), facts(ran("one"), "again")
+    for losses in mine["losses"]:  # the second with activation checkpointing
+        assert losses == pytest.approx(theirs["losses"][0], rel=1e-5)
+    if strategy not in ("zero2", "zero3"):
+        assert len(set(mine["searched"])) == 2
+    if strategy != "accumulation":
+        assert facts(ran(strategy), "again", 1)["searched"] == mine["searched"]
+
+
+@pytest.mark.parametrize("strategy", OTHERS)
+def test_trls_trainer_is_exact_too(ran, strategy):
+    pytest.importorskip("trl", reason='needs pip install -e ".[trl]"')
+    mine, theirs = facts(ran(strategy), "sft"), facts(ran("one"), "sft")
+    assert len(mine["loss"]) == 8
+    for name in ("loss", "grad_norm"):
+        assert mine[name] == pytest.approx(theirs[name], rel=1e-5)
+    assert mine["num_tokens"] == theirs["num_tokens"]
+
+
 def test_tensor_parallel_ranks_share_their_rows_and_equal_one_process(ran):
     mine, theirs = facts(ran("tensor"), "split"), facts(ran("one"), "split")
     assert mine["world_size"] == 2
