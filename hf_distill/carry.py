@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from hf_distill.objectives import Objective, build
 from hf_distill.preflight import check_objective
@@ -94,26 +93,3 @@ def _ignore_on_save(student: nn.Module, state: Mapping[str, Tensor]) -> None:
     if hasattr(type(student), "_keys_to_ignore_on_save"):
         theirs = type(student)._keys_to_ignore_on_save or ()
         student._keys_to_ignore_on_save = [*theirs, *(f"{CHILD}.{name}" for name in state)] or None
-
-
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """Gather a module's state on the CPU, wherever its parameters are; every rank must call it together.
-
-    Args:
-        module: whole, sharded by FSDP2, or partitioned by ZeRO-3.
-
-    Returns:
-        name -> whole tensor.
-
-    Example:
-        >>> list(whole_state(nn.Linear(1, 1)))
-        ['weight', 'bias']
-    """
-    partitioned = [p for p in module.parameters() if hasattr(p, "ds_id")]
-    if partitioned:
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters(partitioned):
-            return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
-    state = {n: v.full_tensor() if isinstance(v, DTensor) else v for n, v in module.state_dict().items()}
-    return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -17,8 +17,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_distill.carry import CHILD, equip, whole_state
+from hf_distill.carry import CHILD, equip
 from hf_distill.objectives import Objective
+from hf_distill.sharding import whole_state
 
 FILE = "distillation.safetensors"
 """The objective's parameters, beside the student's in a checkpoint; never in a published folder."""

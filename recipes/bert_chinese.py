@@ -18,14 +18,15 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from accelerate import PartialState
 from chinese_words import character_tokenizer
-from comparison import compare, write
+from comparison import compare, taught, write
 from datasets import DatasetDict
 from text_data import TextDataArguments, load_text
 from transformers import (
@@ -38,12 +39,12 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_distill import DistillationTrainer, DistillationTrainingArguments
 from hf_distill.arguments import parse_arguments
 from hf_distill.preflight import check_output_dir
 from hf_distill.reports import ClassificationMetric
+from hf_distill.sharding import is_sharded, unsharded
 from hf_distill.students import keep_layers
 
 ROOT = Path("outputs/bert_chinese")
@@ -141,26 +142,32 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     teacher = make_teacher(recipe, args, splits, tokenizer, root)
 
     student = make_trainer(make_student(recipe, args, teacher, splits), args, splits, tokenizer, teacher)
-    trainers = {"distilled": student}  # made first: what cannot be distilled is refused before anything is trained
+    if recipe.merge_lora and (student.is_fsdp_enabled or is_sharded(student.teacher.model)):
+        raise ValueError(
+            "merge_lora was asked for under FSDP or ZeRO-3, which leave each process a share of the student: run "
+            "without it, and merge the saved adapter afterwards (peft's merge_and_unload)."
+        )
+    say(args, "training the student under the teacher")
+    train(student, args.resume_from_checkpoint)
+    if recipe.merge_lora:
+        student.model = student.model.merge_and_unload()
+    student.save_model(_internal_call=True)
+    shown = {"teacher": taught(student, splits["test"]), "distilled": student.predict(splits["test"])}
+    models = {"teacher": unsharded(student.teacher.model), "distilled": unsharded(student.model)}
     if not recipe.skip_alone:
         say(args, "training the student alone")
         beside = settings(args, "_alone")
         alone = make_trainer(make_student(recipe, args, teacher, splits), beside, splits, tokenizer)
         train(alone)
         alone.save_model()
-        trainers = {"student alone": alone, **trainers}
-    say(args, "training the student under the teacher")
-    train(student, args.resume_from_checkpoint)
-    if recipe.merge_lora:
-        student.model = student.model.merge_and_unload()
-    student.save_model(_internal_call=True)
+        shown["student alone"], models["student alone"] = alone.predict(splits["test"]), unsharded(alone.model)
 
     say(args, "measuring")
-    judge = make_trainer(student.teacher.model, settings(args, "", report_to=[]), splits, tokenizer)
+    order = [name for name in ("teacher", "student alone", "distilled") if name in shown]
     student.report = {
         "dataset": recipe.source,
         "language": "zh",
-        **compare({"teacher": judge, **trainers}, splits["test"]),
+        **compare({name: (shown[name], models[name]) for name in order}, splits["test"], student),
         "rows": {name: len(rows) for name, rows in splits.items()},
         "settings": {name: getattr(args, name) for name in ("alpha", "temperature", "objective", "seed")},
         "seconds": round(time.time() - started, 1),
@@ -204,11 +211,8 @@ def say(args: transformers.TrainingArguments, text: str) -> None:
 
 def settings(args: RecipeTrainingArguments, folder: str, **changes: Any) -> RecipeTrainingArguments:
     """Return the run's arguments for a model beside the student: without a teacher, checkpoints or the Hub."""
-    other = copy.copy(args)
     changes = {"alpha": 0.0, "save_strategy": "no", "push_to_hub": False, "load_best_model_at_end": False} | changes
-    for name, value in ({"output_dir": str(Path(args.output_dir) / folder)} | changes).items():
-        setattr(other, name, value)
-    return other
+    return replace(args, **{"output_dir": str(Path(args.output_dir) / folder), **changes})
 
 
 def tokenised(
@@ -262,9 +266,7 @@ def make_teacher(
     folder = root / f"_teacher-{key}"
     if (folder / "trained_with.json").is_file():
         say(args, f"using the teacher kept at {folder}")
-        kept = AutoModelForSequenceClassification.from_pretrained(folder)
-        kept.config._name_or_path = ""  # on a card, its class says more than a folder's name
-        return kept
+        return kept_teacher(folder)
     say(args, f"training the teacher, once: it is kept at {folder}")
     set_seed(args.seed)
     if source:
@@ -280,7 +282,15 @@ def make_teacher(
     trainer.save_model()
     if trainer.is_world_process_zero():
         (folder / "trained_with.json").write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
-    return trainer.model
+    trainer.accelerator.wait_for_everyone()
+    return kept_teacher(folder)  # the one that was trained may be sharded, and wrapped for training
+
+
+def kept_teacher(folder: Path) -> PreTrainedModel:
+    """Load a teacher that was trained here."""
+    kept = AutoModelForSequenceClassification.from_pretrained(folder)
+    kept.config._name_or_path = ""  # on a card, its class says more than a folder's name
+    return kept
 
 
 def make_student(
@@ -321,7 +331,7 @@ def make_trainer(
     metric = ClassificationMetric()
     return DistillationTrainer(
         model,
-        args,
+        replace(args),  # made anew: under DeepSpeed each Trainer of a process needs a configuration of its own
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
@@ -334,13 +344,12 @@ def make_trainer(
 def train(trainer: DistillationTrainer, resume: str | None = None) -> None:
     """Train, from the same random state whatever was done before, or go on from a checkpoint ("true": the last)."""
     set_seed(trainer.args.seed)
-    if resume and resume.lower() == "true":
-        resume = get_last_checkpoint(trainer.args.output_dir)
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=True if resume and resume.lower() == "true" else resume)
 
 
 if __name__ == "__main__":
     try:
         main()
+        PartialState().destroy_process_group()
     except (ValueError, ImportError) as error:
         sys.exit(f"error: {error}")

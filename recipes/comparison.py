@@ -1,6 +1,6 @@
 """Did the teacher help? The three models on the test rows: quality, agreement, size, speed, the gap closed.
 
-Knows: trained trainers and test rows. Does not know: how the models were made or trained.
+Knows: predictions, whole models and test rows. Does not know: how the models were made or trained.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
+from torch import nn
+from transformers.trainer_utils import PredictionOutput
 
 from hf_distill import DistillationTrainer
 from hf_distill.reports import (
@@ -31,24 +33,39 @@ from hf_distill.reports import (
 SPEED_ROWS, SPEED_BATCH = 2048, 64
 
 
-def compare(trainers: Mapping[str, DistillationTrainer], test: Dataset) -> dict[str, Any]:
+def taught(student: DistillationTrainer, test: Dataset) -> PredictionOutput:
+    """Predict the test rows with a student's teacher, where it is and as it teaches."""
+    logits, labels = [], []
+    for batch in student.get_test_dataloader(test):
+        batch = student._prepare_inputs(batch)
+        head = student.teacher(batch, frozenset({"heads"})).heads["logits"].logits
+        found = student.accelerator.gather_for_metrics((head.tensor.float().contiguous(), batch["labels"]))
+        logits.append(found[0].cpu().numpy())
+        labels.append(found[1].cpu().numpy())
+    return PredictionOutput(np.concatenate(logits), np.concatenate(labels), {})
+
+
+def compare(
+    found: Mapping[str, tuple[PredictionOutput, nn.Module]], test: Dataset, student: DistillationTrainer
+) -> dict[str, Any]:
     """Measure each model on the test rows.
 
     Args:
-        trainers: ``teacher``, ``distilled`` and, if it was trained, ``student alone``.
+        found: ``teacher``, ``distilled`` and, if it was trained, ``student alone``: its predictions, and the model.
         test: tokenised rows with labels.
+        student: the distilled student's trainer.
 
     Returns:
         ``models`` (a row each), ``gap`` and its ``summary``, and on which ``machine`` with which ``versions``.
     """
-    shown = {name: trainer.predict(test) for name, trainer in trainers.items()}
+    shown = {name: predicted for name, (predicted, _) in found.items()}
     labels, metric = shown["distilled"].label_ids, ClassificationMetric()
-    chosen = {name: found.predictions.argmax(-1) for name, found in shown.items()}
+    chosen = {name: predicted.predictions.argmax(-1) for name, predicted in shown.items()}
     right = {name: (classes == labels).astype(float) for name, classes in chosen.items()}
-    batches = speed_batches(trainers["distilled"], test)
+    batches = speed_batches(student, test)
     models = []
-    for name, trainer in trainers.items():
-        parameters, megabytes = size_of(trainer.model)
+    for name, (_, model) in found.items():
+        parameters, megabytes = size_of(model)
         models.append(
             {
                 "name": name,
@@ -57,14 +74,14 @@ def compare(trainers: Mapping[str, DistillationTrainer], test: Dataset) -> dict[
                 "agreement": agreement(shown[name].predictions, shown["teacher"].predictions),
                 "parameters": parameters,
                 "megabytes": megabytes,
-                "samples_per_second": throughput(trainer.model, batches),
+                "samples_per_second": throughput(model.to(student.args.device), batches),
             }
         )
     found = {"models": models, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
     if "student alone" in right:
         gap = gap_closed(right["student alone"], right["distilled"], right["teacher"])
         found |= {"gap": asdict(gap), "summary": str(gap)}
-    device, threads = trainers["distilled"].args.device.type, torch.get_num_threads()
+    device, threads = student.args.device.type, torch.get_num_threads()
     found["machine"] = f"{platform.machine()}, {device}, {threads} thread{'s' if threads > 1 else ''}"
     found["versions"] = {"transformers": transformers.__version__, "torch": torch.__version__}
     return found

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from hf_distill.carry import attach, whole_state
+from hf_distill.carry import attach
 from hf_distill.objectives import build
+from hf_distill.sharding import whole_state
 from hf_distill.signals import Facts
 
 HIDDEN = {"hidden_mse": {"layers": {0: 0, 1: 2}}}

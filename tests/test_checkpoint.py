@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from hf_distill.carry import whole_state
 from hf_distill.checkpoint import FILE, is_whole, last_whole_checkpoint
+from hf_distill.sharding import whole_state
 from hf_distill.tasks import SequenceClassification
 
 HIDDEN = {"forward_kl": 1.0, "hidden_mse": {"layers": {0: 0, 1: 2}}}

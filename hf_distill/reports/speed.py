@@ -26,7 +26,8 @@ def size_of(model: nn.Module) -> tuple[int, float]:
         >>> size_of(nn.Linear(9, 10))
         (100, 0.0004)
     """
-    parameters = list(model.parameters())
+    # What an objective trains beside the student is in no student that is saved.
+    parameters = [p for name, p in model.named_parameters() if not name.startswith("distillation.")]
     return sum(p.numel() for p in parameters), sum(p.numel() * p.element_size() for p in parameters) / 1e6
 
 

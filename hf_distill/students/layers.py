@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_distill.sharding import unsharded
+
 
 def keep_layers(teacher: PreTrainedModel, layers: Sequence[int] | int) -> PreTrainedModel:
     """Copy a model with only some of its layers: the start that DistilBERT gave its student.
@@ -45,7 +47,8 @@ def keep_layers(teacher: PreTrainedModel, layers: Sequence[int] | int) -> PreTra
         raise ValueError(
             f"layers {list(layers)} were asked of a model with {depth}: name some of 0 to {depth - 1}, in order."
         )
-    student = copy.deepcopy(teacher)
+    whole = unsharded(teacher)  # ZeRO-3 may have partitioned it while it was loaded
+    student = whole if whole is not teacher else copy.deepcopy(teacher)
     stacks = [(n, m) for n, m in student.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(stacks) != 1:
         raise ValueError(

@@ -30,7 +30,8 @@ from transformers import (
 from transformers.distributed import DistributedConfig
 
 from hf_distill import AdapterOffTeacher, LiveTeacher
-from hf_distill.carry import whole_state
+from hf_distill.sharding import unsharded, whole_state
+from hf_distill.students import keep_layers
 
 OBJECTIVES = {
     "forward_kl": "forward_kl",
@@ -264,7 +265,15 @@ def record_paths(folder, strategy):
     facts = eight_steps(here, make)
     run = make()
     facts["teacher"] = sum(map(here_of, run.teacher.model.parameters()))
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder / strategy / "teacher")
+    facts["whole"] = [same(unsharded(run.teacher.model)), same(keep_layers(loaded, [0, 1]))]
     write(here, run, facts)
+
+
+def same(model):
+    """Whether a model is the teacher again, whole."""
+    ours, theirs = model.state_dict(), tiny.teacher().state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name].cpu(), theirs[name]) for name in theirs)
 
 
 def lora_student(**changes):

@@ -229,6 +229,12 @@ def test_tensor_parallel_ranks_share_their_rows_and_equal_one_process(ran):
         assert torch.allclose(value, wanted[name], atol=1e-3)  # Adam makes noise of gradients that are truly zero
 
 
+@pytest.mark.parametrize("strategy", ["one", *OTHERS])
+def test_what_is_sharded_can_be_made_whole_again(ran, strategy):
+    for rank in range(1 if strategy in ("one", "accumulation") else 2):
+        assert facts(ran(strategy), "paths", rank)["whole"] == [True, True]
+
+
 def keys(path):
     with safe_open(path, "pt") as file:
         return set(file.keys())
