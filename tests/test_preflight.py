@@ -1,11 +1,13 @@
 """What is asked of data sets and folders before the first step."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset
 from transformers import default_data_collator
 
-from hf_distill.preflight import check_labels, check_output_dir
+from hf_distill.preflight import check_labels, check_output_dir, check_parallelism
 
 
 def check(rows, classes=3, collator=default_data_collator):
@@ -54,3 +56,22 @@ def test_a_finished_run_is_not_written_over(tmp_path, name):
         check_output_dir(tmp_path, None)
     check_output_dir(tmp_path, "true")
     assert (tmp_path / name).read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "sizes", "message"),
+    [
+        (2, None, r"2 GPUs were found in one process \(DataParallel\).*accelerate launch or torchrun"),
+        (
+            1,
+            {"cp_size": 2, "sp_size": 1},
+            "each rank a part of each row, but the teacher reads whole rows: set cp_size",
+        ),
+        (1, {"cp_size": 1, "sp_size": 4}, "context or sequence parallelism was asked for"),
+    ],
+)
+def test_a_batch_split_where_no_teacher_can_follow_is_refused(gpus, sizes, message):
+    config = None if sizes is None else SimpleNamespace(**sizes)
+    trainer = SimpleNamespace(args=SimpleNamespace(n_gpu=gpus), accelerator=SimpleNamespace(parallelism_config=config))
+    with pytest.raises(ValueError, match=message):
+        check_parallelism(trainer)

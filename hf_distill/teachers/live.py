@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import find_device, send_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
@@ -124,6 +125,8 @@ class LiveTeacher:
         inputs = self.task.complete(self.model, inputs, batch)
         with torch.no_grad(), self._autocast():
             outputs = self._forward(**inputs, **flags)
+        # A model that is spread over devices, or lives on another one, may answer there.
+        outputs = send_to_device(outputs, find_device(batch))
         return self.task.signals(self.model, batch, outputs)
 
     def _forward(self, **inputs: Any) -> Any:

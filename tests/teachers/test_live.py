@@ -94,3 +94,12 @@ def test_a_second_trainer_takes_the_teacher_as_it_is(tmp_path):
     first.train()
     second.train()
     assert tiny.losses(first) == tiny.losses(second)
+
+
+def test_answers_from_another_device_come_to_the_batch():
+    class Elsewhere(nn.Module):
+        def forward(self, input_ids):
+            return {"logits": torch.zeros(8, 3, device="cpu")}
+
+    shown = LiveTeacher(Elsewhere(), TASK)({"input_ids": torch.ones(8, 4, device="meta")}, HEADS)
+    assert shown.heads["logits"].logits.tensor.device.type == "meta"

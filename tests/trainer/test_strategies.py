@@ -19,6 +19,7 @@ import tiny_language
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.distributed.checkpoint import FileSystemReader
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, DataCollatorWithPadding
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "accelerate"
@@ -183,6 +184,30 @@ def test_no_tensor_of_the_teacher_is_saved_and_projections_only_in_checkpoints(r
                 assert not [key for key, shape in shapes.items() if wide in shape], path
     if not strategy.startswith("zero"):  # DeepSpeed's own checkpoint holds all that it trains
         assert (folder / "checkpoint-4" / "distillation.safetensors").is_file()
+
+
+@pytest.mark.parametrize("strategy", ["one", *OTHERS])
+def test_the_strategys_own_files_have_no_room_for_a_teacher(ran, strategy):
+    """Weights, two moments and a copy of the weights for each of the student's numbers, and hardly anything else."""
+    folder = ran(strategy) / "hidden_mse" / "checkpoint-4"
+    student = sum(p.numel() for p in tiny.bert().parameters()) + 24 * 16
+    held = 0
+    for path in (*folder.rglob("*.pt"), *folder.rglob("optimizer.bin")):
+        held += numbers(torch.load(path, map_location="cpu", weights_only=False))
+    for shards in folder.glob("*_0"):  # FSDP2's folders
+        if (shards / ".metadata").is_file():
+            kept = FileSystemReader(shards).read_metadata().state_dict_metadata.values()
+            held += sum(math.prod(tensor.size) for tensor in kept if hasattr(tensor, "size"))
+    assert 2 * student <= held < 4.5 * student
+    assert sum(p.numel() for p in tiny.teacher().parameters()) > 2.5 * student  # it would show
+
+
+def numbers(held):
+    """How many numbers the tensors of a nested structure hold."""
+    if isinstance(held, torch.Tensor):
+        return held.numel()
+    values = held.values() if isinstance(held, dict) else held if isinstance(held, (list, tuple)) else ()
+    return sum(map(numbers, values))
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", *ZERO])
