@@ -82,13 +82,13 @@ class DistillationMixin(CheckpointMixin):
             return
         check_parallelism(self)
         check_kernels(self)
+        if self.alpha < 1 and self.train_dataset is not None:
+            classes = getattr(task, "num_labels", None) if task.distributions else None
+            check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
         self.teacher.prepare(self)
         equip(self)
         check_optimizer(self.optimizer, self.distillation)
         task.check(Facts.of(self.model), self.teacher.facts)
-        if self.alpha < 1 and self.train_dataset is not None:
-            classes = getattr(task, "num_labels", None) if task.distributions else None
-            check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
 
     # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
 

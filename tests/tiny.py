@@ -1,5 +1,7 @@
 """Tiny random models, rows and trainers that many tests share."""
 
+from dataclasses import fields
+
 import torch
 from transformers import (
     BertConfig,
@@ -7,12 +9,16 @@ from transformers import (
     BertTokenizer,
     DataCollatorWithPadding,
     TrainerCallback,
+    TrainingArguments,
 )
 
 from hf_distill import DistillationTrainer, DistillationTrainingArguments
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 PROBLEMS = (SINGLE, MULTI, REGRESSION)
+CHECKPOINTING = next(
+    f.name for f in fields(TrainingArguments) if f.name in ("activation_checkpointing", "gradient_checkpointing")
+)  # its name changed within 5.x
 WORDS = [f"w{i}" for i in range(24)]
 
 

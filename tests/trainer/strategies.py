@@ -136,7 +136,7 @@ def record_again(folder, strategy):
     here, teacher = folder / strategy / "again", LiveTeacher(tiny.teacher())
     found = []
     for asked, checkpointing in ((teacher, False), (teacher, True), (teacher.model, False)):
-        run = trainer(here, strategy, "hidden_mse", teacher=asked, max_steps=3, activation_checkpointing=checkpointing)
+        run = trainer(here, strategy, "hidden_mse", teacher=asked, max_steps=3, **{tiny.CHECKPOINTING: checkpointing})
         run.train()
         found.append(tiny.losses(run))
     seen = Settings()
