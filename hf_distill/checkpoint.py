@@ -113,9 +113,8 @@ class CheckpointMixin:
             _internal_call: Trainer's own.
         """
         folder = output_dir or self.args.output_dir
-        if (
-            self._carried and self._in_checkpoint and not self.is_deepspeed_enabled
-        ):  # DeepSpeed's own checkpoint has it
+        beside = self._carried and not self.is_deepspeed_enabled  # DeepSpeed's own checkpoint has it
+        if beside and self._in_checkpoint:
             state = whole_state(self.distillation)
             if self.args.should_save:
                 Path(folder).mkdir(parents=True, exist_ok=True)
@@ -159,8 +158,8 @@ class CheckpointMixin:
             return
         path, ours = Path(checkpoint) / FILE, self.distillation.state_dict()
         state = load_file(path) if path.is_file() else {}
-        shapes = ({name: list(value.shape) for name, value in held.items()} for held in (state, ours))
-        if (found := next(shapes)) != (wanted := next(shapes)):
+        found, wanted = ({name: list(value.shape) for name, value in held.items()} for held in (state, ours))
+        if found != wanted:
             raise ValueError(
                 f"the objective trains {wanted}, {path} holds {found or 'nothing'}: resume with the objective that "
                 "the checkpoint was made with."
