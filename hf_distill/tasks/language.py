@@ -6,6 +6,7 @@ trainers.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -40,6 +41,7 @@ class _LanguageModel(Task):
         # A subclass with its own forward, or an own loss function, means its own loss: it is then asked for it.
         return cls(own_loss=type(core).forward is not base.forward or "_loss_function" in vars(core))
 
+    @abstractmethod
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Say what each position of the logits should predict.
 
@@ -49,15 +51,14 @@ class _LanguageModel(Task):
         Returns:
             Token ids [B, T], -100 where nothing is asked for; None where the batch has no labels.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement targets(batch) -> ids [B, T] or None.")
 
+    @abstractmethod
     def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Say which positions of the hidden states are not padding: bool [B, T]; None: all of them.
 
         Args:
             batch: the batch.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement mask(batch) -> bool [B, T] or None.")
 
     def check(self, student: Facts, teacher: Facts) -> None:
         """Refuse vocabularies of different sizes; see ``Task.check``."""
