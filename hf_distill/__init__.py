@@ -26,6 +26,7 @@ _HOME = {
     "Teacher": "teachers",
     "LiveTeacher": "teachers",
     "AdapterOffTeacher": "teachers",
+    "CachedTeacher": "teachers",
     "FunctionTeacher": "teachers",
     "Signals": "signals",
     "Head": "signals",

@@ -14,7 +14,10 @@ import torch
 import transformers
 from torch import nn
 
+from hf_distill.cache.hub import HUB, pulled
+from hf_distill.cache.store import HEADER
 from hf_distill.tasks import Task
+from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.teacher import Teacher
@@ -27,7 +30,8 @@ def teacher_of(
     """Make a teacher of whatever a user passes as ``teacher_model``.
 
     Args:
-        spec: a model or module, a path or Hub id, a Teacher, or a function ``batch -> logits``.
+        spec: a model or module, a path or Hub id, a folder of kept answers or ``hf://datasets/`` and the id of one
+            on the Hub, a Teacher, or a function ``batch -> logits``.
         task: how to load and read it.
         dtype: the precision of a model's weights and computation; None leaves it as it is.
         quantization: how to quantise a model while it is loaded; see ``quantization_config``.
@@ -47,6 +51,8 @@ def teacher_of(
         'Linear'
     """
     path = isinstance(spec, (str, Path))
+    if path and (str(spec).startswith(HUB) or (Path(spec) / HEADER).is_file()):
+        return CachedTeacher(folder=pulled(str(spec)))
     if quantization is not None and not path:
         raise ValueError(
             f"teacher_quantization={quantization!r} was given for a {type(spec).__name__}, but a model is quantised "
@@ -79,6 +85,31 @@ def teacher_of(
         f"teacher_model is a {type(spec).__name__}: give a model, a path or Hub id, a hf_distill.Teacher, or a "
         "function from a batch to logits."
     )
+
+
+def remembered(teacher: Teacher, cache: str = "auto", gb: float = 4.0, whole_window: bool = False) -> Teacher:
+    """Put a memory around a teacher.
+
+    Args:
+        teacher: any; one that has a memory keeps its own.
+        cache: ``auto`` remembers models where the run sees rows more than once, ``off`` nothing; any other word is
+            the folder in which every kind of teacher's answers are kept.
+        gb: how many 10**9 bytes of memory the answers may take, in each process.
+        whole_window: ask for all micro-batches of an optimizer step at once.
+
+    Returns:
+        A ``CachedTeacher``, or the teacher as it is.
+
+    Example:
+        >>> type(remembered(LiveTeacher(nn.Linear(4, 2)))).__name__
+        'CachedTeacher'
+    """
+    known = cache in ("auto", "off")
+    if isinstance(teacher, CachedTeacher) or (known and not isinstance(teacher, LiveTeacher)):
+        return teacher
+    if cache == "off" and not whole_window:
+        return teacher
+    return CachedTeacher(teacher, None if known else cache, 0 if cache == "off" else gb, whole_window=whole_window)
 
 
 def quantization_config(spec: str | Mapping[str, Any]) -> Any:
