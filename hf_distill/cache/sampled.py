@@ -43,7 +43,8 @@ def sample(logits: Tensor, temperature: float, head: int, tail: int, seed: int) 
     Returns:
         On the logits' device: ``ids`` int32 [n, h] and ``tail_ids`` int32 [n, m], each sorted, the first id and then
         the differences; ``gap`` uint8 [n, h], how far below the row's highest log-probability each id is, in 1/16
-        nat; ``tail`` float16 [n], the probability of the other classes; ``entropy`` float16 [n], in nats.
+        nat, 0 for the highest alone; ``tail`` float16 [n], the probability of the other classes; ``entropy`` float16
+        [n], in nats.
 
     Raises:
         ValueError: ``head`` and ``tail`` are as many as there are classes, or cannot be used.
@@ -78,7 +79,9 @@ def _sample(scaled: Tensor, head: int, chances: Tensor) -> dict[str, Tensor]:
     log_p = scaled.log_softmax(dim=-1)
     ids = log_p.topk(head, dim=-1).indices.sort(dim=-1).values
     kept, p = log_p.gather(-1, ids), log_p.exp()
-    gap = STEPS * (kept.amax(dim=-1, keepdim=True) - kept)
+    highest, first = kept.max(dim=-1, keepdim=True)
+    # The highest alone is at 0: a class just below it is moved a step away, so that the first choice is never lost.
+    gap = (STEPS * (highest - kept)).round().clamp(min=1, max=255).scatter(-1, first, 0)
     entropy = -(p * log_p).sum(dim=-1)
     up_to = p.scatter_(-1, ids, 0.0).cumsum(dim=-1)
     total = up_to[:, -1:]
@@ -88,7 +91,7 @@ def _sample(scaled: Tensor, head: int, chances: Tensor) -> dict[str, Tensor]:
     drawn = torch.searchsorted(up_to, target, right=True).clamp(max=scaled.shape[-1] - 1).sort(dim=-1).values
     return {
         "ids": _differences(ids),
-        "gap": gap.round().clamp(max=255).to(torch.uint8),
+        "gap": gap.to(torch.uint8),
         "tail_ids": _differences(drawn),
         "tail": total.squeeze(-1).clamp(max=HIGHEST_TAIL).half(),
         "entropy": entropy.half(),

@@ -250,6 +250,6 @@ class Top1CrossEntropy(LogitTerm):
         """Accept any temperature: the first choice is the same; see ``Term.check_few``."""
 
     def divergence_from_few(self, student: Tensor, teacher: TopKLogits) -> Tensor:
-        """Return [n] for the highest id; of classes that were kept as equally likely, the first."""
+        """Return [n], for the highest id."""
         first = teacher.ids.gather(-1, teacher.log_p.argmax(dim=-1, keepdim=True)).squeeze(-1)
         return torch.nn.functional.cross_entropy(student.float(), first, reduction="none")
