@@ -29,8 +29,8 @@ HIGHEST_TAIL = 1 - 2**-11
 def sample(logits: Tensor, temperature: float, head: int, tail: int, seed: int) -> dict[str, Tensor]:
     """Keep the highest classes of each row and draw from the others, in columns that are small when compressed.
 
-    The draws depend on ``seed`` and on the row's place in the call: with one seed for each sequence they are the same
-    in every batch and in every process.
+    The draws depend on ``seed``, the row's logits and its place in the call: with one seed for each sequence they are
+    the same in every batch and in every process.
 
     Args:
         logits: [n, V], finite, any floating dtype and device; the rows of one sequence.
@@ -38,7 +38,7 @@ def sample(logits: Tensor, temperature: float, head: int, tail: int, seed: int) 
         head: h, how many of the highest classes to keep, at least 1.
         tail: m, how many to draw from all others, with replacement and in proportion to their probability; 0 draws
             none, and every loss is then a lower bound.
-        seed: of the draws, a non-negative integer below 2**64.
+        seed: of the draws, any integer; of a longer one than 64 bits, such as a key, the last 64 count.
 
     Returns:
         On the logits' device: ``ids`` int32 [n, h] and ``tail_ids`` int32 [n, m], each sorted, the first id and then
@@ -47,7 +47,7 @@ def sample(logits: Tensor, temperature: float, head: int, tail: int, seed: int) 
         [n], in nats.
 
     Raises:
-        ValueError: ``head`` and ``tail`` are as many as there are classes, or cannot be used.
+        ValueError: ``head`` and ``tail`` are together as many as there are classes, or one of them cannot be used.
 
     Example:
         >>> columns = sample(torch.tensor([[0.0, 5.0, 1.0, 4.5, 0.0]]), temperature=1.0, head=2, tail=2, seed=0)

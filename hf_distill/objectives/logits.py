@@ -27,7 +27,8 @@ class LogitTerm(Term):
     """What the terms below share: every head of the two models, chunk by chunk, only the rows that count.
 
     A subclass implements ``divergence``: two float32 chunks [n, V] in, a value per row [n] out. Of a teacher that
-    keeps a few ids (``TopKLogits``) it is then given h + 1 classes; see ``divergence_from_few``.
+    keeps a few ids (``TopKLogits``) it is then given h + 1 classes, see ``divergence_from_few``; where joining classes
+    may raise the value, set ``few = False`` and such a teacher is refused.
 
     Example:
         >>> class TotalVariation(LogitTerm):
