@@ -33,6 +33,7 @@ _HOME = {
     "Sum": "signals",
     "Facts": "signals",
     "DenseLogits": "signals",
+    "TopKLogits": "signals",
 }
 
 __all__ = [*_HOME, "__version__"]
