@@ -10,7 +10,6 @@ ROOT = Path(hf_distill.__file__).parent
 # room -> the rooms that it may import. `TYPE_CHECKING` imports do not count: they do not run.
 ALLOWED = {
     "signals": set(),
-    "cache": {"signals"},
     "tally": set(),
     "joint": set(),
     "preflight": set(),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_distill.cache.sampled import restore, sample
 from hf_distill.signals import DenseLogits, Logits
 
 VALUES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -87,8 +88,6 @@ class Encoding:
             flat = tensor.reshape(len(tensor), -1, tensor.shape[-1])
             if flat.shape[1] != 1:
                 raise ValueError("top > 0 holds one distribution a position, these heads hold several: use top=0.")
-            from hf_distill.cache.sampled import sample
-
             drawn = [
                 sample(flat[start:stop, 0], self.temperature, self.top, self.tail, seed=_seed(key))
                 for key, start, stop in zip(keys, offsets, offsets[1:], strict=False)
@@ -118,8 +117,6 @@ class Encoding:
             torch.Size([2, 3])
         """
         if head and self.top:
-            from hf_distill.cache.sampled import restore
-
             return restore({name.removeprefix("/"): value for name, value in held.items()}, self.temperature, classes)
         if self.values == "int8":
             value = held["/steps"] * held["/step"].unsqueeze(-1) + held["/low"].unsqueeze(-1)

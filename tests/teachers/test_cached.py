@@ -230,6 +230,38 @@ def test_narrow_values_change_the_loss_by_their_rounding(tmp_path, values, off):
     assert trained(tmp_path / "c", str(tmp_path / "answers"))[1] == found
 
 
+def test_few_ids_of_a_language_model_are_kept_and_frozen(tmp_path):
+    encoding = Encoding(top=6, tail=4, temperature=2.0)
+    parts = {"data_collator": DataCollatorForSeq2Seq(tiny_language.tokenizer()), "data": same_lengths()}
+    args = {"max_steps": 8, "per_device_train_batch_size": 3, "alpha": 1.0, "learning_rate": 1e-9}
+
+    def losses(folder, teacher, **more):
+        run = tiny.trainer(
+            folder,
+            tiny_language.llama(),
+            teacher_model=teacher,
+            args={**args, **more.pop("args", {})},
+            **parts,
+            **more,
+        )
+        run.train()
+        return tiny.losses(run)
+
+    model = tiny_language.teacher()
+    exact = losses(tmp_path / "a", model)
+    kept = CachedTeacher(LiveTeacher(model), tmp_path / "answers", encoding=encoding)
+    first = losses(tmp_path / "b", kept)
+    assert losses(tmp_path / "c", str(tmp_path / "answers")) == first
+    again = CachedTeacher(LiveTeacher(model), tmp_path / "again", encoding=encoding)
+    assert losses(tmp_path / "d", again) == first  # what is drawn for a row depends on the row alone
+    assert abs(sum(first) - sum(exact)) < 0.2 * sum(exact)
+    assert first != exact
+    with pytest.raises(ValueError, match=r"asked for temperature 3, the teacher's few ids were kept at 2"):
+        losses(tmp_path / "e", str(tmp_path / "answers"), args={"temperature": 3.0})
+    with pytest.raises(ValueError, match="compares whole logits, of which the teacher keeps a few ids"):
+        losses(tmp_path / "f", str(tmp_path / "answers"), objective="logit_mse")
+
+
 def test_a_full_memory_keeps_what_it_has(tmp_path, caplog):
     teacher = Counted()
     with caplog.at_level(logging.WARNING):
