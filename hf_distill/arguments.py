@@ -43,6 +43,8 @@ class DistillationArguments:
             each time, anything else is a folder in which the answers are kept for the next run too.
         teacher_cache_gb: how many 10**9 bytes of memory kept answers may take, in each process.
         teacher_whole_window: run the teacher once for all micro-batches of an optimizer step.
+        teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
+            rows are padded, and one rounding off what it would have answered in training order.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -95,6 +97,9 @@ class DistillationArguments:
     )
     teacher_whole_window: bool = field(
         default=False, metadata={"help": "Run the teacher once for all micro-batches of an optimizer step."}
+    )
+    teacher_prepass: bool = field(
+        default=False, metadata={"help": "Run the teacher for all training rows before the first step, by length."}
     )
 
     def __post_init__(self) -> None:
@@ -178,10 +183,11 @@ def cache_settings(args: TrainingArguments) -> dict[str, Any]:
 
     Example:
         >>> cache_settings(TrainingArguments("out", use_cpu=True))
-        {'cache': 'auto', 'gb': 4.0, 'whole_window': False}
+        {'cache': 'auto', 'gb': 4.0, 'whole_window': False, 'prepass': False}
     """
-    names = {"cache": "teacher_cache", "gb": "teacher_cache_gb", "whole_window": "teacher_whole_window"}
-    return {ours: getattr(args, name, getattr(DistillationArguments, name)) for ours, name in names.items()}
+    fields = {name: f"teacher_{name}" for name in ("cache", "cache_gb", "whole_window", "prepass")}
+    given = {name: getattr(args, own, getattr(DistillationArguments, own)) for name, own in fields.items()}
+    return {"gb" if name == "cache_gb" else name: value for name, value in given.items()}
 
 
 def teacher_dtype(args: TrainingArguments) -> torch.dtype | None:

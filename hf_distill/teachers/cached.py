@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 logger = logging.getLogger(__name__)
-EXACT, HALF = 1e-3, 5e-2
+EXACT, HALF = 1e-3, 3e-2
 """By how many standard deviations two answers to one row may differ, in float32 and in anything narrower."""
 
 NUMBERS = count()
@@ -53,6 +53,7 @@ class CachedTeacher:
         always: keep answers whatever the run looks like; otherwise only if it sees rows more than once. A folder is
             always filled.
         whole_window: ask for all micro-batches of an optimizer step at once.
+        prepass: ask for all training rows before the first step, sorted by length.
 
     Raises:
         ValueError: neither a teacher nor a filled folder, or a folder that holds something else.
@@ -78,6 +79,7 @@ class CachedTeacher:
         encoding: Encoding | None = None,
         always: bool = False,
         whole_window: bool = False,
+        prepass: bool = False,
     ) -> None:
         self.column = f"cached_rows_{next(NUMBERS)}"
         self.memory = Memory(folder, gb * 1e9, encoding)
@@ -89,7 +91,7 @@ class CachedTeacher:
         self.facts, self.whole_window = self.teacher.facts, whole_window
         self.always = always or folder is not None
         self.task = getattr(teacher, "task", None)
-        self.watch = Watch(self)
+        self.watch = Watch(self, prepass)
         self._ready, self._world = False, 1
 
     # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.

@@ -54,6 +54,23 @@ def fill(
     Raises:
         ValueError: the teacher's answers cannot be kept, or its rows are padded otherwise here than in training.
     """
+    always, teacher.always = teacher.always, True
+    try:
+        return _fill(teacher, rows, collator, needs, tokens, device, rank, ranks)
+    finally:
+        teacher.always = always
+
+
+def _fill(
+    teacher: CachedTeacher,
+    rows: Sequence[Mapping[str, Any]],
+    collator: Callable[[list[Mapping[str, Any]]], Mapping[str, Any]],
+    needs: frozenset[str],
+    tokens: int,
+    device: str | torch.device,
+    rank: int,
+    ranks: int,
+) -> int:
     lengths = [length_of(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: -lengths[index])
     fetch = getattr(rows, "__getitems__", lambda some: [rows[index] for index in some])

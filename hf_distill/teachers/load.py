@@ -87,7 +87,9 @@ def teacher_of(
     )
 
 
-def remembered(teacher: Teacher, cache: str = "auto", gb: float = 4.0, whole_window: bool = False) -> Teacher:
+def remembered(
+    teacher: Teacher, cache: str = "auto", gb: float = 4.0, whole_window: bool = False, prepass: bool = False
+) -> Teacher:
     """Put a memory around a teacher.
 
     Args:
@@ -96,6 +98,7 @@ def remembered(teacher: Teacher, cache: str = "auto", gb: float = 4.0, whole_win
             the folder in which every kind of teacher's answers are kept.
         gb: how many 10**9 bytes of memory the answers may take, in each process.
         whole_window: ask for all micro-batches of an optimizer step at once.
+        prepass: ask for all training rows before the first step, sorted by length.
 
     Returns:
         A ``CachedTeacher``, or the teacher as it is.
@@ -109,7 +112,10 @@ def remembered(teacher: Teacher, cache: str = "auto", gb: float = 4.0, whole_win
         return teacher
     if cache == "off" and not whole_window:
         return teacher
-    return CachedTeacher(teacher, None if known else cache, 0 if cache == "off" else gb, whole_window=whole_window)
+    folder = None if known else cache
+    return CachedTeacher(
+        teacher, folder, 0 if cache == "off" else gb, whole_window=whole_window, prepass=prepass and cache != "off"
+    )
 
 
 def quantization_config(spec: str | Mapping[str, Any]) -> Any:

@@ -28,18 +28,20 @@ def answers_alone(ask: Ask, batch: Mapping[str, Any], shown: Signals, tolerance:
         ask: the teacher.
         batch: any batch.
         shown: what the teacher showed for it.
-        tolerance: the largest difference, in standard deviations of the values.
+        tolerance: the largest difference (root mean square), in standard deviations of the batch's values.
 
     Returns:
         Whether they agree; a batch of one row is compared with itself twice.
     """
     rows = next(iter(shown.heads.values())).logits.shape[0]
     if rows == 1:
-        return _agree(ask(take(batch, [0, 0])), 1, shown, 0, tolerance)
-    return _agree(ask(take(batch, [rows - 1])), 0, shown, rows - 1, tolerance)
+        return _agree(ask(take(batch, [0, 0])), 1, shown, 0, tolerance, _scales(shown))
+    return _agree(ask(take(batch, [rows - 1])), 0, shown, rows - 1, tolerance, _scales(shown))
 
 
-def padding_ignored(ask: Ask, batch: Mapping[str, Any], inputs: Mapping[str, Any], tolerance: float) -> Padding:
+def padding_ignored(
+    ask: Ask, batch: Mapping[str, Any], inputs: Mapping[str, Any], shown: Signals, tolerance: float
+) -> Padding:
     """Ask for a shortened row three times: alone, padded on the right and padded on the left.
 
     The row is shortened in its middle, so that no padded one is longer than what the model has positions for, and the
@@ -50,6 +52,7 @@ def padding_ignored(ask: Ask, batch: Mapping[str, Any], inputs: Mapping[str, Any
         ask: the teacher.
         batch: any batch.
         inputs: what the teacher reads of it.
+        shown: what it showed for it.
         tolerance: as in ``answers_alone``.
 
     Returns:
@@ -74,9 +77,9 @@ def padding_ignored(ask: Ask, batch: Mapping[str, Any], inputs: Mapping[str, Any
     short = {n: v[:, where] if n in names else v for n, v in row.items()}
     right = {n: _padded(v, more, False) if n in names else v for n, v in short.items()}
     left = {n: _padded(v, more, True) if n in names else v for n, v in short.items()}
-    alone = ask(short)
-    behind = _agree(ask(right), 0, alone, 0, tolerance, slice(0, length - more))
-    before = _agree(ask(left), 0, alone, 0, tolerance, slice(more, None))
+    alone, scales = ask(short), _scales(shown)
+    behind = _agree(ask(right), 0, alone, 0, tolerance, scales, slice(0, length - more))
+    before = _agree(ask(left), 0, alone, 0, tolerance, scales, slice(more, None))
     return Padding(right=behind, left=before)
 
 
@@ -101,14 +104,15 @@ def examine(
             ask(batch)
         return reason, NEITHER
     try:
-        if not answers_alone(ask, batch, ask(batch), tolerance):
+        shown = ask(batch)
+        if not answers_alone(ask, batch, shown, tolerance):
             reason = "it answers a row otherwise alone than among others, or each time anew"
     except TypeError as error:
         return str(error), NEITHER
     if reason and not collective:
         return reason, NEITHER
     try:
-        return reason, padding_ignored(ask, batch, inputs, tolerance)
+        return reason, padding_ignored(ask, batch, inputs, shown, tolerance)
     except (RuntimeError, ValueError, IndexError):  # a model that cannot read such a row; padding then stays content
         if collective:
             raise
@@ -137,16 +141,27 @@ def _padded(value: Tensor, more: int, left: bool) -> Tensor:
     return torch.cat((zeros, value) if left else (value, zeros), dim=1)
 
 
-def _agree(one: Signals, row: int, other: Signals, beside: int, tolerance: float, where: slice | None = None) -> bool:
+def _scales(shown: Signals) -> dict[str, Tensor]:
+    """How much each value varies over a batch, against which a difference is large or small."""
+    return {name: part.float().std(correction=0).clamp(min=1e-6) for name, part in parts_of(shown).items()}
+
+
+def _agree(
+    one: Signals,
+    row: int,
+    other: Signals,
+    beside: int,
+    tolerance: float,
+    scales: Mapping[str, Tensor],
+    where: slice | None = None,
+) -> bool:
     """Whether a row of one answer is a row of another; ``where`` is where the second's positions are in the first."""
     ours, theirs = parts_of(one), parts_of(other)
     for name, value in ours.items():
         a, b = value[row].float(), theirs[name][beside].float()
         if where is not None and a.ndim == b.ndim and a.ndim > 0 and a.shape[0] != b.shape[0]:
             a = a[where]
-        if a.shape != b.shape:
-            return False
-        scale = theirs[name].float().std() if theirs[name].numel() > 1 else b.abs().max()
-        if not bool((a - b).abs().max() <= tolerance * scale.clamp(min=1e-6)):
+        # The root of the mean square: the largest of many values, rounded to 8 bits, says little.
+        if a.shape != b.shape or not bool((a - b).square().mean().sqrt() <= tolerance * scales[name]):
             return False
     return True

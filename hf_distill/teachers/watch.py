@@ -9,7 +9,10 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
 from transformers import TrainerCallback
+
+from hf_distill.teachers.fill import fill
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -26,10 +29,11 @@ class Watch(TrainerCallback):
 
     Args:
         cached: the teacher.
+        prepass: ask for all training rows before the first step.
     """
 
-    def __init__(self, cached: CachedTeacher) -> None:
-        self.cached = cached
+    def __init__(self, cached: CachedTeacher, prepass: bool = False) -> None:
+        self.cached, self.prepass = cached, prepass
         self.repeats = self.reevaluates = self.stopped = False
         self.device: Any = "cpu"
         self._logged = [0, 0]
@@ -40,8 +44,17 @@ class Watch(TrainerCallback):
 
         Args:
             trainer: the trainer; a second one takes the first one's place.
+
+        Raises:
+            ValueError: not all training rows can be asked for before the first step.
         """
+        self._trainer = trainer
         self._ranks, self.device = trainer.accelerator.num_processes, trainer.args.device
+        if self.prepass and (self.cached.collective or not hasattr(trainer.train_dataset, "__len__")):
+            what = "the teacher is sharded over ranks" if self.cached.collective else "the training set has no length"
+            raise ValueError(
+                f"teacher_prepass=True was asked, but {what}: leave it out, or fill a folder with hf-distill cache."
+            )
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
 
@@ -51,6 +64,20 @@ class Watch(TrainerCallback):
         steps = args.eval_strategy == "steps" and state.max_steps > 2 * max(1, state.eval_steps or 1)
         self.reevaluates = args.eval_strategy != "no" and (self.repeats or steps)
         self.stopped, self._before, self._rows, self._hits = False, 0, 0, 0
+        if self.prepass:
+            self._ask_for_all()
+
+    def _ask_for_all(self) -> None:
+        trainer = self._trainer
+        rows, collator = trainer.train_dataset, trainer.data_collator
+        if isinstance(rows, Dataset):
+            rows = trainer._remove_unused_columns(rows, description="training")
+        else:
+            collator = trainer._get_collator_with_removed_columns(collator, description="training")
+        rank = trainer.accelerator.process_index
+        needs = trainer.distillation.needs
+        fill(self.cached, rows, collator, needs, device=self.device, rank=rank, ranks=self._ranks)
+        self.cached.memory.share(self._ranks)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count anew."""

@@ -295,6 +295,19 @@ def test_the_whole_window_at_once(tmp_path, cache):
     assert torch.allclose(torch.tensor(found), torch.tensor(expected), rtol=1e-5)
 
 
+def test_a_pass_before_the_first_step(tmp_path):
+    teacher = Counted()
+    dynamic = DataCollatorWithPadding(tiny.tokenizer())
+    data = Dataset.from_list([{**row, "note": "not for the model"} for row in tiny.rows(16)])
+    run, found = trained(tmp_path / "a", "auto", teacher, data=data, collator=dynamic, teacher_prepass=True)
+    assert sum(teacher.rows) == 16 + 4 + 16  # the probe runs on the first batch, which is all of them
+    assert tiny.losses(run, "teacher_cache_hits") == [1.0] * 16
+    expected = trained(tmp_path / "b", "off", data=data, collator=dynamic)[1]
+    assert torch.allclose(torch.tensor(found), torch.tensor(expected), rtol=1e-5)
+    with pytest.raises(ValueError, match="teacher_prepass=True was asked, but the training set has no length"):
+        trained(tmp_path / "c", "auto", data=data.to_iterable_dataset(), teacher_prepass=True, max_steps=4)
+
+
 def test_labels_are_no_part_of_a_row_and_a_nan_is_not_kept(tmp_path):
     teacher = Counted()
     live = LiveTeacher(teacher)
