@@ -3,8 +3,9 @@
     python tests/benchmarks/cache_pass.py --data FOLDER [--rows 2048] [--pairs 3] [--onnx] [--compile]
 
 FOLDER holds ``thucnews_headlines`` (characters) and ``sst2`` (words), each with train.jsonl.gz and a column
-``text`` or ``sentence``; only their lengths matter here. The teacher is a BERT of 6 x 384 with random weights, one thread. Rows
-per CPU second:
+``text`` or ``sentence``; only their lengths matter here. The teacher is a BERT of 6 x 384 with random weights, one
+thread. Rows per CPU second:
+
 - asked: shuffled batches of 32, padded to the longest, float32, as every trainer does without a cache;
 - filled: the rows sorted, 4,096 tokens at a time, hashed, answered and written to a folder; in the given precision.
 
