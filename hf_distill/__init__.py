@@ -27,6 +27,7 @@ _HOME = {
     "LiveTeacher": "teachers",
     "AdapterOffTeacher": "teachers",
     "FunctionTeacher": "teachers",
+    "Several": "teachers",
     "Signals": "signals",
     "Head": "signals",
     "Sum": "signals",

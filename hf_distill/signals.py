@@ -6,6 +6,7 @@ Does not know: who made them (a student, a teacher, a cache), for which task, or
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -112,6 +113,7 @@ class Signals:
         attention: attention maps [B, heads, T, T]; empty unless a term needs ``"attention"``.
         taps: module path -> its output, for terms that need ``"tap:<path>"``.
         mask: bool [B, T], the positions that are not padding; None where the model has none.
+        named: name -> what one of several teachers shows by itself; empty for any other model.
     """
 
     heads: dict[str, Head]
@@ -119,6 +121,26 @@ class Signals:
     attention: tuple[Tensor, ...] = ()
     taps: dict[str, Any] = field(default_factory=dict)
     mask: Tensor | None = None
+    named: dict[str, Signals] = field(default_factory=dict)
+
+    def answers(self, name: str) -> Iterator[tuple[str, Head]]:
+        """Go through the heads as they were given, so that a fault is found where it was made.
+
+        Args:
+            name: who shows these.
+
+        Returns:
+            (who gave it, head); of several teachers each one's own, not what was made of them.
+
+        Example:
+            >>> own = Signals({"logits": Head(DenseLogits(torch.zeros(1, 2)), torch.tensor([True]))})
+            >>> [who for who, head in Signals({}, named={"big": own, "small": own}).answers("two teachers")]
+            ['big', 'small']
+        """
+        for one, shown in self.named.items():
+            yield from shown.answers(one)
+        if not self.named:
+            yield from ((name, head) for head in self.heads.values())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,15 @@ from hf_distill.teachers.adapter_off import AdapterOffTeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.load import quantization_config, teacher_of
+from hf_distill.teachers.several import Several
 from hf_distill.teachers.teacher import Teacher
 
-__all__ = ["AdapterOffTeacher", "FunctionTeacher", "LiveTeacher", "Teacher", "quantization_config", "teacher_of"]
+__all__ = [
+    "AdapterOffTeacher",
+    "FunctionTeacher",
+    "LiveTeacher",
+    "Several",
+    "Teacher",
+    "quantization_config",
+    "teacher_of",
+]

@@ -1,4 +1,4 @@
-"""A Teacher of whatever a user passes: a model, a path, a function.
+"""A Teacher of whatever a user passes: a model, a path, a function, several of these.
 
 Knows: how each is loaded, in which precision. Does not know: batches, terms, the student.
 """
@@ -17,6 +17,7 @@ from torch import nn
 from hf_distill.tasks import Task
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.several import Several
 from hf_distill.teachers.teacher import Teacher
 from hf_distill.teachers.tokenizers import tokenizer_at
 
@@ -27,13 +28,14 @@ def teacher_of(
     """Make a teacher of whatever a user passes as ``teacher_model``.
 
     Args:
-        spec: a model or module, a path or Hub id, a Teacher, or a function ``batch -> logits``.
+        spec: a model or module, a path or Hub id, a Teacher, or a function ``batch -> logits``; or a list of these, or
+            a mapping from names to these: ``Several`` with its defaults.
         task: how to load and read it.
         dtype: the precision of a model's weights and computation; None leaves it as it is.
         quantization: how to quantise a model while it is loaded; see ``quantization_config``.
 
     Returns:
-        The Teacher; a Teacher is returned as it is.
+        The Teacher; a Teacher is returned as it is, of several the ones that are no Teachers yet are made such.
 
     Raises:
         ValueError: the path or Hub id holds a model without a trained head, or something is to be cast or quantised
@@ -46,6 +48,10 @@ def teacher_of(
         >>> teacher_of(nn.Linear(4, 2), SequenceClassification(num_labels=2)).facts.name
         'Linear'
     """
+    if isinstance(spec, (list, tuple, Mapping)):
+        spec = Several(spec)
+    if isinstance(spec, Several) and not spec.members:
+        return spec.loaded(lambda one: teacher_of(one, task, dtype, quantization))
     path = isinstance(spec, (str, Path))
     if quantization is not None and not path:
         raise ValueError(
@@ -76,8 +82,8 @@ def teacher_of(
     if callable(spec):
         return FunctionTeacher(spec)
     raise TypeError(
-        f"teacher_model is a {type(spec).__name__}: give a model, a path or Hub id, a hf_distill.Teacher, or a "
-        "function from a batch to logits."
+        f"teacher_model is a {type(spec).__name__}: give a model, a path or Hub id, a hf_distill.Teacher, a function "
+        "from a batch to logits, or a list of these."
     )
 
 
