@@ -37,8 +37,8 @@ class DistillationMixin(CheckpointMixin):
 
     Args:
         *args: the base trainer's own parameters, in its own order.
-        teacher_model: a model or module, a path or Hub id, a ``Teacher``, or a function ``batch -> logits``. None: no
-            teacher, and the class behaves as the one it extends.
+        teacher_model: a model or module, a path or Hub id, a ``Teacher``, a function ``batch -> logits``, or a list of
+            these. None: no teacher, and the class behaves as the one it extends.
         objective: what to learn from the teacher, before ``args.objective``: a name, a mapping, a ``Term`` or an
             ``Objective``; see ``hf_distill.objectives.build``.
         task: how to read the models' outputs; None finds it by the student's class.
@@ -227,9 +227,9 @@ class DistillationMixin(CheckpointMixin):
             if lost.any():
                 rows = sorted({row[0] for row in lost.nonzero().tolist()})
                 raise ValueError(
-                    f"the teacher {name} gave infinite or NaN logits for rows {rows} of the batch "
-                    f"after step {self.state.global_step}, nothing was trained on it: run the teacher in a wider "
-                    "dtype, or remove the rows."
+                    f"the teacher {name} gave infinite or NaN logits for rows {rows} of the batch after step "
+                    f"{self.state.global_step}, nothing was trained on it: run the teacher in a wider dtype, or "
+                    "remove the rows."
                 )
         return signals
 
