@@ -28,12 +28,13 @@ _HOME = {
     "AdapterOffTeacher": "teachers",
     "CachedTeacher": "teachers",
     "FunctionTeacher": "teachers",
+    "Several": "teachers",
     "Signals": "signals",
     "Head": "signals",
     "Sum": "signals",
     "Facts": "signals",
     "DenseLogits": "signals",
-    "TopKLogits": "signals",
+    "TopKLogits": "topk",
 }
 
 __all__ = [*_HOME, "__version__"]

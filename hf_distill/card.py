@@ -36,7 +36,8 @@ def add_distillation(trainer: Trainer) -> None:
     procedure = re.sub(
         r"### Training results\s+(?=###)", "", procedure
     )  # empty where nothing was evaluated on the way
-    report, objective = trainer.report or {}, trainer.distillation
+    report, objective, teacher = trainer.report or {}, trainer.distillation, trainer.teacher
+    members = getattr(teacher, "members", {})
     card.data.tags = sorted({*(card.data.tags or []), *TAGS})
     if trainer.task is not None:
         card.data.pipeline_tag = card.data.get("pipeline_tag") or trainer.task.pipeline_tag
@@ -52,11 +53,21 @@ def add_distillation(trainer: Trainer) -> None:
         template_str="---\n{{ card_data }}\n---\n\n" + template,
         model_name=model_name,
         repository=trainer.hub_model_id or model_name,
-        teacher=_named(trainer.teacher.facts),
-        teacher_shape=_shape(trainer.teacher.facts),
+        teacher=", ".join(_named(member.facts) for member in members.values()) or _named(teacher.facts),
+        teachers=[
+            {"name": name and f" `{name}`", "what": _named(one.facts) + _shape(one.facts)}
+            for name, one in (members or {"": teacher}).items()
+        ],
+        together=str(teacher) if members else "",
         student=_described(trainer),
         terms=[
-            {"name": name, "weight": f"{objective.weights[name]:g}", "what": str(term), "citation": term.citation}
+            {
+                "name": name,
+                "weight": f"{objective.weights[name]:g}",
+                "what": str(term),
+                "citation": term.citation,
+                "teacher": objective.teachers.get(name),
+            }
             for name, term in objective.terms.items()
         ],
         alpha=f"{trainer.alpha:g}",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_distill.objectives import Objective, build
-from hf_distill.preflight import check_objective
+from hf_distill.preflight import check_objective, named_facts
 from hf_distill.signals import Facts
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def equip(trainer: DistillationMixin) -> None:
         # Equal on all ranks, and nobody else's random numbers move: with alpha=0 a run is plain Trainer's.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(trainer.args.seed)
-            objective.build(Facts.of(trainer.model), trainer.teacher.facts)
+            objective.build(Facts.of(trainer.model), trainer.teacher.facts, named_facts(trainer.teacher))
         trainer.distillation, trainer.equipped = objective, (student, spec)
     attach(student, trainer.distillation if trainer.alpha > 0 else None)
 

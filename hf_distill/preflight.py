@@ -6,6 +6,7 @@ Knows: data sets, folders, what terms need and teachers serve. Does not know: ho
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from transformers import DataCollatorWithPadding, Trainer, default_data_collator
 
 if TYPE_CHECKING:
     from hf_distill.objectives import Objective
+    from hf_distill.signals import Facts
     from hf_distill.tasks import Task
     from hf_distill.teachers import Teacher
 
@@ -73,14 +75,60 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
     for name, term in objective.terms.items():
         if term.distributions and not task.distributions:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
-    if missing := sorted(objective.needs - teacher.serves):
+    members = getattr(teacher, "members", {})
+    for name, one in objective.teachers.items():
+        if one not in members:
+            there = f"the teachers are {', '.join(members)}" if members else f"{teacher.facts.name} is the only one"
+            raise ValueError(
+                f"{name} listens to the teacher {one!r}, but {there}: name one that is there, or leave the option out."
+            )
+        served = {need.partition("@")[0] for need in teacher.serves if need.partition("@")[2] == one}
+        if missing := sorted(objective.terms[name].needs - served):
+            raise ValueError(
+                f"{name} needs {missing} of the teacher {one!r}, which serves {sorted(served)} by itself: choose a "
+                f"term that it can serve{'' if served else ', or leave choose out'}."
+            )
+    if missing := sorted(objective.asks - teacher.serves):
+        served = sorted(need for need in teacher.serves if "@" not in need)
+        one = f', or let them listen to one with {{"teacher": "{next(iter(members))}"}}' if members else ""
         raise ValueError(
-            f"the objective needs {missing}, the teacher {teacher.facts.name} serves {sorted(teacher.serves)}: choose "
-            "terms that it can serve."
+            f"the objective needs {missing}, the teacher {teacher.facts.name} serves {served}: choose terms that it "
+            f"can serve{one}."
         )
     if (temperature := getattr(teacher, "temperature", None)) is not None:
         for term in objective.terms.values():
             term.check_few(temperature)
+
+
+def check_pair(task: Task, student: Facts, teacher: Teacher) -> None:
+    """Refuse a teacher, or one of several, that cannot be compared with the student.
+
+    Args:
+        task: how the models are read.
+        student: what is known of the student.
+        teacher: the teacher, prepared.
+
+    Raises:
+        ValueError: in one sentence; see ``Task.check``.
+    """
+    for facts in named_facts(teacher).values() or [teacher.facts]:
+        task.check(student, facts)
+    for member in getattr(teacher, "members", {}).values():
+        if named_facts(member):
+            check_pair(task, student, member)
+
+
+def named_facts(teacher: Teacher) -> dict[str, Facts]:
+    """Return what is known of each of several teachers; nothing for any other teacher.
+
+    Args:
+        teacher: the teacher, prepared.
+
+    Returns:
+        name -> facts, whose own name is what a message calls it: ``"big (BertForSequenceClassification)"``.
+    """
+    members = getattr(teacher, "members", {})
+    return {n: replace(member.facts, name=f"{n} ({member.facts.name})") for n, member in members.items()}
 
 
 def check_optimizer(optimizer: Any, objective: Objective) -> None:

@@ -22,7 +22,7 @@ from hf_distill.hard import hard_loss, needs_own_loss
 from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
-from hf_distill.preflight import check_kernels, check_labels, check_optimizer, check_parallelism
+from hf_distill.preflight import check_kernels, check_labels, check_optimizer, check_pair, check_parallelism
 from hf_distill.signals import Facts, Signals, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
@@ -38,8 +38,8 @@ class DistillationMixin(CheckpointMixin, LogMixin):
 
     Args:
         *args: the base trainer's own parameters, in its own order.
-        teacher_model: a model or module, a path or Hub id, a ``Teacher``, or a function ``batch -> logits``. None: no
-            teacher, and the class behaves as the one it extends.
+        teacher_model: a model or module, a path or Hub id, a ``Teacher``, a function ``batch -> logits``, or a list of
+            these. None: no teacher, and the class behaves as the one it extends.
         objective: what to learn from the teacher, before ``args.objective``: a name, a mapping, a ``Term`` or an
             ``Objective``; see ``hf_distill.objectives.build``.
         task: how to read the models' outputs; None finds it by the student's class.
@@ -90,7 +90,7 @@ class DistillationMixin(CheckpointMixin, LogMixin):
         self.teacher.prepare(self)
         equip(self)
         check_optimizer(self.optimizer, self.distillation)
-        task.check(Facts.of(self.model), self.teacher.facts)
+        check_pair(task, Facts.of(self.model), self.teacher)
 
     # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
 
@@ -145,7 +145,7 @@ class DistillationMixin(CheckpointMixin, LogMixin):
     def _counts(self, batch: Mapping[str, Any]) -> Tensor:
         """Count one batch: int64 [len(UNITS)]."""
         if self.task.settle(self.model, batch) and self.teacher is not None:
-            self.task.check(Facts.of(self.model), self.teacher.facts)
+            check_pair(self.task, Facts.of(self.model), self.teacher)
         counts = self.task.counts(batch)
         return torch.stack([counts[unit] for unit in UNITS])
 
@@ -188,7 +188,7 @@ class DistillationMixin(CheckpointMixin, LogMixin):
 
             def after(outputs: Any) -> dict[str, Sum]:
                 shown = self.task.signals(student, inputs, outputs)
-                return self.distillation(shown, self.task.align(shown, taught, inputs), inputs)
+                return self.distillation(shown, self.task.aligned(shown, taught, inputs), inputs)
 
             with joined(student, after, self.accelerator.autocast):
                 both = model(**fed, **asked)
@@ -224,16 +224,16 @@ class DistillationMixin(CheckpointMixin, LogMixin):
     def _taught(self, inputs: Mapping[str, Any]) -> Signals:
         """Ask the teacher, and refuse an answer that nobody could learn from."""
         self.distillation.follow(self.temperature)
-        signals = self.teacher(inputs, self.distillation.needs)
-        for head in signals.heads.values():
+        signals = self.teacher(inputs, self.distillation.asks)
+        for name, head in signals.answers(self.teacher.facts.name):
             finite = head.logits.finite()
             lost = ~finite & head.rows.to(finite.device)
             if lost.any():
                 rows = sorted({row[0] for row in lost.nonzero().tolist()})
                 raise ValueError(
-                    f"the teacher {self.teacher.facts.name} gave infinite or NaN logits for rows {rows} of the batch "
-                    f"after step {self.state.global_step}, nothing was trained on it: run the teacher in a wider "
-                    "dtype, or remove the rows."
+                    f"the teacher {name} gave infinite or NaN logits for rows {rows} of the batch after step "
+                    f"{self.state.global_step}, nothing was trained on it: run the teacher in a wider dtype, or "
+                    "remove the rows."
                 )
         return signals
 

@@ -8,7 +8,7 @@ row that occurs twice is one. The labels are no part of it, unless the model rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -185,59 +185,6 @@ def rows_in(inputs: Mapping[str, Any]) -> int:
     if len(ids) == 1 and starts is not None and starts.ndim == 2 and int((starts == 0).sum()) > 1:
         raise ValueError("several texts are packed into one row, whose company changes with every shuffle")
     return len(ids)
-
-
-def take(batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """Keep some rows of a batch, as they came.
-
-    Args:
-        batch: the batch.
-        rows: which ones, in which order.
-
-    Returns:
-        The batch of these rows; what has no rows is left as it is.
-
-    Example:
-        >>> take({"input_ids": torch.tensor([[1], [2], [3]])}, [2, 0])["input_ids"].tolist()
-        [[3], [1]]
-    """
-    first = batch.get("input_ids", next((v for v in batch.values() if isinstance(v, Tensor) and v.ndim), None))
-    size, taken = len(first), {}
-    for name, value in batch.items():
-        if isinstance(value, Tensor) and value.ndim and len(value) == size:
-            value = value[torch.as_tensor(rows, device=value.device)]
-        taken[name] = value
-    return taken
-
-
-def join(batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put batches behind each other, padded on the right to the longest; for models that ignore that padding.
-
-    Args:
-        batches: batches with the same columns.
-
-    Returns:
-        One batch.
-
-    Example:
-        >>> short, long = {"input_ids": torch.tensor([[7]])}, {"input_ids": torch.tensor([[8, 9]])}
-        >>> join([short, long])["input_ids"].tolist()
-        [[7, 0], [8, 9]]
-    """
-    joined = {}
-    for name, value in batches[0].items():
-        if isinstance(value, Tensor) and value.ndim:
-            joined[name] = torch.cat(list(_equally_wide([batch[name] for batch in batches], name)))
-    return joined
-
-
-def _equally_wide(tensors: list[Tensor], name: str) -> Iterator[Tensor]:
-    width = max((t.shape[1] for t in tensors if t.ndim > 1), default=0)
-    for tensor in tensors:
-        if tensor.ndim > 1 and tensor.shape[1] < width:
-            more = (len(tensor), width - tensor.shape[1], *tensor.shape[2:])
-            tensor = torch.cat((tensor, tensor.new_full(more, -100 if name == "labels" else 0)), dim=1)
-        yield tensor
 
 
 def _rest(name: str, value: Any, cut: set[str]) -> bool:

@@ -36,7 +36,8 @@ def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:
         spec: a name from ``TERMS``; ``"module:Name"`` for a Term of your own; a mapping from names to weights or to
             options (``{"forward_kl": 1.0, "jsd": {"weight": 0.5, "beta": 0.1}}``); a Term; or an Objective. The
             option ``"term"`` names the class where the key is a name of your choice
-            (``{"hot": {"term": "forward_kl", "temperature": 8}}``).
+            (``{"hot": {"term": "forward_kl", "temperature": 8}}``); ``"teacher"`` the one of several teachers that
+            it listens to (``{"hidden_mse": {"teacher": "big"}}``).
 
     Returns:
         The Objective; an Objective is returned as it is.
@@ -60,12 +61,14 @@ def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:
         raise TypeError(
             f"objective={spec!r} is a {type(spec).__name__}: give a name, a mapping, a Term or an Objective."
         )
-    terms, weights = {}, {}
+    terms, weights, teachers = {}, {}, {}
     for name, options in spec.items():
         options = dict(options) if isinstance(options, Mapping) else {"weight": options}
         weights[label := name.rpartition(":")[2]] = options.pop("weight", 1.0)
+        if (teacher := options.pop("teacher", None)) is not None:
+            teachers[label] = teacher
         terms[label] = _term(options.pop("term", name), options)
-    return Objective(terms, weights)
+    return Objective(terms, weights, teachers)
 
 
 def _term(name: str, options: dict[str, Any]) -> Term:
@@ -76,7 +79,7 @@ def _term(name: str, options: dict[str, Any]) -> Term:
         )
     takes = list(inspect.signature(cls).parameters)
     if strangers := sorted(set(options) - set(takes)):
-        raise ValueError(f"{name} was given {strangers}: it takes {', '.join(['weight', *takes])}.")
+        raise ValueError(f"{name} was given {strangers}: it takes {', '.join(['weight', *takes, 'teacher'])}.")
     return cls(**options)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hf_distill.objectives import few, functional
 from hf_distill.objectives.term import Term
-from hf_distill.signals import Signals, Sum, TopKLogits
+from hf_distill.signals import Signals, Sum
+from hf_distill.topk import TopKLogits
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from accelerate.utils import find_batch_size
@@ -219,6 +220,20 @@ class Task(ABC):
         Raises:
             ValueError: they cannot be compared.
         """
+
+    def aligned(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
+        """Align what a teacher shows, and what each of several teachers shows by itself.
+
+        Args:
+            student: what the student shows.
+            teacher: what the teacher shows; without heads where only named teachers are listened to.
+            batch: the batch.
+
+        Returns:
+            The teacher's signals, comparable with the student's; see ``align``.
+        """
+        named = {name: self.align(student, shown, batch) for name, shown in teacher.named.items()}
+        return replace(self.align(student, teacher, batch) if teacher.heads else teacher, named=named)
 
 
 def _tasks() -> tuple[type[Task], ...]:

@@ -186,6 +186,11 @@ class SequenceClassification(Task):
             )
         if self.teacher_labels is None:
             return teacher
+        if not hasattr(theirs, "tensor"):
+            raise ValueError(
+                f"teacher_labels={list(self.teacher_labels)} was given, the teacher keeps a few ids of each row, "
+                "which cannot be put into another order: keep whole logits (top=0)."
+            )
         head = Head(DenseLogits(theirs.tensor[:, self.teacher_labels]), student.heads["logits"].rows)
         return Signals({"logits": head}, teacher.hidden, teacher.attention, teacher.taps, teacher.mask)
 

@@ -5,6 +5,7 @@ from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.load import quantization_config, remembered, teacher_of
+from hf_distill.teachers.several import Several
 from hf_distill.teachers.teacher import Teacher
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "CachedTeacher",
     "FunctionTeacher",
     "LiveTeacher",
+    "Several",
     "Teacher",
     "quantization_config",
     "remembered",

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from hf_distill.cache.answers import KEPT
+from hf_distill.cache.batches import KEYS, join, plain, take
 from hf_distill.cache.encoding import Encoding
-from hf_distill.cache.keys import join, keys_of, spans_of, take
+from hf_distill.cache.keys import keys_of, spans_of
 from hf_distill.signals import Signals
 from hf_distill.teachers.absent import AbsentTeacher
 from hf_distill.teachers.identity import fingerprint, known_of
@@ -81,7 +82,7 @@ class CachedTeacher:
         whole_window: bool = False,
         prepass: bool = False,
     ) -> None:
-        self.column = f"cached_rows_{next(NUMBERS)}"
+        self.column = f"{KEYS}{next(NUMBERS)}"
         self.memory = Memory(folder, gb * 1e9, encoding)
         if teacher is None and self.memory.header is None:
             raise ValueError(
@@ -118,7 +119,7 @@ class CachedTeacher:
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the teacher reads, and what it would make its decoder's inputs of; see ``Teacher.inputs``."""
-        inputs = self.teacher.inputs(batch)
+        inputs = self.teacher.inputs(plain(batch))
         if self.task.reads_labels and "decoder_input_ids" not in inputs and batch.get("labels") is not None:
             inputs = {**inputs, "labels": batch["labels"]}
         return inputs
@@ -145,8 +146,8 @@ class CachedTeacher:
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Answer a batch, asking only for rows that are not kept; see ``Teacher.__call__``."""
         keys = batch.get(self.column)
-        training = keys is not None
-        batch = self._plain(batch)
+        training = keys is not None or self.watch.training
+        batch = plain(batch)
         if not self._keeps(needs, training) or not self.check(batch, needs):
             return self.teacher(batch, needs)
         needs = self.memory.serve(needs)
@@ -172,17 +173,14 @@ class CachedTeacher:
             missing = [i for i in self.memory.look(keys)[1] if keys[i] not in seen]
             seen.update(keys)
             if missing:
-                new.append((take(self._plain(batch), missing), [keys[i] for i in missing]))
+                new.append((take(plain(batch), missing), [keys[i] for i in missing]))
         if self.anywhere(bool(new)):
-            asked = join([batch for batch, _ in new]) if new else take(self._plain(batches[0]), [0])
+            asked = join([batch for batch, _ in new]) if new else take(plain(batches[0]), [0])
             shown = self.teacher(asked, needs)
             if new:
                 self.memory.window = self._take_in(shown, [key for _, keys in new for key in keys], asked)
 
     # ---- Keys and rows ----
-
-    def _plain(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in batch.items() if name != self.column}
 
     def keys(self, batch: Mapping[str, Any]) -> list[bytes]:
         """Name the rows of a batch; see ``keys_of``.
@@ -247,13 +245,13 @@ class CachedTeacher:
 
     # ---- What a trainer calls where a teacher has it ----
 
-    def keep(self, checkpoint: str | Path, rank: int) -> None:
+    def keep(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
         """Write what is remembered beside a checkpoint; see ``recall.keep``."""
-        keep(self.memory, checkpoint, rank)
+        keep(self.memory, checkpoint, rank, name)
 
-    def recall(self, checkpoint: str | Path) -> None:
+    def recall(self, checkpoint: str | Path, name: str = "") -> None:
         """Read what was remembered when a checkpoint was written; see ``recall.recall``."""
-        recall(self.memory, checkpoint)
+        recall(self.memory, checkpoint, name)
 
     def drain(self) -> tuple[int, int]:
         """Return how many rows of training batches were kept ones, of how many, since it was last asked."""

@@ -1,4 +1,4 @@
-"""A Teacher of whatever a user passes: a model, a path, a function.
+"""A Teacher of whatever a user passes: a model, a path, a function, several of these.
 
 Knows: how each is loaded, in which precision. Does not know: batches, terms, the student.
 """
@@ -20,6 +20,7 @@ from hf_distill.tasks import Task
 from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.several import Several
 from hf_distill.teachers.teacher import Teacher
 from hf_distill.teachers.tokenizers import tokenizer_at
 
@@ -31,13 +32,14 @@ def teacher_of(
 
     Args:
         spec: a model or module, a path or Hub id, a folder of kept answers or ``hf://datasets/`` and the id of one
-            on the Hub, a Teacher, or a function ``batch -> logits``.
+            on the Hub, a Teacher, or a function ``batch -> logits``; or a list of these, or a mapping from names to
+            these: ``Several`` with its defaults.
         task: how to load and read it.
         dtype: the precision of a model's weights and computation; None leaves it as it is.
         quantization: how to quantise a model while it is loaded; see ``quantization_config``.
 
     Returns:
-        The Teacher; a Teacher is returned as it is.
+        The Teacher; a Teacher is returned as it is, of several the ones that are no Teachers yet are made such.
 
     Raises:
         ValueError: the path or Hub id holds a model without a trained head, or something is to be cast or quantised
@@ -50,6 +52,10 @@ def teacher_of(
         >>> teacher_of(nn.Linear(4, 2), SequenceClassification(num_labels=2)).facts.name
         'Linear'
     """
+    if isinstance(spec, (list, tuple, Mapping)):
+        spec = Several(spec)
+    if isinstance(spec, Several) and not spec.members:
+        return spec.loaded(lambda one: teacher_of(one, task, dtype, quantization))
     path = isinstance(spec, (str, Path))
     if path and (str(spec).startswith(HUB) or (Path(spec) / HEADER).is_file()):
         return CachedTeacher(folder=pulled(str(spec)))
@@ -82,8 +88,8 @@ def teacher_of(
     if callable(spec):
         return FunctionTeacher(spec)
     raise TypeError(
-        f"teacher_model is a {type(spec).__name__}: give a model, a path or Hub id, a hf_distill.Teacher, or a "
-        "function from a batch to logits."
+        f"teacher_model is a {type(spec).__name__}: give a model, a path or Hub id, a hf_distill.Teacher, a function "
+        "from a batch to logits, or a list of these."
     )
 
 
@@ -107,6 +113,14 @@ def remembered(
         >>> type(remembered(LiveTeacher(nn.Linear(4, 2)))).__name__
         'CachedTeacher'
     """
+    if isinstance(teacher, Several):  # each has its own rows, weights and folder; their mean is none of these
+        kept = teacher.each(
+            lambda name, one: remembered(
+                one, cache if cache in ("auto", "off") else str(Path(cache) / name), gb / len(teacher.members),
+                whole_window, prepass,
+            )
+        )  # fmt: skip
+        return teacher if all(kept.members[n] is one for n, one in teacher.members.items()) else kept
     known = cache in ("auto", "off")
     if isinstance(teacher, CachedTeacher) or (known and not isinstance(teacher, LiveTeacher)):
         return teacher

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hf_distill.cache.answers import parts_of
-from hf_distill.cache.keys import DECODER, NEITHER, Padding, along, rows_in, spans_of, take, trimmable
+from hf_distill.cache.batches import take
+from hf_distill.cache.keys import DECODER, NEITHER, Padding, along, rows_in, spans_of, trimmable
 from hf_distill.signals import Signals
 
 Ask = Callable[[Mapping[str, Any]], Signals]

@@ -20,18 +20,19 @@ from hf_distill.cache.store import difference
 from hf_distill.teachers.memory import Memory
 
 logger = logging.getLogger(__name__)
-NAME = "teacher_answers_{:05d}.parquet"
+NAME = "teacher_answers{}_{}.parquet"
 LIMIT = 2**29
 """More than this many bytes of answers are not written beside every checkpoint."""
 
 
-def keep(memory: Memory, checkpoint: str | Path, rank: int) -> None:
+def keep(memory: Memory, checkpoint: str | Path, rank: int, name: str = "") -> None:
     """Write what is remembered beside a checkpoint; rank 0 what all know, the others what they alone know.
 
     Args:
         memory: any; one with a folder writes there.
         checkpoint: its folder.
         rank: of this process.
+        name: tells the teacher from others of the same run.
     """
     memory.flush()
     rows = list(memory.table) if rank == 0 else memory.unshared
@@ -47,17 +48,18 @@ def keep(memory: Memory, checkpoint: str | Path, rank: int) -> None:
         return
     keys, block = [key for keys, _ in rows for key in keys], joined([block for _, block in rows])
     table = to_arrow(keys, block, {**memory.described(), "columns": columns_of(block)})
-    pq.write_table(table, Path(checkpoint) / NAME.format(rank), **layout(table))
+    pq.write_table(table, Path(checkpoint) / NAME.format(name, f"{rank:05d}"), **layout(table))
 
 
-def recall(memory: Memory, checkpoint: str | Path) -> None:
+def recall(memory: Memory, checkpoint: str | Path, name: str = "") -> None:
     """Read what was remembered when a checkpoint was written; another teacher's answers are left alone.
 
     Args:
         memory: what to fill.
         checkpoint: its folder.
+        name: as it was written under.
     """
-    for path in sorted(Path(checkpoint).glob(NAME.replace("{:05d}", "*"))):
+    for path in sorted(Path(checkpoint).glob(NAME.format(name, "[0-9]*"))):
         try:
             table = pq.read_table(path, page_checksum_verification=True)
             header = header_in(table.schema, path)

@@ -21,7 +21,8 @@ class Teacher(Protocol):
     """The contract of every teacher.
 
     Attributes:
-        serves: what it can show: ``"heads"``, ``"hidden"``, ``"attention"``; asked for before training starts.
+        serves: what it can show: ``"heads"``, ``"hidden"``, ``"attention"``; asked for before training starts. What
+            one of several teachers shows by itself is ``"hidden@big"``.
         facts: what is known of it before it runs.
         collective: it is sharded, so every rank must call it together.
         columns: the batch columns that it reads; they are not removed from the data set and not given to the student.

@@ -36,8 +36,16 @@ class Watch(TrainerCallback):
         self.cached, self.prepass = cached, prepass
         self.repeats = self.reevaluates = self.stopped = False
         self.device: Any = "cpu"
+        self._trainer: Trainer | None = None
+        self._asking = False
         self._logged = [0, 0]
         self._ranks, self._before, self._rows, self._hits = 1, 0, 0, 0
+
+    @property
+    def training(self) -> bool:
+        """Whether the trainer is in a training step, and not in an evaluation."""
+        run = self._trainer
+        return run is not None and not self._asking and run.is_in_train and run.model.training
 
     def follow(self, trainer: Trainer) -> None:
         """Be told of its epochs.
@@ -65,7 +73,11 @@ class Watch(TrainerCallback):
         self.reevaluates = args.eval_strategy != "no" and (self.repeats or steps)
         self.stopped, self._before, self._rows, self._hits = False, 0, 0, 0
         if self.prepass:
-            self._ask_for_all()
+            self._asking = True
+            try:
+                self._ask_for_all()
+            finally:
+                self._asking = False
 
     def _ask_for_all(self) -> None:
         trainer = self._trainer

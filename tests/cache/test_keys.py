@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from hf_distill.cache.keys import NEITHER, Padding, join, keys_of, rows_in, take
+from hf_distill.cache.batches import join, take
+from hf_distill.cache.keys import NEITHER, Padding, keys_of, rows_in
 
 BOTH = Padding(right=True, left=True)
 

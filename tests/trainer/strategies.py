@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.distributed import DistributedConfig
 
-from hf_distill import AdapterOffTeacher, CachedTeacher, LiveTeacher
+from hf_distill import AdapterOffTeacher, CachedTeacher, LiveTeacher, Several
 from hf_distill.sharding import unsharded, whole_state
 from hf_distill.students import keep_layers
 
@@ -75,7 +75,8 @@ def trainer(folder, strategy, objective, student=None, **changes):
     args = {"lr_scheduler_type": "constant", "learning_rate": 1e-2, "max_steps": 8, "max_grad_norm": 1.0}
     return tiny.trainer(
         folder, student, data or tiny.rows(64), teacher_model=teacher or tiny.teacher(),
-        objective=OBJECTIVES[objective], callbacks=list(callbacks), eval_dataset=tiny.rows(8, seed=9),
+        objective=OBJECTIVES[objective] if isinstance(objective, str) else objective, callbacks=list(callbacks),
+        eval_dataset=tiny.rows(8, seed=9),
         args={**args, **settings(strategy), **changes}, **parts,
     )  # fmt: skip
 
@@ -237,6 +238,22 @@ def record_edges(folder, strategy):
     write(folder / strategy / "uneven", run, parts, step=weights)
 
 
+def record_several(folder, strategy):
+    """Two teachers, one of them listened to by its name too; then one of them for each row."""
+    here, order = folder / strategy, {"train_sampling_strategy": "sequential"}
+    teachers = {"big": tiny.teacher(), "small": tiny.bert(seed=5)}
+    spec = {"forward_kl": 1.0, "hidden_mse": {"teacher": "big", "layers": {"1": 2}}}
+    run, weights, parts = one_step(here, strategy, spec, teacher=teachers)
+    write(here / "several", run, {**parts, "sharded": run.teacher.collective}, step=weights)
+    data = [{**row, "source": source} for row, source in zip(tiny.rows(8), (0, 0, 1, 0, 0, 0, 1, 0), strict=True)]
+    given = Several(list(teachers.values()), choose="source")  # some ranks have no row for the second
+    try:
+        run, weights, parts = one_step(here, strategy, "forward_kl", teacher=given, data=data, **order)
+    except ValueError as refusal:
+        weights, parts = {}, {"refused": str(refusal)}
+    write(here / "chosen", run, parts, step=weights)
+
+
 def record_paths(folder, strategy):
     """Both models from folders, so that ZeRO-3 partitions them while they are loaded; FSDP2 by arguments."""
     here, args = folder / strategy / "paths", dict(settings(strategy))
@@ -333,15 +350,9 @@ def main(folder, strategy):
         )  # fmt: skip
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     everything = (
-        record,
-        record_lora,
-        record_edges,
-        record_again,
-        record_paths,
-        record_decoder,
+        record, record_cached, record_lora, record_edges, record_again, record_several, record_paths, record_decoder,
         record_sft,
-        record_cached,
-    )
+    )  # fmt: skip
     chosen = {"one": (*everything, record_tensor_parallel), "tensor": (record_tensor_parallel,)}
     for part in chosen.get(strategy, everything):
         part(folder, strategy)

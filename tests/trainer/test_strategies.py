@@ -140,6 +140,22 @@ def test_an_uneven_last_step_is_exact(ran, strategy):
 
 
 @pytest.mark.parametrize("strategy", OTHERS)
+def test_several_teachers_are_exact_too(ran, strategy):
+    ours, one = ran(strategy), ran("one")
+    mine, theirs = facts(ours, "several"), facts(one, "several")
+    assert mine.pop("sharded") == (strategy in SHARDED)
+    assert not theirs.pop("sharded")
+    assert mine == pytest.approx(theirs, rel=1e-5)
+    assert tiny.relative(change(ours, "several"), change(one, "several")) < 1e-5
+    mine, theirs = facts(ours, "chosen"), facts(one, "chosen")
+    if strategy in SHARDED:
+        assert "choose='source' was asked for, but a teacher is sharded" in mine["refused"]
+        return
+    assert mine == pytest.approx(theirs, rel=1e-5)
+    assert tiny.relative(change(ours, "chosen"), change(one, "chosen")) < 1e-5
+
+
+@pytest.mark.parametrize("strategy", OTHERS)
 def test_a_decoder_is_exact_too(ran, strategy):
     for name in ("decoder-untied", "decoder-tied"):
         ours, one = ran(strategy), ran("one")

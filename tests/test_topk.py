@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hf_distill.signals import Logits, TopKLogits
+from hf_distill.signals import Logits
+from hf_distill.topk import TopKLogits
 
 
 def kept(*lead, head=3, draws=2, classes=50):
