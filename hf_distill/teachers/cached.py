@@ -93,7 +93,7 @@ class CachedTeacher:
         self.always = always or folder is not None
         self.task = getattr(teacher, "task", None)
         self.watch = Watch(self, prepass)
-        self._ready, self._world = False, 1
+        self._world = 1
 
     # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
     serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
@@ -136,7 +136,7 @@ class CachedTeacher:
             needs: what is going to be asked for.
         """
         self.memory.window = {}
-        if not batches or not self._keeps(needs, training=True) or not self.check(batches[0], needs):
+        if not batches or not self._keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
             return
         for batch in batches:
             batch[self.column] = tuple(self.keys(batch))
@@ -208,28 +208,23 @@ class CachedTeacher:
         return not self.watch.stopped and (wanted or len(self.memory) > 0)
 
     def check(self, batch: Mapping[str, Any], needs: frozenset[str]) -> bool:
-        """Ask the teacher, once, whether its answers can be kept row by row, and under which padding.
+        """Say whether this batch has rows; ask the teacher, once, whether its answers to them can be kept.
 
         Args:
             batch: any batch.
             needs: what is going to be asked for.
         """
-        if self._ready:
-            return True
-        inputs, reason = self.inputs(batch), ""
-        if self.memory.probed:  # somebody did before, and wrote it into the folder
-            reason = rows_of(inputs)
-        else:
+        inputs = self.inputs(batch)
+        reason = rows_of(inputs)  # of every batch: packed texts may come one at a time for a while
+        if not self.memory.probed and (not reason or self.collective):
             tolerance = EXACT if self.memory.known.get("precision", "float32") == "float32" else HALF
-            reason, padding = examine(
-                lambda rows: self.teacher(rows, needs), batch, inputs, tolerance, self.collective
-            )
+            asking = (lambda rows: self.teacher(rows, needs), batch, inputs, tolerance, self.collective)
+            reason, padding = examine(*asking)
             self.memory.learn(padding, sorted(inputs))
         if self.anywhere(bool(reason)):
             self.memory.off = reason = reason or "they cannot be on another rank"
             logger.warning("The answers of %s are not kept: %s. It is asked each time.", self.facts.name, reason)
-        self._ready = not self.memory.off
-        return self._ready
+        return not self.memory.off
 
     def anywhere(self, flag: bool) -> bool:
         """Say whether it is so on any rank, where all must ask together; otherwise whether it is so here.

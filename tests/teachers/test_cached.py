@@ -132,6 +132,20 @@ def test_a_row_whose_answer_depends_on_its_company_or_on_chance_is_asked_each_ti
         caplog.clear()
 
 
+def test_texts_that_are_packed_into_one_row_later_on_end_it(tmp_path, caplog):
+    run = tiny.trainer(tmp_path, teacher_model=CachedTeacher(LiveTeacher(tiny.teacher()), always=True))
+    ids, ones = torch.arange(5, 13)[None], torch.ones(1, 8, dtype=torch.int64)
+    alone = {"input_ids": ids, "attention_mask": ones, "position_ids": torch.arange(8)[None]}
+    packed = {**alone, "position_ids": torch.arange(8)[None] % 4}
+    expected = run.teacher.teacher(packed, HEADS).heads["logits"].logits.tensor
+    run.teacher(alone, HEADS)
+    assert len(run.teacher.memory) == 1
+    with caplog.at_level(logging.WARNING):
+        found = run.teacher(packed, HEADS).heads["logits"].logits.tensor
+    assert torch.equal(found, expected)
+    assert "are not kept: several texts are packed into one row, whose company changes" in caplog.text
+
+
 class Absolute(nn.Module):
     """A teacher that counts every column, padded or not."""
 
