@@ -192,7 +192,8 @@ class CachedTeacher:
         return keys_of(self.inputs(batch), self.memory.padding, decoder)
 
     def _take_in(self, shown: Signals, keys: Sequence[bytes], asked: Mapping[str, Any]) -> Places:
-        return self.memory.take_in(shown, keys, self._spans(asked), last=not self.watch.stopped)
+        again = self.always or self.watch.repeats or self.watch.reevaluates
+        return self.memory.take_in(shown, keys, self._spans(asked), last=again and not self.watch.stopped)
 
     def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
         mask = self.task.mask(batch)
@@ -204,8 +205,8 @@ class CachedTeacher:
         """Whether answers are kept, or looked for, at all."""
         if self.memory.off or not all(need in KEPT or need.startswith("tap:") for need in needs):
             return False
-        wanted = self.always or self.whole_window or (self.watch.repeats if training else self.watch.reevaluates)
-        return not self.watch.stopped and (wanted or len(self.memory) > 0)
+        wanted = self.always or (self.watch.repeats if training else self.watch.reevaluates)
+        return self.whole_window or (not self.watch.stopped and (wanted or len(self.memory) > 0))
 
     def check(self, batch: Mapping[str, Any], needs: frozenset[str]) -> bool:
         """Say whether this batch has rows; ask the teacher, once, whether its answers to them can be kept.
