@@ -93,7 +93,7 @@ class CachedTeacher:
         self.always = always or folder is not None
         self.task = getattr(teacher, "task", None)
         self.watch = Watch(self, prepass)
-        self._world = 1
+        self._world, self._counted = 1, False
 
     # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
     serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
@@ -135,7 +135,7 @@ class CachedTeacher:
             batches: the micro-batches; each gets a column.
             needs: what is going to be asked for.
         """
-        self.memory.window = {}
+        self.memory.window, self._counted = {}, False
         if not batches or not self._keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
             return
         for batch in batches:
@@ -153,7 +153,7 @@ class CachedTeacher:
         needs = self.memory.serve(needs)
         keys = keys or self.keys(batch)
         found, missing = self.memory.look(keys)
-        if training:
+        if training and not self._counted:
             self.watch.count(len(keys), len(keys) - len(missing))
         if self.anywhere(bool(missing)):
             all_new = len(missing) == len(keys)
@@ -174,6 +174,8 @@ class CachedTeacher:
             seen.update(keys)
             if missing:
                 new.append((take(plain(batch), missing), [keys[i] for i in missing]))
+        self._counted, rows = True, sum(len(batch[self.column]) for batch in batches)
+        self.watch.count(rows, rows - sum(len(keys) for _, keys in new))
         if self.anywhere(bool(new)):
             asked = join([batch for batch, _ in new]) if new else take(plain(batches[0]), [0])
             shown = self.teacher(asked, needs)
