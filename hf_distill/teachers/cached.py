@@ -115,6 +115,7 @@ class CachedTeacher:
         self.facts = self.teacher.facts
         known = known_of(self.teacher, self.facts, weights, trainer)
         self.memory.meet(known, self.task.positions, trainer.accelerator.process_index)
+        self.memory.expected = len(rows) if hasattr(rows := trainer.train_dataset, "__len__") else 0
         self.watch.follow(trainer)
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -159,6 +160,8 @@ class CachedTeacher:
             all_new = len(missing) == len(keys)
             asked = batch if all_new else take(batch, missing or [0])
             shown = self.teacher(asked, needs)
+            if all_new and self.memory.full and self.memory.encoding.exact:
+                return shown  # there is no room for any of it: not even to be taken apart
             if missing:
                 found.update(self._take_in(shown, [keys[i] for i in missing], asked))
             if all_new and self.memory.encoding.exact:

@@ -286,6 +286,15 @@ def test_a_full_memory_keeps_what_it_has(tmp_path, caplog):
     assert torch.allclose(torch.tensor(found), torch.tensor(trained(tmp_path / "b", "off")[1]), rtol=1e-5)
 
 
+def test_answers_of_which_next_to_none_would_fit_are_not_kept(tmp_path, caplog):
+    teacher = Counted()
+    with caplog.at_level(logging.WARNING):
+        run, _ = trained(tmp_path, "auto", teacher, teacher_cache_gb=2.5e-7)
+    assert caplog.text.count("they are not kept; name a folder") == 1
+    assert len(run.teacher.memory) == 0
+    assert sum(teacher.rows) == 8 + 4 * 16
+
+
 def test_with_a_folder_what_memory_cannot_take_is_read_from_there(tmp_path):
     teacher = Counted()
     _, found = trained(tmp_path / "a", str(tmp_path / "answers"), teacher, teacher_cache_gb=4e-6)
