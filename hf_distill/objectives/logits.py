@@ -192,6 +192,7 @@ class LogitMSE(LogitTerm):
     """Mean squared difference of the raw outputs; the soft target of regression. See ``functional.logit_mse``."""
 
     distributions: ClassVar[bool] = False
+    raw: ClassVar[bool] = True
     citation: ClassVar[str] = "Ba, Caruana: Do Deep Nets Really Need to be Deep?, arXiv:1312.6184"
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
