@@ -26,6 +26,7 @@ _HOME = {
     "Teacher": "teachers",
     "LiveTeacher": "teachers",
     "AdapterOffTeacher": "teachers",
+    "CachedTeacher": "teachers",
     "FunctionTeacher": "teachers",
     "Several": "teachers",
     "Signals": "signals",
@@ -33,6 +34,7 @@ _HOME = {
     "Sum": "signals",
     "Facts": "signals",
     "DenseLogits": "signals",
+    "TopKLogits": "topk",
 }
 
 __all__ = [*_HOME, "__version__"]

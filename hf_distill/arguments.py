@@ -39,6 +39,12 @@ class DistillationArguments:
             or ``auto``, the run's own. None leaves the weights as they are and runs them under the student's autocast.
         teacher_quantization: quantise the teacher while it is loaded from its path: ``bitsandbytes_8bit``,
             ``bitsandbytes_4bit``, ``torchao_int8``, or a mapping with ``quant_method``, as JSON on a command line.
+        teacher_cache: ``auto`` keeps a model's answers in memory if the run sees rows more than once, ``off`` asks
+            each time, anything else is a folder in which the answers are kept for the next run too.
+        teacher_cache_gb: how many 10**9 bytes of memory kept answers may take, in each process.
+        teacher_whole_window: run the teacher once for all micro-batches of an optimizer step.
+        teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
+            rows are padded, and one rounding off what it would have answered in training order.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -79,6 +85,23 @@ class DistillationArguments:
         },
     )
 
+    teacher_cache: str = field(
+        default="auto",
+        metadata={
+            "help": "auto: keep the teacher's answers in memory if rows are seen more than once; off: ask each time; "
+            "or a folder, in which they are kept for the next run too."
+        },
+    )
+    teacher_cache_gb: float = field(
+        default=4.0, metadata={"help": "Memory for kept answers, in 10**9 bytes, in each process."}
+    )
+    teacher_whole_window: bool = field(
+        default=False, metadata={"help": "Run the teacher once for all micro-batches of an optimizer step."}
+    )
+    teacher_prepass: bool = field(
+        default=False, metadata={"help": "Run the teacher for all training rows before the first step, by length."}
+    )
+
     def __post_init__(self) -> None:
         """Check the values, then let ``TrainingArguments`` check its own."""
         for name in ("objective", "teacher_quantization"):
@@ -95,6 +118,14 @@ class DistillationArguments:
             raise ValueError(
                 f"teacher_dtype={self.teacher_dtype} and teacher_quantization={self.teacher_quantization!r} were both "
                 "given: a quantised teacher has its own dtype, leave one of them out."
+            )
+        if self.teacher_cache is False:  # what YAML makes of a bare "off"
+            self.teacher_cache = "off"
+        if not self.teacher_cache or not isinstance(self.teacher_cache, str):
+            raise ValueError(f"teacher_cache={self.teacher_cache!r} was given: use auto, off, or a folder.")
+        if not self.teacher_cache_gb > 0:
+            raise ValueError(
+                f"teacher_cache_gb={self.teacher_cache_gb} was given: give memory, or set teacher_cache=off."
             )
         check_blend(self.alpha, self.temperature)
         if self.objective is not None:
@@ -142,6 +173,21 @@ def check_blend(alpha: float | None, temperature: float, teacher: bool = True) -
         )
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature={temperature} was given: it divides the logits, give a number greater than 0.")
+
+
+def cache_settings(args: TrainingArguments) -> dict[str, Any]:
+    """Return how a teacher's answers are kept, as ``teachers.remembered`` takes it.
+
+    Args:
+        args: with the distillation fields, or without: then their defaults.
+
+    Example:
+        >>> cache_settings(TrainingArguments("out", use_cpu=True))
+        {'cache': 'auto', 'gb': 4.0, 'whole_window': False, 'prepass': False}
+    """
+    fields = {name: f"teacher_{name}" for name in ("cache", "cache_gb", "whole_window", "prepass")}
+    given = {name: getattr(args, own, getattr(DistillationArguments, own)) for name, own in fields.items()}
+    return {"gb" if name == "cache_gb" else name: value for name, value in given.items()}
 
 
 def teacher_dtype(args: TrainingArguments) -> torch.dtype | None:

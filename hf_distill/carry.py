@@ -36,9 +36,11 @@ def equip(trainer: DistillationMixin) -> None:
     """
     spec = trainer.asked if trainer.asked is not None else getattr(trainer.args, "objective", None)
     student = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    if trainer.equipped[0] is not student or trainer.equipped[1] != spec:
-        objective = build(trainer.task.default_objective if spec is None else spec)
-        check_objective(objective, trainer.task, trainer.teacher)
+    kept = trainer.equipped[0] is student and trainer.equipped[1] == spec
+    objective = trainer.distillation if kept else build(trainer.task.default_objective if spec is None else spec)
+    objective.follow(trainer.temperature)  # before it is checked: what a teacher keeps may hold for one temperature
+    check_objective(objective, trainer.task, trainer.teacher)
+    if not kept:
         # Equal on all ranks, and nobody else's random numbers move: with alpha=0 a run is plain Trainer's.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(trainer.args.seed)

@@ -64,6 +64,7 @@ class CheckpointMixin:
     """The part of the trainer that saves and loads; it keeps the objective's parameters out of every export."""
 
     distillation: Objective | None
+    teacher: Any
     _in_checkpoint = False
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -94,6 +95,8 @@ class CheckpointMixin:
                     "resume_from_checkpoint."
                 )
             resume_from_checkpoint = resume_from_checkpoint if named else str(last)
+            if hasattr(self.teacher, "recall"):
+                self.teacher.recall(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- Saving ----
@@ -139,6 +142,8 @@ class CheckpointMixin:
     def _save_rng_state(self, output_dir: str) -> None:
         """The last files of a rank; then wait, so that `trainer_state.json` follows everybody's."""
         super()._save_rng_state(output_dir)
+        if hasattr(self.teacher, "keep"):
+            self.teacher.keep(output_dir, self.args.process_index)
         self.accelerator.wait_for_everyone()
 
     # ---- Loading ----

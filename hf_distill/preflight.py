@@ -65,9 +65,9 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
     """Refuse terms that the task has no use for, or that the teacher cannot serve.
 
     Args:
-        objective: what to learn from the teacher.
+        objective: what to learn from the teacher, at the run's temperature.
         task: how the models are read.
-        teacher: who is asked.
+        teacher: who is asked; its ``temperature``, if it has one, is that of the few ids that it keeps.
 
     Raises:
         ValueError: in one sentence.
@@ -100,6 +100,9 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
             f"the objective needs {missing}, the teacher {teacher.facts.name} serves {served}: choose terms that it "
             f"can serve{one}."
         )
+    if (temperature := getattr(teacher, "temperature", None)) is not None:
+        for term in objective.terms.values():
+            term.check_few(temperature)
 
 
 def check_pair(task: Task, student: Facts, teacher: Teacher) -> None:

@@ -40,8 +40,8 @@ class Sum(NamedTuple):
 class Logits(Protocol):
     """A stack of N unnormalised distributions over V classes, held in whatever way costs least.
 
-    ``DenseLogits`` holds the tensor. Other forms (a hidden state and the head that projects it, the few ids of a
-    stored teacher) answer the same three questions, so no divergence ever asks which form it was given.
+    ``DenseLogits`` holds the tensor. Other forms answer the same three questions, so no divergence ever asks which
+    form it was given. ``TopKLogits``, the few ids of a stored teacher, has no honest chunk: it answers ``few``.
     """
 
     shape: torch.Size  # the leading shape, then V

@@ -14,25 +14,26 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from hf_distill.arguments import DistillationArguments, check_blend, teacher_dtype
+from hf_distill.arguments import DistillationArguments, cache_settings, check_blend, teacher_dtype
 from hf_distill.card import add_distillation
 from hf_distill.carry import equip
 from hf_distill.checkpoint import CheckpointMixin
 from hf_distill.hard import hard_loss, needs_own_loss
 from hf_distill.joint import joined
+from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
 from hf_distill.preflight import check_kernels, check_labels, check_optimizer, check_pair, check_parallelism
 from hf_distill.signals import Facts, Signals, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
 from hf_distill.tasks.outputs import asking, core_of, without
-from hf_distill.teachers import Teacher, teacher_of
+from hf_distill.teachers import Teacher, remembered, teacher_of
 
 UNITS = ("rows", "tokens", "samples", "labels")
 """What is counted in every optimizer step, over its micro-batches and over all ranks."""
 
 
-class DistillationMixin(CheckpointMixin):
+class DistillationMixin(CheckpointMixin, LogMixin):
     """What distillation adds to any ``Trainer``; put it before the class that it extends.
 
     Args:
@@ -76,7 +77,8 @@ class DistillationMixin(CheckpointMixin):
         self.teacher: Teacher | None = None
         if teacher_model is not None:
             quantization = getattr(self.args, "teacher_quantization", None)
-            self.teacher = teacher_of(teacher_model, task, teacher_dtype(self.args), quantization)
+            teacher = teacher_of(teacher_model, task, teacher_dtype(self.args), quantization)
+            self.teacher = remembered(teacher, **cache_settings(self.args))
         self._check_settings()
         if self.teacher is None:
             return
@@ -136,6 +138,8 @@ class DistillationMixin(CheckpointMixin):
             everywhere = self.accelerator.reduce(total, reduction="sum")
             self._window = everywhere // (self.accelerator.num_processes // self.data_ranks())
             self._training.weight += 1
+        if hasattr(self.teacher, "ahead") and self.alpha > 0:
+            self.teacher.ahead(batches, self.distillation.needs)
         return batches, num_items
 
     def _counts(self, batch: Mapping[str, Any]) -> Tensor:
@@ -263,7 +267,7 @@ class DistillationMixin(CheckpointMixin):
             inputs = self._student_inputs(inputs)
         return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
 
-    # ---- What is logged ----
+    # ---- A training ----
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Start clean, also when Trainer starts again with a smaller batch after running out of memory."""
@@ -272,48 +276,6 @@ class DistillationMixin(CheckpointMixin):
         if self.teacher is not None:  # a search may have changed what is asked, model_init the student
             equip(self)
         return super()._inner_training_loop(*args, **kwargs)
-
-    def _note(self, parts: Mapping[str, Tensor], stepping: bool) -> None:
-        if stepping:
-            self._training.add(parts)
-        elif self._evaluating is not None:
-            # As Trainer treats the loss: once for each sample, without those that only fill up the last batch.
-            each = torch.stack([value.detach().float() for value in parts.values()])
-            each = self.accelerator.gather_for_metrics(each.repeat(self.args.eval_batch_size, 1))
-            self._evaluating.add(dict(zip(parts, each.sum(dim=0), strict=True)))
-            self._evaluating.weight += len(each)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the training loss, each normalised as in the loss and before alpha and weights.
-
-        Args:
-            logs: what Trainer logs; ``loss/hard``, ``loss/forward_kl``, ... are added to its training entries.
-            start_time: when training started.
-        """
-        if "loss" in logs:
-            parts = self._training.drain(lambda totals: self.accelerator.reduce(totals, reduction="mean"))
-            logs.update({f"loss/{name}": value for name, value in parts.items()})
-        super().log(logs, start_time)
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as Trainer does; ``eval_loss`` is the same blend, its parts are ``eval_loss/hard``, ...
-
-        Args:
-            *args: as in ``Trainer.evaluation_loop``.
-            **kwargs: as in ``Trainer.evaluation_loop``.
-
-        Returns:
-            Trainer's own output; predictions hold what they would hold without a teacher.
-        """
-        self._evaluating = Tally()
-        try:
-            output = super().evaluation_loop(*args, **kwargs)
-            parts = self._evaluating.drain()
-        finally:
-            self._evaluating = None
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        output.metrics.update({f"{prefix}_loss/{name}": value for name, value in parts.items()})
-        return output
 
     # ---- The card ----
 

@@ -21,11 +21,16 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.repositories, self.large, self.commits = {}, {}, []
+        self.repositories, self.large, self.commits, self.private = {}, {}, [], {}
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_port}"
+
+
+def repository(kind, name):
+    """Under which name a repository is held: those of data sets have a word more."""
+    return f"datasets/{name}" if kind == "datasets" else name
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,13 +68,17 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"error": "Invalid token"}, 401)
         if path == "/api/repos/create":
             asked = json.loads(body)
-            name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+            kind = "datasets/" if asked.get("type") == "dataset" else ""
+            name = f"{kind}{asked.get('organization') or 'me'}/{asked['name']}"
+            self.server.private[name] = asked.get("private") or asked.get("visibility") == "private"
             status = 409 if name in self.server.repositories else 200
             self.server.repositories.setdefault(name, {})
-            return self.answer({"url": f"{self.server.url}/{name}", "id": name}, status)
-        if found := re.fullmatch(r"/api/models/(.+)/preupload/.+", path):
+            return self.answer({"url": f"{self.server.url}/{name}", "id": name.removeprefix("datasets/")}, status)
+        if found := re.fullmatch(r"/api/(?:models|datasets)/(.+)/preupload/.+", path):
             files = json.loads(body)["files"]
-            modes = ["lfs" if f["path"].endswith((".safetensors", ".bin", ".png")) else "regular" for f in files]
+            modes = [
+                "lfs" if f["path"].endswith((".safetensors", ".bin", ".png", ".parquet")) else "regular" for f in files
+            ]
             named = zip(files, modes, strict=True)
             return self.answer(
                 {"files": [{"path": f["path"], "uploadMode": m, "shouldIgnore": False} for f, m in named]}
@@ -80,8 +89,8 @@ class Handler(BaseHTTPRequestHandler):
                 for o in json.loads(body)["objects"]
             ]
             return self.answer({"transfer": "basic", "objects": objects})
-        if found := re.fullmatch(r"/api/models/(.+)/commit/.+", path):
-            files = self.server.repositories[found[1]]
+        if found := re.fullmatch(r"/api/(models|datasets)/(.+)/commit/.+", path):
+            files = self.server.repositories[repository(found[1], found[2])]
             for line in map(json.loads, body.decode().splitlines()):
                 value = line["value"]
                 if line["key"] == "file":
@@ -90,14 +99,14 @@ class Handler(BaseHTTPRequestHandler):
                     files[value["path"]] = self.server.large[value["oid"]]
                 elif line["key"] == "header":
                     self.server.commits.append(value["summary"])
-            return self.answer({"commitUrl": f"{self.server.url}/{found[1]}/commit/{COMMIT}", "commitOid": COMMIT})
+            return self.answer({"commitUrl": f"{self.server.url}/{found[2]}/commit/{COMMIT}", "commitOid": COMMIT})
         return self.missing("NotFound")
 
     def do_GET(self):
         path = unquote(self.path).partition("?")[0]
         if path == "/api/whoami-v2":
             return self.answer({"name": "me", "type": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
-        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+        if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             files = self.server.repositories.get(found[1])
             if files is None:
                 return self.missing("RepoNotFound")
@@ -108,15 +117,15 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(
                 content, ETag=tag, X_Repo_Commit=COMMIT, X_Linked_Etag=tag, X_Linked_Size=str(len(content))
             )
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/.*)?", path):
-            files = self.server.repositories.get(found[1])
+        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/.*)?", path):
+            files = self.server.repositories.get(repository(found[1], found[2]))
             if files is None:
                 return self.missing("RepoNotFound")
             listing = [{"type": "file", "path": n, "size": len(c), "oid": COMMIT} for n, c in files.items()]
-            if (found[2] or "").startswith("/tree"):
+            if (found[3] or "").startswith("/tree"):
                 return self.answer(listing)
             siblings = [{"rfilename": name} for name in files]
-            return self.answer({"id": found[1], "sha": COMMIT, "siblings": siblings, "tags": []})
+            return self.answer({"id": found[2], "sha": COMMIT, "siblings": siblings, "tags": []})
         return self.missing("NotFound")
 
     do_HEAD = do_GET

@@ -43,3 +43,19 @@ def logit_mse(student, teacher):
 def top1_cross_entropy(student, teacher):
     q = probabilities(student)
     return torch.stack([-q[i, teacher[i].argmax()].log() for i in range(len(q))])
+
+
+def sampled_forward_kl(student, ids, p, draws, tail, entropy, temperature=1.0):
+    log_q, values = probabilities(student, temperature).log(), []
+    for i in range(len(log_q)):
+        cross = -sum(p[i, k] * log_q[i, kept] for k, kept in enumerate(ids[i]))
+        cross = cross - sum(tail[i] / len(draws[i]) * log_q[i, drawn] for drawn in draws[i])
+        values.append(temperature**2 * (cross - entropy[i]))
+    return torch.stack(values)
+
+
+def joined(logits, ids, temperature=1.0):
+    """Logits over the classes ``ids`` and one for all others: to be read at the same temperature."""
+    p, others = probabilities(logits, temperature), torch.ones_like(logits, dtype=torch.bool).scatter(1, ids, False)
+    rest = torch.stack([row[kept].sum() for row, kept in zip(p, others, strict=True)])
+    return temperature * torch.cat((p.gather(1, ids), rest[:, None]), 1).log()

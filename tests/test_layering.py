@@ -10,14 +10,19 @@ ROOT = Path(hf_distill.__file__).parent
 # room -> the rooms that it may import. `TYPE_CHECKING` imports do not count: they do not run.
 ALLOWED = {
     "signals": set(),
+    "topk": set(),
     "tally": set(),
     "joint": set(),
     "preflight": set(),
     "carry": {"objectives", "preflight", "signals"},
+    "cache": {"signals", "topk"},
+    "commands": {"arguments", "cache", "objectives", "tasks", "teachers"},
+    "cli": {"commands"},
+    "logs": {"tally"},
     "checkpoint": {"carry", "objectives", "sharding"},
-    "objectives": {"signals"},
+    "objectives": {"signals", "topk"},
     "tasks": {"signals"},
-    "teachers": {"signals", "tasks"},
+    "teachers": {"cache", "signals", "tasks"},
     "sharding": set(),
     "students": {"sharding"},
     "reports": set(),
@@ -25,8 +30,8 @@ ALLOWED = {
     "card": {"signals", "tasks"},
     "hard": {"objectives"},
     "trainer": {
-        "arguments", "card", "carry", "checkpoint", "hard", "joint", "objectives", "preflight", "signals", "tally",
-        "tasks", "teachers",
+        "arguments", "card", "carry", "checkpoint", "hard", "joint", "logs", "objectives", "preflight", "signals",
+        "tally", "tasks", "teachers",
     },
     "seq2seq": {"trainer"},
     "integrations": {"arguments", "trainer"},
@@ -97,7 +102,7 @@ def test_every_file_says_what_it_knows_and_every_public_thing_has_a_docstring():
 
 
 def test_files_stay_small():
-    limits = {"trainer": 360, "objectives": 260, "teachers": 250, "tasks": 260}
+    limits = {"trainer": 360, "objectives": 260, "teachers": 260, "tasks": 260}
     for path in files():
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert lines <= limits.get(room(path), 260), f"{path} has {lines} lines: is it two ideas?"

@@ -5,6 +5,7 @@ Knows: heads. Does not know: the task a head belongs to, or how its logits are h
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,9 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_distill.objectives import functional
+from hf_distill.objectives import few, functional
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Signals, Sum
+from hf_distill.topk import TopKLogits
+
+logger = logging.getLogger(__name__)
 
 CHUNK_ELEMENTS = 2**24
 """How many float32 logits a chunk holds at most: 64 MiB, the size at which temporaries stop mattering."""
@@ -23,7 +27,9 @@ CHUNK_ELEMENTS = 2**24
 class LogitTerm(Term):
     """What the terms below share: every head of the two models, chunk by chunk, only the rows that count.
 
-    A subclass implements ``divergence``: two float32 chunks [n, V] in, a value per row [n] out.
+    A subclass implements ``divergence``: two float32 chunks [n, V] in, a value per row [n] out. Of a teacher that
+    keeps a few ids (``TopKLogits``) it is then given h + 1 classes, see ``divergence_from_few``; where joining classes
+    may raise the value, set ``few = False`` and such a teacher is refused.
 
     Example:
         >>> class TotalVariation(LogitTerm):
@@ -39,6 +45,8 @@ class LogitTerm(Term):
     needs: ClassVar[frozenset[str]] = frozenset({"heads"})
     unit: ClassVar[str] = "rows"
     distributions: ClassVar[bool] = True
+    few: ClassVar[bool] = True
+    _said: bool = False
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare two float32 chunks of logits [n, V].
@@ -52,16 +60,39 @@ class LogitTerm(Term):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement divergence(student, teacher) -> [n].")
 
+    def divergence_from_few(self, student: Tensor, teacher: TopKLogits) -> Tensor:
+        """Compare with a teacher that keeps a few ids: over these and one class for all others, a lower bound.
+
+        Args:
+            student: logits [n, V], with gradients.
+            teacher: the same n rows, at this term's temperature.
+
+        Returns:
+            [n], what each row costs; see ``few.coarsened``.
+        """
+        if not self._said:
+            self._said = True
+            logger.warning(
+                "%s is computed from %d classes of a teacher that has %d, all others taken together: its value is a "
+                "lower bound; keep whole logits, or use forward_kl with a sampled tail, for an exact one.",
+                type(self).__name__, teacher.ids.shape[-1], teacher.classes,
+            )  # fmt: skip
+        both = few.coarsened(student, teacher.ids, teacher.log_p, teacher.tail, teacher.temperature)
+        return self.divergence(*both)
+
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add the divergence of every row that counts in every head; see ``Term.forward``."""
         totals, count = [], 0
         for name, head in student.heads.items():
             ours, theirs = head.logits.select(head.rows), teacher.heads[name].logits.select(head.rows)
             rows, classes = ours.shape
+            if kept := isinstance(theirs, TopKLogits):
+                self.check_few(theirs.temperature)
             step = max(1, CHUNK_ELEMENTS // max(1, classes))
+            part, compare = (theirs.few, self.divergence_from_few) if kept else (theirs.chunk, self.divergence)
             for start in range(0, max(1, rows), step):  # once also where no row counts: a zero needs its graph
                 chunk = ours.chunk(start, start + step)
-                totals.append(self.divergence(chunk, theirs.chunk(start, start + step).to(chunk.device)).sum())
+                totals.append(compare(chunk, part(start, start + step).to(chunk.device)).sum())
             count += rows
         return Sum(torch.stack(totals).sum(), torch.tensor(count, device=totals[0].device))
 
@@ -102,6 +133,14 @@ class ForwardKL(TemperedTerm):
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return [n]; see ``functional.forward_kl``."""
         return functional.forward_kl(student, teacher, self.temperature)
+
+    def divergence_from_few(self, student: Tensor, teacher: TopKLogits) -> Tensor:
+        """Return [n], unbiased, see ``few.sampled_forward_kl``; a teacher without draws gives a lower bound."""
+        if not teacher.tail_ids.shape[-1]:
+            return super().divergence_from_few(student, teacher)
+        return few.sampled_forward_kl(
+            student, teacher.ids, teacher.log_p, teacher.tail_ids, teacher.tail, teacher.entropy, self.temperature
+        )
 
 
 class ReverseKL(TemperedTerm):
@@ -193,6 +232,7 @@ class LogitMSE(LogitTerm):
 
     distributions: ClassVar[bool] = False
     raw: ClassVar[bool] = True
+    few: ClassVar[bool] = False
     citation: ClassVar[str] = "Ba, Caruana: Do Deep Nets Really Need to be Deep?, arXiv:1312.6184"
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -208,3 +248,11 @@ class Top1CrossEntropy(LogitTerm):
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return [n]; see ``functional.top1_cross_entropy``."""
         return functional.top1_cross_entropy(student, teacher)
+
+    def check_few(self, temperature: float) -> None:
+        """Accept any temperature: the first choice is the same; see ``Term.check_few``."""
+
+    def divergence_from_few(self, student: Tensor, teacher: TopKLogits) -> Tensor:
+        """Return [n], for the highest id."""
+        first = teacher.ids.gather(-1, teacher.log_p.argmax(dim=-1, keepdim=True)).squeeze(-1)
+        return torch.nn.functional.cross_entropy(student.float(), first, reduction="none")

@@ -24,6 +24,7 @@ class Term(nn.Module):
         distributions: it compares probabilities, so it has no meaning for a regression model.
         raw: it compares logits as they are, so it can learn nothing from a mean of several teachers' probabilities.
         citation: the paper, for the model card.
+        few: it can compare heads of which the teacher keeps a few ids (``TopKLogits``), at one temperature.
 
     Example:
         >>> from hf_distill.signals import DenseLogits, Head
@@ -46,6 +47,7 @@ class Term(nn.Module):
     distributions: ClassVar[bool] = False
     raw: ClassVar[bool] = False
     citation: ClassVar[str] = ""
+    few: ClassVar[bool] = False
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Make what depends on the two models (a projection, a layer map); called once, before the optimizer.
@@ -64,6 +66,29 @@ class Term(nn.Module):
         Args:
             temperature: the run's, greater than 0.
         """
+
+    def check_few(self, temperature: float) -> None:
+        """Refuse a teacher that keeps a few ids of each head, if this term needs more or has another temperature.
+
+        Args:
+            temperature: at which the teacher kept its probabilities; a term without one of its own reads them at 1.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+        if "heads" not in self.needs:
+            return
+        name, asked = type(self).__name__, getattr(self, "temperature", 1.0)
+        if not self.few:
+            raise ValueError(
+                f"{name} compares whole logits, of which the teacher keeps a few ids: use forward_kl, or keep whole "
+                "logits."
+            )
+        if asked != temperature:
+            raise ValueError(
+                f"{name} was asked for temperature {asked:g}, the teacher's few ids were kept at {temperature:g} and "
+                f"hold for no other: set temperature={temperature:g}, or keep them anew."
+            )
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Compare.

@@ -25,6 +25,7 @@ from hf_distill.tasks.task import Task
 class _LanguageModel(Task):
     """What decoders with and without an encoder share; a subclass says what each position should predict."""
 
+    positions: ClassVar[bool] = True
     classes: ClassVar[frozenset[str]]
     hidden: ClassVar[str]
 
@@ -50,14 +51,6 @@ class _LanguageModel(Task):
 
         Returns:
             Token ids [B, T], -100 where nothing is asked for; None where the batch has no labels.
-        """
-
-    @abstractmethod
-    def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Say which positions of the hidden states are not padding: bool [B, T]; None: all of them.
-
-        Args:
-            batch: the batch.
         """
 
     def check(self, student: Facts, teacher: Facts) -> None:
@@ -140,11 +133,6 @@ class CausalLM(_LanguageModel):
         labels = batch.get("labels")
         return None if labels is None else F.pad(labels[:, 1:], (0, 1), value=-100)
 
-    def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """The tokens that are not padding."""
-        mask = batch.get("attention_mask")
-        return mask.bool() if mask is not None and mask.ndim == 2 else None
-
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a target; without labels those before another token of the text. See ``Task.rows``."""
         if (known := self.labels(batch)) is not None:
@@ -169,6 +157,7 @@ class Seq2SeqLM(_LanguageModel):
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     pipeline_tag: ClassVar[str] = "text2text-generation"
+    reads_labels: ClassVar[bool] = True
     classes: ClassVar[frozenset[str]] = frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
     hidden: ClassVar[str] = "decoder_"
 

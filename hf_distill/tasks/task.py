@@ -26,6 +26,8 @@ class Task(ABC):
         default_objective: what is learned from the teacher if the user names nothing.
         own_loss: only the model itself knows its supervised loss: it is given the labels, and ``hard`` returns None.
         shifts_labels: the model predicts position t + 1 at position t, as causal language models do.
+        positions: its heads hold one distribution for each position of ``mask``, and not one a sample.
+        reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
     """
 
     auto_class: ClassVar[str]
@@ -33,6 +35,8 @@ class Task(ABC):
     default_objective: str = "forward_kl"
     own_loss: bool = False
     shifts_labels: ClassVar[bool] = False
+    positions: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = False
 
     @classmethod
     def of(cls, model: nn.Module) -> Task:
@@ -127,6 +131,18 @@ class Task(ABC):
         Returns:
             bool, the shape of the labels; None where the batch has none.
         """
+
+    def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Say which positions of the hidden states are not padding, from the batch alone.
+
+        Args:
+            batch: the batch.
+
+        Returns:
+            bool [B, T]; None: all of them, or there are no positions.
+        """
+        mask = batch.get("attention_mask")
+        return mask.bool() if mask is not None and mask.ndim == 2 else None
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Count what losses are divided by: the units of the terms, and the labels of the hard loss.

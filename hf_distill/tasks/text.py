@@ -165,7 +165,7 @@ class SequenceClassification(Task):
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
         """Read logits, and hidden states and attention maps if they are there; see ``Task.signals``."""
         name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
-        logits, mask = logits_in(outputs, name), batch.get("attention_mask")
+        logits = logits_in(outputs, name)
         if self.problem_type == MULTI:
             logits = torch.stack((torch.zeros_like(logits), logits), dim=-1)
         shown = outputs if isinstance(outputs, Mapping) else {}
@@ -173,7 +173,7 @@ class SequenceClassification(Task):
             heads={"logits": Head(DenseLogits(logits), self.rows(batch))},
             hidden=tuple(shown.get("hidden_states") or ()),
             attention=tuple(shown.get("attentions") or ()),
-            mask=None if mask is None else mask.bool(),
+            mask=self.mask(batch),
         )
 
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
@@ -186,6 +186,11 @@ class SequenceClassification(Task):
             )
         if self.teacher_labels is None:
             return teacher
+        if not hasattr(theirs, "tensor"):
+            raise ValueError(
+                f"teacher_labels={list(self.teacher_labels)} was given, the teacher keeps a few ids of each row, "
+                "which cannot be put into another order: keep whole logits (top=0)."
+            )
         head = Head(DenseLogits(theirs.tensor[:, self.teacher_labels]), student.heads["logits"].rows)
         return Signals({"logits": head}, teacher.hidden, teacher.attention, teacher.taps, teacher.mask)
 

@@ -1,18 +1,21 @@
 """Teachers: anything that answers a batch with Signals. ``teacher_of`` makes one of what a user passes."""
 
 from hf_distill.teachers.adapter_off import AdapterOffTeacher
+from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
-from hf_distill.teachers.load import quantization_config, teacher_of
+from hf_distill.teachers.load import quantization_config, remembered, teacher_of
 from hf_distill.teachers.several import Several
 from hf_distill.teachers.teacher import Teacher
 
 __all__ = [
     "AdapterOffTeacher",
+    "CachedTeacher",
     "FunctionTeacher",
     "LiveTeacher",
     "Several",
     "Teacher",
     "quantization_config",
+    "remembered",
     "teacher_of",
 ]

@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_distill.signals import Facts
 from hf_distill.tasks import Task
+from hf_distill.teachers.identity import weights_of
 from hf_distill.teachers.live import LiveTeacher
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ class AdapterOffTeacher(LiveTeacher):
         self._read(student)
         self.facts = Facts(**{**vars(self.facts), "name": name})
         self._precision(trainer)
+
+    def weights(self, trainer: Trainer) -> str | None:
+        """Hash what the adapter does not change, to know the teacher again.
+
+        Args:
+            trainer: whose student it is.
+        """
+        frozen = (p for p in trainer.model.parameters() if not p.requires_grad)
+        return weights_of(nn.ParameterList(frozen))
 
     @property
     def model(self) -> nn.Module:

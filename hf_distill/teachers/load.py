@@ -14,7 +14,10 @@ import torch
 import transformers
 from torch import nn
 
+from hf_distill.cache.hub import HUB, pulled
+from hf_distill.cache.store import HEADER
 from hf_distill.tasks import Task
+from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.several import Several
@@ -28,8 +31,9 @@ def teacher_of(
     """Make a teacher of whatever a user passes as ``teacher_model``.
 
     Args:
-        spec: a model or module, a path or Hub id, a Teacher, or a function ``batch -> logits``; or a list of these, or
-            a mapping from names to these: ``Several`` with its defaults.
+        spec: a model or module, a path or Hub id, a folder of kept answers or ``hf://datasets/`` and the id of one
+            on the Hub, a Teacher, or a function ``batch -> logits``; or a list of these, or a mapping from names to
+            these: ``Several`` with its defaults.
         task: how to load and read it.
         dtype: the precision of a model's weights and computation; None leaves it as it is.
         quantization: how to quantise a model while it is loaded; see ``quantization_config``.
@@ -53,6 +57,8 @@ def teacher_of(
     if isinstance(spec, Several) and not spec.members:
         return spec.loaded(lambda one: teacher_of(one, task, dtype, quantization))
     path = isinstance(spec, (str, Path))
+    if path and (str(spec).startswith(HUB) or (Path(spec) / HEADER).is_file()):
+        return CachedTeacher(folder=pulled(str(spec)))
     if quantization is not None and not path:
         raise ValueError(
             f"teacher_quantization={quantization!r} was given for a {type(spec).__name__}, but a model is quantised "
@@ -84,6 +90,45 @@ def teacher_of(
     raise TypeError(
         f"teacher_model is a {type(spec).__name__}: give a model, a path or Hub id, a hf_distill.Teacher, a function "
         "from a batch to logits, or a list of these."
+    )
+
+
+def remembered(
+    teacher: Teacher, cache: str = "auto", gb: float = 4.0, whole_window: bool = False, prepass: bool = False
+) -> Teacher:
+    """Put a memory around a teacher.
+
+    Args:
+        teacher: any; one that has a memory keeps its own.
+        cache: ``auto`` remembers models where the run sees rows more than once, ``off`` nothing; any other word is
+            the folder in which every kind of teacher's answers are kept.
+        gb: how many 10**9 bytes of memory the answers may take, in each process.
+        whole_window: ask for all micro-batches of an optimizer step at once.
+        prepass: ask for all training rows before the first step, sorted by length.
+
+    Returns:
+        A ``CachedTeacher``, or the teacher as it is.
+
+    Example:
+        >>> type(remembered(LiveTeacher(nn.Linear(4, 2)))).__name__
+        'CachedTeacher'
+    """
+    if isinstance(teacher, Several):  # each has its own rows, weights and folder; their mean is none of these
+        kept = teacher.each(
+            lambda name, one: remembered(
+                one, cache if cache in ("auto", "off") else str(Path(cache) / name), gb / len(teacher.members),
+                whole_window, prepass,
+            )
+        )  # fmt: skip
+        return teacher if all(kept.members[n] is one for n, one in teacher.members.items()) else kept
+    known = cache in ("auto", "off")
+    if isinstance(teacher, CachedTeacher) or (known and not isinstance(teacher, LiveTeacher)):
+        return teacher
+    if cache == "off" and not whole_window:
+        return teacher
+    folder = None if known else cache
+    return CachedTeacher(
+        teacher, folder, 0 if cache == "off" else gb, whole_window=whole_window, prepass=prepass and cache != "off"
     )
 
 

@@ -6,7 +6,7 @@ Knows: logits in any form, how distributions are averaged. Does not know: who ga
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,3 +65,31 @@ class MeanLogits:
     def finite(self) -> Tensor:
         """Return for each row (bool, the leading shape) whether no part holds infinity or NaN."""
         return torch.stack([part.finite() for part in self.parts]).all(dim=0)
+
+
+def shares_of(names: list[str], weights: Mapping[str, float] | Sequence[float] | None) -> dict[str, float]:
+    """Return each teacher's share of the mean; together they are 1.
+
+    Args:
+        names: of the teachers.
+        weights: one number each, by name or in their order; None: equal.
+
+    Raises:
+        ValueError: in one sentence.
+
+    Example:
+        >>> shares_of(["a", "b"], {"a": 3, "b": 1})
+        {'a': 0.75, 'b': 0.25}
+    """
+    weights = [1.0] * len(names) if weights is None else weights
+    given = dict(weights) if isinstance(weights, Mapping) else dict(enumerate(weights))
+    keys = names if isinstance(weights, Mapping) else range(len(names))
+    if set(given) != set(keys):
+        raise ValueError(f"weights={weights} were given, the teachers are {', '.join(names)}: give one number each.")
+    for weight in given.values():
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not number or not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"weight {weight!r} was given to a teacher: give a number of at least 0.")
+    if not (total := sum(given.values())):
+        raise ValueError(f"the weights of the teachers {', '.join(names)} are all 0: give one of them more than 0.")
+    return {name: given[key] / total for name, key in zip(names, keys, strict=True)}

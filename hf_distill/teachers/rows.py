@@ -5,13 +5,14 @@ Knows: tensors, arrays and lists whose first size is the batch's. Does not know:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hf_distill.cache.batches import take
 from hf_distill.signals import DenseLogits, Head, Logits, Signals
 from hf_distill.teachers.teacher import Teacher
 
@@ -36,7 +37,7 @@ def by_row(
     shown, rows = {}, {}
     for index, (name, teacher) in enumerate(teachers.items()):
         if (own := np.flatnonzero(choice == index)).size:
-            rows[name], shown[name] = own, teacher(cut(batch, own, len(choice)), needs)
+            rows[name], shown[name] = own, teacher(take(batch, own, len(choice)), needs)
 
     def all_rows(what: str, read: Callable[[Signals], Iterable[Tensor]]) -> tuple[Tensor, ...]:
         return together({name: tuple(read(one)) for name, one in shown.items()}, rows, what)
@@ -53,31 +54,29 @@ def by_row(
     )
 
 
-def cut(batch: Mapping[str, Any], rows: np.ndarray, size: int) -> dict[str, Any]:
-    """Keep some rows of a batch.
+def check_choice(choice: np.ndarray, names: Sequence[str], column: str) -> None:
+    """Refuse an index that is no teacher's.
 
     Args:
-        batch: tensors, arrays and lists whose first size is ``size`` are cut; anything else is left as it is.
-        rows: int64 [n], which rows, in which order.
-        size: how many rows the batch has.
+        choice: integer [B], the index of each row's teacher.
+        names: of the teachers.
+        column: where the choice was found.
 
-    Returns:
-        The smaller batch.
+    Raises:
+        ValueError: in one sentence.
 
     Example:
-        >>> batch = {"x": torch.tensor([5, 6, 7]), "texts": ["a", "b", "c"], "scale": torch.tensor(2.0)}
-        >>> cut(batch, np.array([0, 2]), 3)
-        {'x': tensor([5, 7]), 'texts': ['a', 'c'], 'scale': tensor(2.)}
+        >>> check_choice(np.array([0, 1]), ["a", "b"], "source")
     """
-
-    def kept(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim and len(value) == size:
-            return value[torch.from_numpy(rows).to(value.device)]
-        if isinstance(value, np.ndarray) and value.ndim and len(value) == size:
-            return value[rows]
-        return [value[row] for row in rows] if isinstance(value, list) and len(value) == size else value
-
-    return {name: kept(value) for name, value in batch.items()}
+    whole = choice.dtype.kind in "iu" and choice.ndim == 1
+    wrong = np.flatnonzero((choice < 0) | (choice >= len(names))) if whole else [0]
+    if len(wrong):
+        found = choice[wrong[0]] if whole else f"{choice.dtype} of shape {list(choice.shape)}"
+        known = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
+        raise ValueError(
+            f"row {wrong[0]} holds {found} in its column {column!r}, the teachers are {known}: give each row the "
+            "index of its teacher, one integer."
+        )
 
 
 def together(parts: Mapping[str, tuple[Tensor, ...]], rows: Mapping[str, np.ndarray], what: str) -> tuple[Tensor, ...]:

@@ -7,17 +7,18 @@ devices, terms, the student.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 from torch import Tensor
 
+from hf_distill.cache.batches import plain
 from hf_distill.signals import Facts, Head, Signals
-from hf_distill.teachers.mean import MeanLogits
-from hf_distill.teachers.rows import by_row, same_shapes
+from hf_distill.teachers.mean import MeanLogits, shares_of
+from hf_distill.teachers.rows import by_row, check_choice, same_shapes
 from hf_distill.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class Several:
     """Several teachers that answer as one.
 
     Together they show the mean of their distributions. A term with the option ``{"teacher": "big"}`` listens to one
-    of them instead, also to its hidden states; a teacher is run once for each batch, whoever listens, and not at all
-    if nobody does. With ``choose`` each row is answered by one teacher alone, which is run on these rows only.
+    of them instead, also to its hidden states; each is run once for a batch, and not at all if nobody listens. With
+    ``choose`` each row is answered by one teacher alone, which is run on these rows only.
 
     Args:
         teachers: name -> teacher, or a list, whose names are "0", "1", ... Each is whatever ``teacher_model`` may be;
@@ -83,7 +84,7 @@ class Several:
                 f"choose={choose!r} lets one teacher answer each row, but weights or combine, which are for their "
                 "mean, were given too: leave one of the two out."
             )
-        self.weights = _shares(list(self.given), weights)
+        self.weights = shares_of(list(self.given), weights)
         self.combine, self.choose, self._distributions = combine, choose, True
 
     # ---- Who they are ----
@@ -99,9 +100,17 @@ class Several:
         Args:
             load: makes a Teacher of whatever a user passes; see ``teacher_of``.
         """
-        loaded = copy.copy(self)
-        loaded.given = {n: one if _is_ready(one) else load(one) for n, one in self.given.items()}
+        (loaded := copy.copy(self)).given = {n: o if _is_ready(o) else load(o) for n, o in self.given.items()}
         return loaded
+
+    def each(self, change: Callable[[str, Teacher], Teacher]) -> Several:
+        """Return the same with another Teacher in each one's place, such as the same with a memory.
+
+        Args:
+            change: takes a name and its Teacher.
+        """
+        (changed := copy.copy(self)).given = {name: change(name, one) for name, one in self.members.items()}
+        return changed
 
     @property
     def facts(self) -> Facts:
@@ -140,9 +149,7 @@ class Several:
     @property
     def averaged(self) -> str | None:
         """What the mean is taken of: "probabilities" or "logits"; None where each row has its own teacher."""
-        if self.choose is not None:
-            return None
-        return self.combine or ("probabilities" if self._distributions else "logits")
+        return None if self.choose is not None else self.combine or ("logits", "probabilities")[self._distributions]
 
     # ---- What they answer ----
 
@@ -150,8 +157,7 @@ class Several:
         """Prepare each; see ``Teacher.prepare``."""
         if not self.members:
             raise ValueError(
-                f"the {self.facts.name} hold models that nobody loaded: pass them as teacher_model, or make each a "
-                "hf_distill.Teacher."
+                f"the {self.facts.name} hold models that nobody loaded: pass them as teacher_model, or as Teachers."
             )
         self._distributions = trainer.task.distributions
         if self.combine == "probabilities" and not self._distributions:
@@ -159,8 +165,12 @@ class Several:
                 "combine='probabilities' was asked for, the student's problem is regression, whose outputs are none: "
                 "use combine='logits'."
             )
-        for member in self.members.values():
+        for name, member in self.members.items():
             member.prepare(trainer)
+            if getattr(member, "temperature", None) is not None:
+                raise ValueError(
+                    f"the teacher {name} keeps a few ids, which have no mean with others: keep whole logits."
+                )
         if self.choose is None:
             return
         if self.collective:
@@ -170,7 +180,7 @@ class Several:
             )
         data = trainer.train_dataset
         if isinstance(data, datasets.Dataset) and self.choose in data.column_names:
-            self._check_choice(np.asarray(data.with_format("numpy")[self.choose]))
+            check_choice(np.asarray(data.with_format("numpy")[self.choose]), list(self.given), self.choose)
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what any of them is fed; a cache belongs around each, not around all. See ``Teacher.inputs``."""
@@ -180,13 +190,18 @@ class Several:
         """Ask those that are needed, each once; see ``Teacher.__call__``."""
         if self.choose is not None:
             return self._chosen(batch, needs)
+        ready = {n: batch if hasattr(one, "ahead") else plain(batch) for n, one in self.members.items()}
+        shown = {name: self.members[name](ready[name], own) for name, own in self._asked(needs).items()}
+        heads = self._mean({n: one for n, one in shown.items() if self.weights[n]}) if "heads" in needs else {}
+        return Signals(heads, mask=next(iter(shown.values())).mask, named=shown)
+
+    def _asked(self, needs: frozenset[str]) -> dict[str, frozenset[str]]:
+        """What each one is needed for; nobody else is asked."""
         asked: dict[str, set[str]] = {name: set() for name in self.members}
         for need, _, name in (need.partition("@") for need in needs):
             for one in [name] if name else [n for n, share in self.weights.items() if share]:
                 asked[one].add(need)
-        shown = {name: self.members[name](batch, frozenset(own)) for name, own in asked.items() if own}
-        heads = self._mean({n: one for n, one in shown.items() if self.weights[n]}) if "heads" in needs else {}
-        return Signals(heads, mask=next(iter(shown.values())).mask, named=shown)
+        return {name: frozenset(own) for name, own in asked.items() if own}
 
     def _mean(self, shown: Mapping[str, Signals]) -> dict[str, Head]:
         shares, heads = [self.weights[name] for name in shown], {}
@@ -197,22 +212,35 @@ class Several:
             heads[key] = Head(mean, head.rows)
         return heads
 
+    # ---- Those that remember ----
+
+    def ahead(self, batches: Sequence[dict[str, Any]], needs: frozenset[str]) -> None:
+        """Let each see the micro-batches of an optimizer step; not with ``choose``, where each has rows of its own."""
+        for name, own in (self._asked(needs) if self.choose is None else {}).items():
+            if hasattr(self.members[name], "ahead"):
+                self.members[name].ahead(batches, own)
+
+    def drain(self) -> tuple[int, int]:
+        """Return how many rows of training batches were kept ones, of how many, over all of them."""
+        counted = [one.drain() for one in self.members.values() if hasattr(one, "drain")]
+        return sum(hits for hits, _ in counted), sum(rows for _, rows in counted)
+
+    def keep(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
+        """Let each write what it remembers beside a checkpoint, under its number."""
+        for number, one in enumerate(self.members.values()):
+            if hasattr(one, "keep"):
+                one.keep(checkpoint, rank, f"{name}-{number}")
+
+    def recall(self, checkpoint: str | Path, name: str = "") -> None:
+        """Let each read what it remembered when a checkpoint was written."""
+        for number, one in enumerate(self.members.values()):
+            if hasattr(one, "recall"):
+                one.recall(checkpoint, f"{name}-{number}")
+
     # ---- One of them for each row ----
 
     def _rest(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in batch.items() if name != self.choose}
-
-    def _check_choice(self, choice: np.ndarray) -> np.ndarray:
-        whole = choice.dtype.kind in "iu" and choice.ndim == 1
-        wrong = np.flatnonzero((choice < 0) | (choice >= len(self.given))) if whole else [0]
-        if len(wrong):
-            found = choice[wrong[0]] if whole else f"{choice.dtype} of shape {list(choice.shape)}"
-            known = ", ".join(f"{index} ({name})" for index, name in enumerate(self.given))
-            raise ValueError(
-                f"row {wrong[0]} holds {found} in its column {self.choose!r}, the teachers are {known}: give each row "
-                "the index of its teacher, one integer."
-            )
-        return choice
 
     def _chosen(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Ask each teacher for its own rows."""
@@ -222,26 +250,11 @@ class Several:
                 "set, also in the one for evaluation."
             )
         column = batch[self.choose]
-        choice = self._check_choice(column.cpu().numpy() if isinstance(column, Tensor) else np.asarray(column))
+        choice = column.cpu().numpy() if isinstance(column, Tensor) else np.asarray(column)
+        check_choice(choice, list(self.given), self.choose)
         return by_row(self.members, choice, self._rest(batch), needs)
 
 
 def _is_ready(one: Any) -> bool:
     """Whether it is a Teacher, all of it."""
     return bool(one.members) if isinstance(one, Several) else isinstance(one, Teacher)
-
-
-def _shares(names: list[str], weights: Mapping[str, float] | Sequence[float] | None) -> dict[str, float]:
-    """Each teacher's share of the mean; together 1."""
-    weights = [1.0] * len(names) if weights is None else weights
-    given = dict(weights) if isinstance(weights, Mapping) else dict(enumerate(weights))
-    keys = names if isinstance(weights, Mapping) else range(len(names))
-    if set(given) != set(keys):
-        raise ValueError(f"weights={weights} were given, the teachers are {', '.join(names)}: give one number each.")
-    for weight in given.values():
-        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not number or not math.isfinite(weight) or weight < 0:
-            raise ValueError(f"weight {weight!r} was given to a teacher: give a number of at least 0.")
-    if not (total := sum(given.values())):
-        raise ValueError(f"the weights of the teachers {', '.join(names)} are all 0: give one of them more than 0.")
-    return {name: given[key] / total for name, key in zip(names, keys, strict=True)}

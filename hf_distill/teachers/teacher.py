@@ -26,6 +26,9 @@ class Teacher(Protocol):
         facts: what is known of it before it runs.
         collective: it is sharded, so every rank must call it together.
         columns: the batch columns that it reads; they are not removed from the data set and not given to the student.
+
+    A teacher whose heads hold a few ids (``TopKLogits``) also has ``temperature``, a float: that of these ids. Without
+    the attribute, or with None, heads are whole.
     """
 
     serves: frozenset[str]

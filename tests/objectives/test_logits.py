@@ -1,9 +1,12 @@
 """The chunk loop: only rows that count, any chunk size, a zero with a graph."""
 
+import logging
+
 import pytest
 import torch
 
-from hf_distill.objectives import TERMS, build, functional, logits
+from hf_distill.cache.sampled import restore, sample
+from hf_distill.objectives import TERMS, build, few, functional, logits
 from hf_distill.signals import DenseLogits, Head, Signals
 
 FUNCTIONS = {
@@ -96,3 +99,98 @@ def test_a_temperature_that_cannot_be_used_is_refused(temperature):
 def test_a_share_at_the_ends_is_refused_and_the_way_out_named(name, share, value):
     with pytest.raises(ValueError, match=f"{share}={value}.*strictly between 0 and 1: use forward_kl"):
         build({name: {share: value}})
+
+
+# ---- A teacher that keeps a few ids ----
+
+BOUNDED = ["reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
+
+
+def term_of(name, temperature=1.0):
+    objective = build(name)
+    objective.follow(temperature)
+    return objective.terms[name]
+
+
+def few_shown(tensor, rows=None, temperature=1.0, head=6, draws=4):
+    """What is kept of a dense teacher [..., V]."""
+    columns = sample(tensor.flatten(0, -2), temperature, head, draws, seed=5)
+    columns = {name: value.view(*tensor.shape[:-1], *value.shape[1:]) for name, value in columns.items()}
+    rows = torch.ones(tensor.shape[:-1], dtype=torch.bool) if rows is None else rows
+    return Signals({"logits": Head(restore(columns, temperature, tensor.shape[-1]), rows)})
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("name", [*BOUNDED, "forward_kl"])
+def test_few_ids_are_compared_by_joining_or_by_draws(name, temperature):
+    student, teacher, rows = torch.randn(5, 7, 30), torch.randn(5, 7, 30), torch.rand(5, 7) > 0.5
+    shown_few = few_shown(teacher, rows, temperature)
+    found = term_of(name, temperature)(shown(student, rows), shown_few, {})
+    kept = shown_few.heads["logits"].logits.select(rows)
+    if name == "forward_kl":
+        expected = few.sampled_forward_kl(
+            student[rows], kept.ids, kept.log_p, kept.tail_ids, kept.tail, kept.entropy, temperature
+        )
+    else:
+        joined = few.coarsened(student[rows], kept.ids, kept.log_p, kept.tail, temperature)
+        expected = FUNCTIONS[name](*joined, temperature=temperature)
+    assert torch.allclose(found.total, expected.sum())
+    assert found.count == rows.sum()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_first_choice_is_the_highest_of_few_ids_at_any_temperature(temperature):
+    student, teacher = torch.randn(20, 30), 3 * torch.randn(20, 30)
+    found = term_of("top1_cross_entropy")(shown(student), few_shown(teacher, temperature=temperature), {})
+    assert torch.allclose(found.total, functional.top1_cross_entropy(student, teacher).sum())
+
+
+@pytest.mark.parametrize("name", [*BOUNDED, "forward_kl", "top1_cross_entropy"])
+def test_few_ids_chunk_by_chunk_and_without_rows(name, monkeypatch):
+    student, teacher = torch.randn(9, 30, requires_grad=True), few_shown(torch.randn(9, 30))
+    whole = term_of(name)(shown(student), teacher, {})
+    monkeypatch.setattr(logits, "CHUNK_ELEMENTS", 60)  # two rows
+    assert torch.allclose(term_of(name)(shown(student), teacher, {}).total, whole.total)
+    nobody = torch.zeros(9, dtype=torch.bool)
+    found = term_of(name)(shown(student, nobody), teacher, {})
+    found.total.backward()  # would raise without a graph
+    assert (found.total.item(), found.count.item()) == (0.0, 0)
+
+
+def test_a_lower_bound_is_announced_once_for_each_term(caplog):
+    student, teacher = shown(torch.randn(4, 30)), few_shown(torch.randn(4, 30))
+    with caplog.at_level(logging.WARNING, logger="hf_distill"):
+        for name in ("forward_kl", "top1_cross_entropy"):
+            term_of(name)(student, teacher, {})
+        assert not caplog.records
+        terms = [term_of("reverse_kl"), term_of("jsd"), term_of("forward_kl")]
+        for _ in range(3):
+            for term in terms:
+                term(student, few_shown(torch.randn(4, 30), draws=0), {})
+    names = [record.getMessage().split()[0] for record in caplog.records]
+    assert names == ["ReverseKL", "JSD", "ForwardKL"]  # the last because nothing was drawn
+    assert "6 classes of a teacher that has 30" in caplog.records[0].getMessage()
+    assert "lower bound" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize("name", [*BOUNDED, "forward_kl"])
+def test_few_ids_of_another_temperature_are_refused(name):
+    with pytest.raises(ValueError, match=r"asked for temperature 3, the teacher's few ids were kept at 2 .*anew\."):
+        term_of(name, 3.0)(shown(torch.randn(4, 30)), few_shown(torch.randn(4, 30), temperature=2.0), {})
+
+
+def test_a_term_without_a_temperature_reads_few_ids_at_1():
+    class TotalVariation(logits.LogitTerm):
+        def divergence(self, student, teacher):
+            return 0.5 * (student.softmax(-1) - teacher.softmax(-1)).abs().sum(-1)
+
+    student, teacher = torch.randn(8, 30), torch.randn(8, 30)
+    bound = TotalVariation()(shown(student), few_shown(teacher), {}).total
+    assert 0 < bound < TotalVariation()(shown(student), shown(teacher), {}).total
+    with pytest.raises(ValueError, match="TotalVariation was asked for temperature 1"):
+        TotalVariation()(shown(student), few_shown(teacher, temperature=2.0), {})
+
+
+def test_raw_outputs_are_not_in_few_ids():
+    with pytest.raises(ValueError, match="LogitMSE compares whole logits, of which the teacher keeps a few ids"):
+        term_of("logit_mse")(shown(torch.randn(4, 30)), few_shown(torch.randn(4, 30)), {})

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_distill.teachers.rows import cut, together
+from hf_distill.cache.batches import take
+from hf_distill.teachers.rows import together
 
 
 def test_everything_with_the_batchs_first_size_is_cut():
@@ -12,7 +13,7 @@ def test_everything_with_the_batchs_first_size_is_cut():
         "ids": torch.arange(6).view(3, 2), "array": np.arange(3), "texts": ["a", "b", "c"], "pair": [1, 2],
         "scale": torch.tensor(3.0), "name": "abc",
     }  # fmt: skip
-    kept = cut(batch, np.array([2, 0]), 3)
+    kept = take(batch, np.array([2, 0]), 3)
     assert kept["ids"].tolist() == [[4, 5], [0, 1]]
     assert kept["array"].tolist() == [2, 0]
     assert kept["texts"] == ["c", "a"]

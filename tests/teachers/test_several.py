@@ -125,12 +125,15 @@ def test_classes_in_another_order_are_put_into_the_students(tmp_path):
     assert torch.equal(logits(aligned.named["odd"]).tensor, logits(shown.named["odd"]).tensor[:, order])
 
 
+OFF = {"teacher_cache": "off"}  # each batch is then a call
+
+
 def test_a_teacher_without_a_share_is_not_run_unless_somebody_listens(tmp_path):
     for objective, expected in (("forward_kl", 0), ({"forward_kl": 1.0, "jsd": {"teacher": "odd"}}, 3)):
         teachers = models()
         calls = watch(teachers)
         given = Several(teachers, weights={"big": 1, "small": 1, "odd": 0})
-        tiny.trainer(tmp_path, teacher_model=given, objective=objective).train()
+        tiny.trainer(tmp_path, teacher_model=given, objective=objective, args=OFF).train()
         assert [len(calls[name]) for name in NAMES] == [3, 3, expected]
 
 
@@ -144,7 +147,8 @@ def test_listening_to_one_equals_a_run_with_that_teacher_alone(tmp_path, objecti
     alone.train()
     teachers = models()
     calls = watch(teachers)
-    run = tiny.trainer(tmp_path, teacher_model=teachers, objective={objective: {"teacher": "odd", **options}})
+    heard = {objective: {"teacher": "odd", **options}}
+    run = tiny.trainer(tmp_path, teacher_model=teachers, objective=heard, args=OFF)
     run.train()
     assert tiny.losses(run) == tiny.losses(alone)
     assert tiny.losses(run, f"loss/{objective}") == tiny.losses(alone, f"loss/{objective}")
@@ -155,7 +159,7 @@ def test_each_is_run_once_and_asked_for_what_is_heard(tmp_path):
     teachers = models()
     calls = watch(teachers)
     spec = {"forward_kl": 1.0, "hidden_mse": {"teacher": "big", "layers": {1: 2}}, "jsd": {"teacher": "big"}}
-    run = tiny.trainer(tmp_path, teacher_model=teachers, objective=spec)
+    run = tiny.trainer(tmp_path, teacher_model=teachers, objective=spec, args=OFF)
     run.train()
     assert [len(calls[name]) for name in NAMES] == [3, 3, 3]
     asked = [calls[name][0].get("output_hidden_states", False) for name in NAMES]
@@ -481,3 +485,54 @@ def test_the_card_names_each(tmp_path):
         ", from the teacher `big` (Romero",
     ):
         assert line in text, line
+
+
+# ---- Kept ----
+
+
+@pytest.mark.parametrize("objective", ["forward_kl", {"forward_kl": 1.0, "hidden_mse": {"teacher": "odd"}}])
+def test_each_is_kept_by_itself_and_the_run_is_the_same(tmp_path, objective):
+    settings = {"max_steps": 8, "per_device_train_batch_size": 4}
+    plain = tiny.trainer(tmp_path, teacher_model=models(), objective=objective, args={**settings, **OFF})
+    plain.train()
+    teachers = models()
+    calls = watch(teachers)
+    folder = str(tmp_path / "answers")
+    for cache, asked in (("auto", True), (folder, True), (folder, False)):
+        before = [len(calls[name]) for name in NAMES]
+        run = tiny.trainer(
+            tmp_path, teacher_model=teachers, objective=objective, args={**settings, "teacher_cache": cache}
+        )
+        run.train()
+        assert torch.allclose(torch.tensor(tiny.losses(run)), torch.tensor(tiny.losses(plain)), rtol=1e-5)
+        assert tiny.losses(run, "teacher_cache_hits")[2:] == [1.0] * 6
+        more = [len(calls[name]) - n for name, n in zip(NAMES, before, strict=True)]
+        assert more == ([2 + 5] * 3 if asked else [0] * 3)  # two batches, and the first of them to find out
+    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == sorted(NAMES)
+
+
+def test_with_a_choice_each_keeps_its_own_rows_and_a_checkpoint_has_them(tmp_path):
+    data = [{**row, "source": i % 3} for i, row in enumerate(tiny.rows(12))]
+    settings = {"max_steps": 9, "per_device_train_batch_size": 4}
+    runs = {}
+    for cache in ("off", "auto"):
+        args = {**settings, "teacher_cache": cache, "save_strategy": "steps", "save_steps": 6}
+        given = Several(models(), choose="source")
+        runs[cache] = tiny.trainer(tmp_path / cache, data=Dataset.from_list(data), teacher_model=given, args=args)
+        runs[cache].train()
+    found, expected = (torch.tensor(tiny.losses(runs[cache])) for cache in ("auto", "off"))
+    assert torch.allclose(found, expected, rtol=1e-5)
+    assert tiny.losses(runs["auto"], "teacher_cache_hits")[3:] == [1.0] * 6
+    checkpoint = tmp_path / "auto" / "checkpoint-6"
+    assert len(list(checkpoint.glob("teacher_answers-*_00000.parquet"))) == 3
+    teachers = models()
+    calls = watch(teachers)
+    again = tiny.trainer(
+        tmp_path / "again",
+        data=Dataset.from_list(data),
+        teacher_model=Several(teachers, choose="source"),
+        args=settings,
+    )
+    again.train(resume_from_checkpoint=str(checkpoint))
+    assert tiny.losses(again) == tiny.losses(runs["auto"])
+    assert [len(calls[name]) for name in NAMES] == [0, 0, 0]

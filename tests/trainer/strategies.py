@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.distributed import DistributedConfig
 
-from hf_distill import AdapterOffTeacher, LiveTeacher, Several
+from hf_distill import AdapterOffTeacher, CachedTeacher, LiveTeacher, Several
 from hf_distill.sharding import unsharded, whole_state
 from hf_distill.students import keep_layers
 
@@ -314,6 +314,27 @@ def record_lora(folder, strategy):
     write(here, run, {**facts, "adapter_off": tiny.losses(run)})
 
 
+def record_cached(folder, strategy):
+    """Three epochs over rows of which some occur often, so that ranks miss unequally; then from the folder alone."""
+    here = folder / strategy / "cached"
+    rows = [*tiny.rows(16), *tiny.rows(4), *tiny.rows(4)]
+    facts, whole = {}, strategy in ("fsdp2", "zero3")
+    ways = {"off": "off", "auto": "auto", "folder": str(folder / f"answers-{strategy}")}
+    for name, cache in ways.items():
+        if name == "off" and strategy != "one":
+            continue
+        run = trainer(here, strategy, "hidden_mse", data=rows, max_steps=9, teacher_cache=cache)
+        run.train()
+        facts[name] = tiny.losses(run)
+        facts[f"{name}_hits"] = tiny.losses(run, "teacher_cache_hits")
+        assert run.teacher.collective is whole
+    alone = trainer(here, strategy, "hidden_mse", data=rows, max_steps=9, teacher=CachedTeacher(folder=ways["folder"]))
+    alone.train()
+    again = trainer(here, strategy, "hidden_mse", data=rows, max_steps=9, teacher_cache=ways["folder"])
+    again.train()
+    write(here, run, {**facts, "alone": tiny.losses(alone), "again": tiny.losses(again)})
+
+
 def here_of(parameter):
     """How many numbers of a parameter this rank holds."""
     if hasattr(parameter, "ds_tensor"):
@@ -329,7 +350,8 @@ def main(folder, strategy):
         )  # fmt: skip
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     everything = (
-        record, record_lora, record_edges, record_again, record_several, record_paths, record_decoder, record_sft,
+        record, record_cached, record_lora, record_edges, record_again, record_several, record_paths, record_decoder,
+        record_sft,
     )  # fmt: skip
     chosen = {"one": (*everything, record_tensor_parallel), "tensor": (record_tensor_parallel,)}
     for part in chosen.get(strategy, everything):

@@ -122,6 +122,17 @@ def test_a_rank_or_a_micro_batch_without_a_label_changes_nothing(ran, strategy):
 
 
 @pytest.mark.parametrize("strategy", OTHERS)
+def test_answers_are_kept_and_shared_between_ranks(ran, strategy):
+    """A sharded teacher must be called by all ranks together, also where only one has a row that is new."""
+    mine, plain = facts(ran(strategy), "cached"), facts(ran("one"), "cached")["off"]
+    for way in ("auto", "folder", "alone", "again"):
+        assert mine[way] == pytest.approx(plain, rel=1e-5)
+    for way in ("auto_hits", "folder_hits"):
+        assert mine[way][3:] == [1.0] * 6  # shared at the end of the first epoch
+        assert 0 < sum(mine[way][:3]) < 1.01  # eight rows of three batches occur a second or third time
+
+
+@pytest.mark.parametrize("strategy", OTHERS)
 def test_an_uneven_last_step_is_exact(ran, strategy):
     ours, one = ran(strategy), ran("one")
     assert facts(ours, "uneven") == pytest.approx(facts(one, "uneven"), rel=1e-5)

@@ -66,7 +66,7 @@ class Watched(nn.Module):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_runs_under_the_students_autocast_without_gradients(tmp_path, bf16):
     teacher = Watched(tiny.teacher())
-    run = tiny.trainer(tmp_path, teacher_model=teacher, args={"bf16": bf16, "max_steps": 2})
+    run = tiny.trainer(tmp_path, teacher_model=teacher, args={"bf16": bf16, "max_steps": 2, "teacher_cache": "off"})
     run.train()
     dtype = torch.bfloat16 if bf16 else torch.float32
     assert teacher.seen == [(bf16, False, dtype)] * 2
@@ -159,7 +159,8 @@ def test_no_columns_that_the_teacher_alone_reads_are_lost(tmp_path):
     teacher.bert.embeddings.register_forward_pre_hook(
         lambda module, args, kwargs: kinds.append(kwargs["token_type_ids"].max().item()), with_kwargs=True
     )
-    run = tiny.trainer(tmp_path, student, Dataset.from_list(data), teacher_model=teacher)
+    off = {"teacher_cache": "off"}
+    run = tiny.trainer(tmp_path, student, Dataset.from_list(data), teacher_model=teacher, args=off)
     run.train()
     assert kinds == [1] * 3
     assert run.args.remove_unused_columns  # the user's flag is not flipped

@@ -1,0 +1,153 @@
+"""What a teacher showed for a batch, as rows that can be kept; and kept rows as what it showed.
+
+Knows: Signals, which of their values have one entry a position. Does not know: models, keys' meaning, folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_distill.cache.block import Block, gather
+from hf_distill.cache.encoding import Encoding
+from hf_distill.signals import DenseLogits, Head, Signals
+
+HEADS, HIDDEN, TAPS = "heads/", "hidden/", "taps/"
+KEPT = frozenset({"heads", "hidden"})
+"""What can be kept, beside ``"tap:..."``; attention maps have two axes of positions and cost more than asking."""
+
+
+def parts_of(signals: Signals) -> dict[str, Tensor]:
+    """Name every value that a teacher showed.
+
+    Args:
+        signals: its answer.
+
+    Returns:
+        name -> [B, ...].
+
+    Raises:
+        TypeError: logits in a form that is kept elsewhere already.
+
+    Example:
+        >>> shown = Signals({"logits": Head(DenseLogits(torch.ones(2, 3)), torch.ones(2))}, (torch.ones(2, 4, 8),))
+        >>> {name: list(value.shape) for name, value in parts_of(shown).items()}
+        {'heads/logits': [2, 3], 'hidden/0': [2, 4, 8]}
+    """
+    if strangers := [name for name, head in signals.heads.items() if not isinstance(head.logits, DenseLogits)]:
+        raise TypeError(f"its logits {strangers[0]!r} are {type(signals.heads[strangers[0]].logits).__name__}")
+    return {
+        **{HEADS + name: head.logits.tensor for name, head in signals.heads.items()},
+        **{f"{HIDDEN}{number}": state for number, state in enumerate(signals.hidden)},
+        **{TAPS + path: value for path, value in signals.taps.items()},
+    }
+
+
+def finite_rows(signals: Signals) -> list[int]:
+    """Number the rows of an answer that hold neither infinity nor NaN.
+
+    Args:
+        signals: the answer.
+
+    Example:
+        >>> logits = DenseLogits(torch.tensor([[1.0], [float("nan")]]))
+        >>> finite_rows(Signals({"logits": Head(logits, torch.ones(2))}))
+        [0]
+    """
+    finite = [head.logits.finite() for head in signals.heads.values()]
+    good = torch.stack([(rows if rows.ndim == 1 else rows.flatten(1).all(1)).cpu() for rows in finite]).all(0)
+    return good.nonzero().flatten().tolist()
+
+
+class Answers:
+    """How one teacher's answers are kept; the first of them says which values have one entry a position.
+
+    Args:
+        encoding: how values are held.
+        positions: whether the heads have one distribution a position, as language models do.
+        shapes: name -> (positional, number of classes) of each value; None learns them from the first answer.
+
+    Example:
+        >>> answers, rows = Answers(Encoding(), positions=False), torch.ones(2, dtype=torch.bool)
+        >>> shown = Signals({"logits": Head(DenseLogits(torch.tensor([[1.0, 2.0], [3.0, 4.0]])), rows)})
+        >>> block = answers.block(shown, [b"a", b"b"], None)
+        >>> answers.signals([(block, 1), (block, 0)], None, rows, None).heads["logits"].logits.tensor.tolist()
+        [[3.0, 4.0], [1.0, 2.0]]
+    """
+
+    def __init__(self, encoding: Encoding, positions: bool, shapes: dict[str, Any] | None = None) -> None:
+        self.encoding, self.positions, self.shapes = encoding, positions, dict(shapes or {})
+
+    def block(self, signals: Signals, keys: Sequence[bytes], spans: np.ndarray | None) -> Block:
+        """Take an answer apart into rows, without their padding.
+
+        Args:
+            signals: the answer.
+            keys: of its rows.
+            spans: int64 [B, 2], where each row's positions are; None: everywhere.
+
+        Returns:
+            The rows, in the CPU's memory.
+
+        Raises:
+            ValueError: the values have another form than those before.
+        """
+        parts = parts_of(signals)
+        found = {name: [self._positional(name, part, signals), part.shape[-1]] for name, part in parts.items()}
+        self.shapes = self.shapes or found
+        if found != self.shapes:
+            raise ValueError(f"its answers have changed their form from {self.shapes} to {found}")
+        held, positional, offsets = {}, set(), None
+        for name, part in parts.items():
+            bounds = np.arange(len(keys) + 1)
+            if found[name][0]:
+                where = np.tile((0, part.shape[1]), (len(keys), 1)) if spans is None else spans
+                part = torch.cat([row[start:stop] for row, (start, stop) in zip(part, where.tolist(), strict=True)])
+                bounds = offsets = np.concatenate(([0], np.cumsum(where[:, 1] - where[:, 0])))
+            values = self.encoding.encode(part, name.startswith(HEADS), keys, bounds)
+            positional |= {name + suffix for suffix in values} if found[name][0] else set()
+            held.update({name + suffix: value for suffix, value in values.items()})
+        return Block.of(held, positional, offsets)
+
+    def signals(
+        self, rows: Sequence[tuple[Block, int]], spans: np.ndarray | None, counted: Tensor, mask: Tensor | None
+    ) -> Signals:
+        """Put rows together to the answer for one batch.
+
+        Args:
+            rows: for each row of the batch, the block that has it and its number there.
+            spans: int64 [B, 2], where each row's positions are in this batch; None: everywhere.
+            counted: bool, the leading shape of the heads: which of their rows count.
+            mask: bool [B, T], or None; see ``Signals``.
+
+        Returns:
+            What the teacher showed, on the device of ``counted``; zero where there is padding.
+        """
+        if spans is None:
+            block, index = rows[0]
+            width = 0 if block.offsets is None else int(block.offsets[index + 1] - block.offsets[index])
+            spans = np.tile((0, width), (len(rows), 1))
+        else:
+            width = counted.shape[1] if mask is None else mask.shape[1]
+        held = {name: value.to(counted.device) for name, value in gather(rows, spans, width).items()}
+        heads, hidden, taps = {}, [], {}
+        for name, (_, classes) in self.shapes.items():
+            own = {n.removeprefix(name): value for n, value in held.items() if n == name or n.startswith(f"{name}/")}
+            value = self.encoding.decode(own, name.startswith(HEADS), classes)
+            if name.startswith(HEADS):
+                heads[name.removeprefix(HEADS)] = Head(value, counted)
+            elif name.startswith(HIDDEN):
+                hidden.append(value)
+            else:
+                taps[name.removeprefix(TAPS)] = value
+        return Signals(heads, tuple(hidden), taps=taps, mask=mask)
+
+    def _positional(self, name: str, part: Tensor, signals: Signals) -> bool:
+        if name.startswith(HEADS):
+            return self.positions
+        wide = part.ndim > 2 and signals.mask is not None and part.shape[1] == signals.mask.shape[1]
+        return wide or (name.startswith(HIDDEN) and signals.mask is None and part.ndim == 3)

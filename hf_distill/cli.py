@@ -1,0 +1,53 @@
+"""The command ``hf-distill``: one word says what to do, the rest is what that takes.
+
+Knows: the names of the commands. Does not know: what they do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {"cache": "ask a teacher for every row of a data set, once, and keep its answers in a folder"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the words behind ``hf-distill``; None takes those of the process.
+
+    Returns:
+        0, or 1 after an error, which is one sentence on stderr.
+
+    Example:
+        >>> main(["--help"])
+        usage: hf-distill COMMAND [arguments, or a YAML file]
+        <BLANKLINE>
+          cache   ask a teacher for every row of a data set, once, and keep its answers in a folder
+        <BLANKLINE>
+        hf-distill COMMAND --help lists what a command takes.
+        0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: hf-distill COMMAND [arguments, or a YAML file]\n")
+        print("\n".join(f"  {name:<7} {what}" for name, what in COMMANDS.items()))
+        print("\nhf-distill COMMAND --help lists what a command takes.")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"hf-distill has no command {words[0]!r}: use {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 1
+    logging.basicConfig(format="%(message)s")
+    try:
+        importlib.import_module(f"hf_distill.commands.{words[0]}").main(words[1:])
+    except (ValueError, OSError, ImportError) as error:
+        print(f"hf-distill {words[0]}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

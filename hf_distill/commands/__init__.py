@@ -1,0 +1,1 @@
+"""What each word after ``hf-distill`` does: one file a command, each with a ``main(argv)``."""

@@ -1,0 +1,134 @@
+"""Where a command's teacher and rows come from: files, folders, the Hub.
+
+Knows: flags that name them, how each is loaded, how texts are tokenised. Does not know: what is done with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass
+class SourceArguments:
+    """Which teacher, and which rows."""
+
+    teacher_model_name_or_path: str = field(metadata={"help": "The teacher: a folder, or an id on the Hub."})
+    dataset_name: str = field(
+        metadata={
+            "help": "A data set on the Hub, a folder of one (also by save_to_disk), or a json, csv or parquet file."
+        }
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    dataset_split: str = field(default="train", metadata={"help": "Its split."})
+    text_column: str = field(default="text", metadata={"help": "The text; not read where there are input_ids."})
+    text_pair_column: str | None = field(default=None, metadata={"help": "A second text."})
+    target_column: str | None = field(default=None, metadata={"help": "The text that an encoder-decoder writes."})
+    tokenizer_name: str | None = field(default=None, metadata={"help": "Default: the teacher's."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Cut texts to this many tokens, as training does. Default: the tokenizer's."}
+    )
+    pad_to_max_length: bool = field(
+        default=False,
+        metadata={"help": "Pad to max_length, for a teacher that sees padding, if training does so too."},
+    )
+    max_samples: int | None = field(default=None, metadata={"help": "Only the first rows."})
+    teacher_dtype: str = field(
+        default="float32", metadata={"help": "The teacher's precision: float32, bfloat16 or float16."}
+    )
+
+
+def load_rows(args: SourceArguments) -> Dataset:
+    """Load the data set.
+
+    Args:
+        args: what was asked.
+
+    Raises:
+        ValueError: there is no such file, split or row.
+    """
+    path = Path(args.dataset_name)
+    if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+        rows = load_from_disk(str(path))
+        rows = rows.get(args.dataset_split) if isinstance(rows, DatasetDict) else rows
+    elif path.suffixes and (reader := READERS.get([s for s in path.suffixes if s != ".gz"][-1])):
+        if not path.is_file():
+            raise ValueError(f"rows were asked from {path}, there is no such file: check the path.")
+        rows = load_dataset(reader, data_files=str(path), split="train")
+    else:
+        rows = load_dataset(args.dataset_name, args.dataset_config_name, split=args.dataset_split)
+    if not rows:
+        raise ValueError(f"{args.dataset_name} has no rows under {args.dataset_split!r}: name another split.")
+    return rows if args.max_samples is None else rows.select(range(min(args.max_samples, len(rows))))
+
+
+def tokenised(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, args: SourceArguments, labels: bool = False
+) -> Dataset:
+    """Tokenise texts as training does; rows that are tokenised already are left as they are.
+
+    Args:
+        rows: with texts or ``input_ids``.
+        tokenizer: the teacher's.
+        args: which columns, how long.
+        labels: whether the teacher reads them, as encoder-decoder models do.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    if "input_ids" in rows.column_names:
+        dropped = () if labels else ("label", "labels")
+        return rows.select_columns([name for name in rows.column_names if name not in dropped])
+    if labels and args.target_column is None:
+        raise ValueError("this teacher reads the text that it is to write: name its column with --target_column.")
+    target = [args.target_column] if labels else []
+    columns = [args.text_column, *([args.text_pair_column] if args.text_pair_column else [])]
+    if missing := [name for name in (*columns, *target) if name not in rows.column_names]:
+        raise ValueError(
+            f"{args.dataset_name} has the columns {rows.column_names}, {missing} was asked for: name them with "
+            "--text_column and --text_pair_column."
+        )
+
+    def encode(some: dict[str, Any]) -> dict[str, Any]:
+        written = {"text_target": some[target[0]]} if target else {}
+        texts = (some[name] for name in columns)
+        return tokenizer(*texts, **written, truncation=True, max_length=args.max_length)
+
+    return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenising")
+
+
+def load_teacher(args: SourceArguments, device: torch.device) -> PreTrainedModel:
+    """Load the teacher with the head that it was saved with.
+
+    Args:
+        args: its name, its precision.
+        device: where to put it.
+
+    Raises:
+        ValueError: it was saved without a head, or with one that has no trained weights.
+    """
+    config = AutoConfig.from_pretrained(args.teacher_model_name_or_path)
+    name = (config.architectures or [""])[0]
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise ValueError(
+            f"the teacher {args.teacher_model_name_or_path} says that it is a {name or 'model without a class'}, "
+            "which transformers does not have: save it with save_pretrained from a class with a head."
+        )
+    model, info = kind.from_pretrained(
+        args.teacher_model_name_or_path, dtype=getattr(torch, args.teacher_dtype), output_loading_info=True
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"the teacher at {args.teacher_model_name_or_path} has no trained weights for {', '.join(missing)}: "
+            "fine-tune it on your task first, an untrained head teaches noise."
+        )
+    return model.eval().requires_grad_(False).to(device)

@@ -1,0 +1,253 @@
+"""A teacher that is asked once for each row.
+
+Knows: keys of rows, where answers are kept, when to ask. Does not know: which model answers, terms, the student.
+
+The key is the content that the teacher is given, so a row that was augmented is asked anew, one that occurs twice is
+asked once, and no data set or collator has to be touched. A batch that nobody has seen runs as it came; of any other
+only the unseen rows run, as one smaller batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_distill.cache.answers import KEPT
+from hf_distill.cache.batches import KEYS, join, plain, take
+from hf_distill.cache.encoding import Encoding
+from hf_distill.cache.keys import keys_of, spans_of
+from hf_distill.signals import Signals
+from hf_distill.teachers.absent import AbsentTeacher
+from hf_distill.teachers.identity import fingerprint, known_of
+from hf_distill.teachers.memory import Memory, Places
+from hf_distill.teachers.probe import examine, rows_of
+from hf_distill.teachers.recall import keep, recall
+from hf_distill.teachers.teacher import Teacher
+from hf_distill.teachers.watch import Watch
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+logger = logging.getLogger(__name__)
+EXACT, HALF = 1e-3, 3e-2
+"""By how many standard deviations two answers to one row may differ, in float32 and in anything narrower."""
+
+NUMBERS = count()
+"""Each cached teacher puts its keys into a batch under a column of its own."""
+
+
+class CachedTeacher:
+    """A memory around another teacher, or around none: then a row that was not kept is an error.
+
+    Args:
+        teacher: who is asked for rows that are not kept; None: nobody, everything is in ``folder``.
+        folder: where answers are kept beside memory, for the next run too; None: nowhere.
+        gb: how many 10**9 bytes of memory the answers may take, in each process.
+        encoding: how values are held; None: as the folder holds them, in a new one and in memory exactly.
+        always: keep answers whatever the run looks like; otherwise only if it sees rows more than once. A folder is
+            always filled.
+        whole_window: ask for all micro-batches of an optimizer step at once.
+        prepass: ask for all training rows before the first step, sorted by length.
+
+    Raises:
+        ValueError: neither a teacher nor a filled folder, or a folder that holds something else.
+
+    Example:
+        >>> from torch import nn
+        >>> from hf_distill.tasks import SequenceClassification
+        >>> from hf_distill.teachers.live import LiveTeacher
+        >>> task = SequenceClassification(num_labels=2)
+        >>> teacher = CachedTeacher(LiveTeacher(nn.Linear(4, 2), task), always=True)
+        >>> teacher.task = task  # a trainer gives it its own
+        >>> batch = {"input": torch.arange(12.0).view(3, 4)}
+        >>> first, again = (teacher(batch, frozenset({"heads"})).heads["logits"].logits.tensor for _ in range(2))
+        >>> torch.equal(first, again), teacher.drain()
+        (True, (0, 0))
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher | None = None,
+        folder: str | Path | None = None,
+        gb: float = 4.0,
+        encoding: Encoding | None = None,
+        always: bool = False,
+        whole_window: bool = False,
+        prepass: bool = False,
+    ) -> None:
+        self.column = f"{KEYS}{next(NUMBERS)}"
+        self.memory = Memory(folder, gb * 1e9, encoding)
+        if teacher is None and self.memory.header is None:
+            raise ValueError(
+                f"answers were asked from {folder}, it holds none: fill it with hf-distill cache, or pass a teacher."
+            )
+        self.teacher: Teacher = teacher or AbsentTeacher(folder, self.memory.header)
+        self.facts, self.whole_window = self.teacher.facts, whole_window
+        self.always = always or folder is not None
+        self.task = getattr(teacher, "task", None)
+        self.watch = Watch(self, prepass)
+        self._world = 1
+
+    # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
+    serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
+    collective = property(lambda self: self.teacher.collective)
+    columns = property(lambda self: self.teacher.columns | {self.column})
+    model = property(lambda self: self.teacher.model)
+
+    @property
+    def temperature(self) -> float | None:
+        """The only temperature at which what is kept can be used; None: any."""
+        return self.memory.encoding.temperature
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Prepare the teacher, and learn how often the run sees a row; see ``Teacher.prepare``."""
+        self.task = self.task or trainer.task
+        self._world = trainer.accelerator.num_processes
+        weights = fingerprint(self.teacher, trainer)  # before they are sharded
+        self.teacher.prepare(trainer)
+        self.facts = self.teacher.facts
+        known = known_of(self.teacher, self.facts, weights, trainer)
+        self.memory.meet(known, self.task.positions, trainer.accelerator.process_index)
+        self.watch.follow(trainer)
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the teacher reads, and what it would make its decoder's inputs of; see ``Teacher.inputs``."""
+        inputs = self.teacher.inputs(plain(batch))
+        if self.task.reads_labels and "decoder_input_ids" not in inputs and batch.get("labels") is not None:
+            inputs = {**inputs, "labels": batch["labels"]}
+        return inputs
+
+    # ---- Asking ----
+
+    def ahead(self, batches: Sequence[dict[str, Any]], needs: frozenset[str]) -> None:
+        """See all micro-batches of an optimizer step before the first is asked for, as they came from the data.
+
+        Their keys are put into them, made before anything is cast or moved.
+
+        Args:
+            batches: the micro-batches; each gets a column.
+            needs: what is going to be asked for.
+        """
+        self.memory.window = {}
+        if not batches or not self._keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
+            return
+        for batch in batches:
+            batch[self.column] = tuple(self.keys(batch))
+        if self.whole_window and len(batches) > 1 and self.memory.padding.right:
+            self._ask_window(batches, self.memory.serve(needs))
+
+    def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
+        """Answer a batch, asking only for rows that are not kept; see ``Teacher.__call__``."""
+        keys = batch.get(self.column)
+        training = keys is not None or self.watch.training
+        batch = plain(batch)
+        if not self._keeps(needs, training) or not self.check(batch, needs):
+            return self.teacher(batch, needs)
+        needs = self.memory.serve(needs)
+        keys = keys or self.keys(batch)
+        found, missing = self.memory.look(keys)
+        if training:
+            self.watch.count(len(keys), len(keys) - len(missing))
+        if self.anywhere(bool(missing)):
+            all_new = len(missing) == len(keys)
+            asked = batch if all_new else take(batch, missing or [0])
+            shown = self.teacher(asked, needs)
+            if missing:
+                found.update(self._take_in(shown, [keys[i] for i in missing], asked))
+            if all_new and self.memory.encoding.exact:
+                return shown
+        places = [found[key] for key in keys]
+        return self.memory.answers.signals(places, self._spans(batch), self.task.rows(batch), self.task.mask(batch))
+
+    def _ask_window(self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str]) -> None:
+        new, seen = [], set()
+        for batch in batches:
+            keys = batch[self.column]
+            missing = [i for i in self.memory.look(keys)[1] if keys[i] not in seen]
+            seen.update(keys)
+            if missing:
+                new.append((take(plain(batch), missing), [keys[i] for i in missing]))
+        if self.anywhere(bool(new)):
+            asked = join([batch for batch, _ in new]) if new else take(plain(batches[0]), [0])
+            shown = self.teacher(asked, needs)
+            if new:
+                self.memory.window = self._take_in(shown, [key for _, keys in new for key in keys], asked)
+
+    # ---- Keys and rows ----
+
+    def keys(self, batch: Mapping[str, Any]) -> list[bytes]:
+        """Name the rows of a batch; see ``keys_of``.
+
+        Args:
+            batch: the batch.
+        """
+        decoder = self.task.mask(batch) if self.task.reads_labels else None
+        return keys_of(self.inputs(batch), self.memory.padding, decoder)
+
+    def _take_in(self, shown: Signals, keys: Sequence[bytes], asked: Mapping[str, Any]) -> Places:
+        return self.memory.take_in(shown, keys, self._spans(asked), last=not self.watch.stopped)
+
+    def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
+        mask = self.task.mask(batch)
+        return None if mask is None else spans_of(mask)
+
+    # ---- Whether ----
+
+    def _keeps(self, needs: frozenset[str], training: bool) -> bool:
+        """Whether answers are kept, or looked for, at all."""
+        if self.memory.off or not all(need in KEPT or need.startswith("tap:") for need in needs):
+            return False
+        wanted = self.always or self.whole_window or (self.watch.repeats if training else self.watch.reevaluates)
+        return not self.watch.stopped and (wanted or len(self.memory) > 0)
+
+    def check(self, batch: Mapping[str, Any], needs: frozenset[str]) -> bool:
+        """Say whether this batch has rows; ask the teacher, once, whether its answers to them can be kept.
+
+        Args:
+            batch: any batch.
+            needs: what is going to be asked for.
+        """
+        inputs = self.inputs(batch)
+        reason = rows_of(inputs)  # of every batch: packed texts may come one at a time for a while
+        if not self.memory.probed and (not reason or self.collective):
+            tolerance = EXACT if self.memory.known.get("precision", "float32") == "float32" else HALF
+            asking = (lambda rows: self.teacher(rows, needs), batch, inputs, tolerance, self.collective)
+            reason, padding = examine(*asking)
+            self.memory.learn(padding, sorted(inputs))
+        if self.anywhere(bool(reason)):
+            self.memory.off = reason = reason or "they cannot be on another rank"
+            logger.warning("The answers of %s are not kept: %s. It is asked each time.", self.facts.name, reason)
+        return not self.memory.off
+
+    def anywhere(self, flag: bool) -> bool:
+        """Say whether it is so on any rank, where all must ask together; otherwise whether it is so here.
+
+        Args:
+            flag: what is so here.
+        """
+        if not self.collective or self._world == 1:
+            return flag
+        told = torch.tensor(float(flag), device=self.watch.device)
+        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+        return bool(told)
+
+    # ---- What a trainer calls where a teacher has it ----
+
+    def keep(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
+        """Write what is remembered beside a checkpoint; see ``recall.keep``."""
+        keep(self.memory, checkpoint, rank, name)
+
+    def recall(self, checkpoint: str | Path, name: str = "") -> None:
+        """Read what was remembered when a checkpoint was written; see ``recall.recall``."""
+        recall(self.memory, checkpoint, name)
+
+    def drain(self) -> tuple[int, int]:
+        """Return how many rows of training batches were kept ones, of how many, since it was last asked."""
+        return self.watch.drain()

@@ -1,0 +1,163 @@
+"""Who a teacher is, so that nobody trains on another one's answers.
+
+Knows: weights, vocabularies, library versions. Does not know: what is answered, where it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import torch
+import transformers
+import xxhash
+from torch import Tensor, nn
+
+from hf_distill.signals import Facts
+from hf_distill.teachers.tokenizers import PREFIX
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def fingerprint(teacher: Any, trainer: Trainer | None = None) -> str | None:
+    """Hash a teacher's weights.
+
+    Args:
+        teacher: any; one that is a part of the student says itself which weights are its own.
+        trainer: the trainer.
+
+    Returns:
+        As ``weights_of``; None for a teacher without weights, such as a function.
+    """
+    if hasattr(teacher, "weights"):
+        return teacher.weights(trainer)
+    model = getattr(teacher, "model", None)
+    return weights_of(model, getattr(teacher, "dtype", None)) if isinstance(model, nn.Module) else None
+
+
+def precision_of(teacher: Any, mixed: str | None = None) -> str | None:
+    """Say what a teacher computes in.
+
+    Args:
+        teacher: any.
+        mixed: the run's mixed precision, ``no``, ``bf16``, ``fp16``.
+
+    Example:
+        >>> class Live:
+        ...     dtype, model = torch.bfloat16, nn.Linear(1, 1)
+        >>> precision_of(Live())
+        'bfloat16'
+    """
+    model = getattr(teacher, "model", None)
+    if getattr(teacher, "dtype", None) is not None:
+        return str(teacher.dtype).removeprefix("torch.")
+    if not isinstance(model, nn.Module):
+        return None
+    if mixed not in (None, "no"):
+        return f"{mixed} autocast"
+    floats = (str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point())
+    return next(floats, "float32")
+
+
+def weights_of(model: nn.Module, dtype: torch.dtype | None = None) -> str | None:
+    """Hash the weights and buffers as they will be computed with.
+
+    Args:
+        model: any module.
+        dtype: the precision that floating weights are going to be cast to; None leaves them.
+
+    Returns:
+        32 hexadecimal digits; None where the weights are not whole here (sharded, quantised, without memory), and
+        the name and revision must do.
+
+    Example:
+        >>> from torch.nn import Linear
+        >>> one = Linear(2, 2)
+        >>> weights_of(one) == weights_of(one), weights_of(one) == weights_of(Linear(2, 2))
+        (True, False)
+    """
+    partitioned = any(parameter.is_meta or hasattr(parameter, "ds_id") for parameter in model.parameters())
+    if partitioned or getattr(model, "quantization_method", None):
+        return None
+    state = xxhash.xxh3_128()
+    for name, value in sorted(model.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue
+        if type(value) not in (Tensor, nn.Parameter):  # a shard, or a quantised one
+            return None
+        value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
+        state.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        state.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return state.hexdigest()
+
+
+def vocabulary_of(tokenizer: Any) -> str | None:
+    """Hash which token has which id; None where there is no tokenizer.
+
+    Args:
+        tokenizer: a tokenizer, a processor, or None.
+    """
+    if not hasattr(tokenizer, "get_vocab"):
+        return None
+    state = xxhash.xxh3_128()
+    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])):
+        state.update(f"{index}|{token}|".encode())
+    return state.hexdigest()
+
+
+def header_of(facts: Facts, **more: Any) -> dict[str, Any]:
+    """Write down who the teacher is, for a folder of its answers.
+
+    Args:
+        facts: what is known of it.
+        **more: what else is known; None is not written.
+
+    Example:
+        >>> header = header_of(Facts("my/teacher", vocab_size=9), precision="bfloat16", weights=None)
+        >>> header["teacher"], header["facts"]["vocab_size"], "weights" in header
+        ('my/teacher', 9, False)
+    """
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    told = {
+        "teacher": facts.name,
+        "revision": facts.revision,
+        "facts": {name: value for name, value in asdict(facts).items() if value is not None},
+        "versions": {**versions, "accelerate": accelerate.__version__},
+        **more,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def known_of(teacher: Any, facts: Facts, weights: str | None, trainer: Trainer) -> dict[str, Any]:
+    """Write down who a trainer's teacher is.
+
+    Args:
+        teacher: placed; None: nobody is asked, everything was kept before.
+        facts: what is known of it.
+        weights: their hash, taken before the teacher was placed.
+        trainer: the trainer.
+    """
+    columns = getattr(trainer.train_dataset, "column_names", None) or ()
+    own = any(name.startswith(PREFIX) for name in columns)  # tokens of its own, which the student's say nothing of
+    tokenizer = getattr(teacher, "tokenizer", None) or (None if own else trainer.processing_class)
+    precision = precision_of(teacher, trainer.accelerator.mixed_precision)
+    return header_of(facts, weights=weights, precision=precision, tokenizer=vocabulary_of(tokenizer))
+
+
+def facts_in(header: Mapping[str, Any]) -> Facts:
+    """Read what is known of a teacher from a header.
+
+    Args:
+        header: as ``header_of`` wrote it.
+
+    Example:
+        >>> facts_in(header_of(Facts("my/teacher", labels=("a", "b")))).labels
+        ('a', 'b')
+    """
+    told = dict(header.get("facts", {}))
+    if told.get("labels") is not None:
+        told["labels"] = tuple(told["labels"])
+    return Facts(**told)
