@@ -63,6 +63,26 @@ def finite_rows(signals: Signals) -> list[int]:
     return good.nonzero().flatten().tolist()
 
 
+def unkeepable(signals: Signals) -> str:
+    """Say why an answer cannot be taken apart into rows; empty where it can.
+
+    Args:
+        signals: the answer.
+
+    Example:
+        >>> unkeepable(Signals({}, (torch.ones(2, 5, 8),), mask=torch.ones(2, 4)))
+        'hidden/0 has 5 positions where the batch has 4'
+    """
+    try:
+        parts = parts_of(signals)
+    except TypeError as error:
+        return str(error)
+    for name, part in parts.items():  # as where a tuned prompt stands before the text
+        if name.startswith(HIDDEN) and signals.mask is not None and part.shape[1] != signals.mask.shape[1]:
+            return f"{name} has {part.shape[1]} positions where the batch has {signals.mask.shape[1]}"
+    return ""
+
+
 class Answers:
     """How one teacher's answers are kept; the first of them says which values have one entry a position.
 
@@ -108,6 +128,8 @@ class Answers:
                 where = np.tile((0, part.shape[1]), (len(keys), 1)) if spans is None else spans
                 part = torch.cat([row[start:stop] for row, (start, stop) in zip(part, where.tolist(), strict=True)])
                 bounds = offsets = np.concatenate(([0], np.cumsum(where[:, 1] - where[:, 0])))
+            else:
+                part = part.clone()  # what is kept is nobody else's: somebody may write into the answer
             values = self.encoding.encode(part, name.startswith(HEADS), keys, bounds)
             positional |= {name + suffix for suffix in values} if found[name][0] else set()
             held.update({name + suffix: value for suffix, value in values.items()})

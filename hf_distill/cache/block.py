@@ -5,6 +5,7 @@ Knows: arrays, positions, bytes. Does not know: what the values mean, where rows
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -152,7 +153,7 @@ class Table:
         place = self._places.get(key)
         if place is None:
             return None
-        block = int(np.searchsorted(self._starts, place, side="right")) - 1
+        block = bisect_right(self._starts, place) - 1
         return self._blocks[block], place - self._starts[block]
 
     def __iter__(self) -> Iterator[tuple[Sequence[bytes], Block]]:

@@ -93,7 +93,7 @@ class CachedTeacher:
         self.always = always or folder is not None
         self.task = getattr(teacher, "task", None)
         self.watch = Watch(self, prepass)
-        self._world = 1
+        self._world, self._counted = 1, False
 
     # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
     serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
@@ -115,6 +115,7 @@ class CachedTeacher:
         self.facts = self.teacher.facts
         known = known_of(self.teacher, self.facts, weights, trainer)
         self.memory.meet(known, self.task.positions, trainer.accelerator.process_index)
+        self.memory.expected = len(rows) if hasattr(rows := trainer.train_dataset, "__len__") else 0
         self.watch.follow(trainer)
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -135,7 +136,7 @@ class CachedTeacher:
             batches: the micro-batches; each gets a column.
             needs: what is going to be asked for.
         """
-        self.memory.window = {}
+        self.memory.window, self._counted = {}, False
         if not batches or not self._keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
             return
         for batch in batches:
@@ -153,12 +154,14 @@ class CachedTeacher:
         needs = self.memory.serve(needs)
         keys = keys or self.keys(batch)
         found, missing = self.memory.look(keys)
-        if training:
+        if training and not self._counted:
             self.watch.count(len(keys), len(keys) - len(missing))
         if self.anywhere(bool(missing)):
             all_new = len(missing) == len(keys)
             asked = batch if all_new else take(batch, missing or [0])
             shown = self.teacher(asked, needs)
+            if all_new and self.memory.full and self.memory.encoding.exact:
+                return shown  # there is no room for any of it: not even to be taken apart
             if missing:
                 found.update(self._take_in(shown, [keys[i] for i in missing], asked))
             if all_new and self.memory.encoding.exact:
@@ -174,6 +177,8 @@ class CachedTeacher:
             seen.update(keys)
             if missing:
                 new.append((take(plain(batch), missing), [keys[i] for i in missing]))
+        self._counted, rows = True, sum(len(batch[self.column]) for batch in batches)
+        self.watch.count(rows, rows - sum(len(keys) for _, keys in new))
         if self.anywhere(bool(new)):
             asked = join([batch for batch, _ in new]) if new else take(plain(batches[0]), [0])
             shown = self.teacher(asked, needs)
@@ -192,7 +197,8 @@ class CachedTeacher:
         return keys_of(self.inputs(batch), self.memory.padding, decoder)
 
     def _take_in(self, shown: Signals, keys: Sequence[bytes], asked: Mapping[str, Any]) -> Places:
-        return self.memory.take_in(shown, keys, self._spans(asked), last=not self.watch.stopped)
+        again = self.always or self.watch.repeats or self.watch.reevaluates
+        return self.memory.take_in(shown, keys, self._spans(asked), last=again and not self.watch.stopped)
 
     def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
         mask = self.task.mask(batch)
@@ -204,8 +210,8 @@ class CachedTeacher:
         """Whether answers are kept, or looked for, at all."""
         if self.memory.off or not all(need in KEPT or need.startswith("tap:") for need in needs):
             return False
-        wanted = self.always or self.whole_window or (self.watch.repeats if training else self.watch.reevaluates)
-        return not self.watch.stopped and (wanted or len(self.memory) > 0)
+        wanted = self.always or (self.watch.repeats if training else self.watch.reevaluates)
+        return self.whole_window or (not self.watch.stopped and (wanted or len(self.memory) > 0))
 
     def check(self, batch: Mapping[str, Any], needs: frozenset[str]) -> bool:
         """Say whether this batch has rows; ask the teacher, once, whether its answers to them can be kept.

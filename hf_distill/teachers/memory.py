@@ -22,6 +22,11 @@ from hf_distill.cache.store import FORMAT, Store, difference
 from hf_distill.signals import Signals
 
 logger = logging.getLogger(__name__)
+FULL = "The teacher cache is full (%d rows, %.1f GB): others are asked each time; raise teacher_cache_gb."
+TOO_MUCH = (
+    "The teacher's answers would take %.0f GB, teacher_cache_gb allows %.1f: they are not kept; name a folder, fill "
+    "one with a few ids (hf-distill cache --top), or raise it."
+)
 Places = dict[bytes, tuple[Block, int]]
 
 
@@ -58,7 +63,7 @@ class Memory:
         self.known: dict[str, Any] = {}
         self.padding, self.probed, self.takes = NEITHER, False, None
         self.needs: frozenset[str] | None = None
-        self.positions, self._full = False, False
+        self.positions, self.expected = False, 0
         self.answers = Answers(self.encoding, self.positions)
         self.forget()
         if self.header is not None:
@@ -139,7 +144,7 @@ class Memory:
 
     def forget(self) -> None:
         """Free the memory; what is in the folder stays there."""
-        self.table, self.kept, self.window = Table(self.limit), self.needs, {}
+        self.table, self.kept, self.window, self.full = Table(self.limit), self.needs, {}, False
         self.answers = Answers(self.encoding, self.positions, self.answers.shapes if self.needs else None)
         self.spool = None if self.store is None else Spool(self.store, self.described)
         self.unshared: list[tuple[Sequence[bytes], Block]] = []
@@ -183,6 +188,10 @@ class Memory:
             Where the rows are.
         """
         block = self.answers.block(shown, keys, spans)
+        wanted = block.nbytes / len(keys) * self.expected
+        if not len(self.table) and self.store is None and wanted > 10 * self.limit > 0:
+            self.full, last = True, False
+            logger.warning(TOO_MUCH, wanted / 1e9, self.limit / 1e9)
         if last:
             rows = finite_rows(shown)
             if len(rows) == len(keys):
@@ -205,21 +214,16 @@ class Memory:
             self.spool.add(keys, block)
             if self.spool.full:
                 self.flush()
-        elif not room and self.limit and not self._full:
-            self._full = True
-            logger.warning(
-                "The teacher cache is full (%d rows, %.1f GB): others are asked each time; raise teacher_cache_gb.",
-                len(self.table),
-                self.limit / 1e9,
-            )
+        elif not room and not self.full:
+            self.full = True
+            if self.limit:  # 0: nothing was to be kept
+                logger.warning(FULL, len(self.table), self.limit / 1e9)
 
     def flush(self) -> None:
         """Write what is not in the folder yet."""
-        if self.spool is None:
-            return
-        if self.spool.flush():
-            for keys, block in self.store.reopen() if self.table.nbytes > self.limit / 2 else ():
-                self.table.add(keys, block)  # where memory was full: mapped, it takes none
+        if self.spool is not None and self.spool.flush():
+            for rows in self.store.reopen() if self.table.nbytes > self.limit / 2 else ():
+                self.table.add(*rows)  # where memory was full: mapped, it takes none
 
     # ---- Other ranks ----
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_distill.cache.answers import parts_of
+from hf_distill.cache.answers import parts_of, unkeepable
 from hf_distill.cache.batches import take
 from hf_distill.cache.keys import DECODER, NEITHER, Padding, along, rows_in, spans_of, trimmable
 from hf_distill.signals import Signals
@@ -104,12 +104,13 @@ def examine(
         for _ in range(5 if collective else 0):
             ask(batch)
         return reason, NEITHER
-    try:
-        shown = ask(batch)
-        if not answers_alone(ask, batch, shown, tolerance):
-            reason = "it answers a row otherwise alone than among others, or each time anew"
-    except TypeError as error:
-        return str(error), NEITHER
+    shown = ask(batch)
+    if reason := unkeepable(shown):
+        for _ in range(4 if collective else 0):
+            ask(batch)
+        return reason, NEITHER
+    if not answers_alone(ask, batch, shown, tolerance):
+        reason = "it answers a row otherwise alone than among others, or each time anew"
     if reason and not collective:
         return reason, NEITHER
     try:

@@ -9,9 +9,10 @@ from pathlib import Path
 import datasets
 import pytest
 import tiny
+import tiny_language
 import torch
 from datasets import Dataset
-from transformers import DataCollatorWithPadding
+from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
 
 from hf_distill import CachedTeacher, cli
 from hf_distill.cache.store import DATA, Store
@@ -81,6 +82,46 @@ def test_text_is_tokenised_as_training_does_it(made, capsys):
     assert cli.main(command(folder, **{**settings, "text_column": "text"})) == 1
     told = capsys.readouterr().err
     assert "has the columns ['sentence', 'label'], ['text'] was asked for: name them with --text_column" in told
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_few_ids_of_a_language_model(tmp_path, capsys, kind):
+    make = getattr(tiny_language, kind)
+    tiny_language.teacher(make).save_pretrained(tmp_path / "teacher")
+    tiny_language.tokenizer().save_pretrained(tmp_path / "teacher")
+    rows = tiny_language.pairs(20) if kind == "t5" else tiny_language.texts(20)
+    Dataset.from_list(rows).save_to_disk(tmp_path / "rows")
+    few = {"top": 6, "tail": 4, "temperature": 2.0}
+    assert cli.main(command(tmp_path, **few)) == 0
+    assert "20 rows asked" in capsys.readouterr().out
+    run = tiny.trainer(
+        tmp_path / "out", make(), rows, teacher_model=str(tmp_path / "answers"), args={"max_steps": 6},
+        data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
+    )  # fmt: skip
+    run.train()
+    assert tiny.losses(run, "teacher_cache_hits") == [1.0] * 6
+    assert tiny.losses(run)[-1] < tiny.losses(run)[0]
+    assert (
+        "the 6 highest ids and 4 drawn from the rest, at temperature 2.0"
+        in (tmp_path / "answers" / "README.md").read_text()
+    )
+
+
+def test_hidden_states_too(made):
+    folder, rows = made
+    assert cli.main(command(folder, hidden_states=True)) == 0
+    objective = {"hidden_mse": 1.0, "forward_kl": 1.0}
+    runs = [
+        tiny.trainer(
+            folder / "out", teacher_model=teacher, data=rows, objective=objective, args={"teacher_cache": "off"},
+            data_collator=DataCollatorWithPadding(tiny.tokenizer()),
+        )
+        for teacher in (str(folder / "answers"), tiny.teacher())
+    ]  # fmt: skip
+    for run in runs:
+        run.train()
+    found, expected = (torch.tensor(tiny.losses(run)) for run in runs)
+    assert torch.allclose(found, expected, rtol=1e-5)
 
 
 def test_every_refusal_is_one_sentence(made, capsys):

@@ -286,6 +286,15 @@ def test_a_full_memory_keeps_what_it_has(tmp_path, caplog):
     assert torch.allclose(torch.tensor(found), torch.tensor(trained(tmp_path / "b", "off")[1]), rtol=1e-5)
 
 
+def test_answers_of_which_next_to_none_would_fit_are_not_kept(tmp_path, caplog):
+    teacher = Counted()
+    with caplog.at_level(logging.WARNING):
+        run, _ = trained(tmp_path, "auto", teacher, teacher_cache_gb=2.5e-7)
+    assert caplog.text.count("they are not kept; name a folder") == 1
+    assert len(run.teacher.memory) == 0
+    assert sum(teacher.rows) == 8 + 4 * 16
+
+
 def test_with_a_folder_what_memory_cannot_take_is_read_from_there(tmp_path):
     teacher = Counted()
     _, found = trained(tmp_path / "a", str(tmp_path / "answers"), teacher, teacher_cache_gb=4e-6)
@@ -301,7 +310,9 @@ def test_the_whole_window_at_once(tmp_path, cache):
     teacher = Counted()
     args = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2, "teacher_whole_window": True}
     dynamic = DataCollatorWithPadding(tiny.tokenizer())
-    _, found = trained(tmp_path / "a", cache, teacher, collator=dynamic, **args)
+    run, found = trained(tmp_path / "a", cache, teacher, collator=dynamic, **args)
+    hits = [0.0, 0.0, *[1.0 if cache == "auto" else 0.0] * 6]
+    assert tiny.losses(run, "teacher_cache_hits") == hits
     epochs = 1 if cache == "auto" else 4
     assert teacher.rows.count(8) == 2 * epochs
     assert sum(teacher.rows) == 6 + 16 * epochs
@@ -320,6 +331,50 @@ def test_a_pass_before_the_first_step(tmp_path):
     assert torch.allclose(torch.tensor(found), torch.tensor(expected), rtol=1e-5)
     with pytest.raises(ValueError, match="teacher_prepass=True was asked, but the training set has no length"):
         trained(tmp_path / "c", "auto", data=data.to_iterable_dataset(), teacher_prepass=True, max_steps=4)
+
+
+def test_what_is_kept_is_nobody_elses(tmp_path):
+    """Whoever writes into an answer, as a term in place would, must not change what is remembered."""
+    cached = CachedTeacher(LiveTeacher(tiny.teacher()), always=True)
+    run = tiny.trainer(tmp_path, teacher_model=cached)
+    batch = next(iter(run.get_train_dataloader()))
+    expected = run.teacher.teacher(batch, HEADS).heads["logits"].logits.tensor
+    for _ in range(3):
+        answer = cached(batch, HEADS).heads["logits"].logits.tensor
+        assert torch.equal(answer, expected)
+        answer.zero_()
+
+
+def test_the_whole_window_goes_on_when_nothing_is_kept_any_more(tmp_path):
+    teacher = Counted()
+    args = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2, "teacher_whole_window": True}
+    numbers = iter(range(1000))
+
+    def other(rows):  # each batch is one that nobody has seen
+        batch = FIXED(rows)
+        batch["input_ids"][:, 0] = 5 + next(numbers) % 24
+        batch["input_ids"][:, 1] = 5 + next(numbers) // 24
+        return batch
+
+    run, _ = trained(tmp_path, "auto", teacher, collator=other, **args)
+    assert run.teacher.watch.stopped
+    assert teacher.rows[-2:] == [8, 8]
+
+
+def test_hidden_states_with_a_prompt_before_them_are_not_kept(tmp_path, caplog):
+    class Prompted(Counted):
+        def forward(self, input_ids, attention_mask=None, **kwargs):
+            shown = super().forward(input_ids, attention_mask, **kwargs)
+            shown.hidden_states = tuple(torch.cat((h[:, :1], h), 1) for h in shown.hidden_states)
+            return shown
+
+    cached = CachedTeacher(LiveTeacher(Prompted()), always=True)
+    run = tiny.trainer(tmp_path, teacher_model=cached)
+    batch = next(iter(run.get_train_dataloader()))
+    with caplog.at_level(logging.WARNING):
+        assert cached(batch, frozenset({"heads", "hidden"})).hidden[0].shape[1] == batch["input_ids"].shape[1] + 1
+    width = batch["input_ids"].shape[1]
+    assert f"are not kept: hidden/0 has {width + 1} positions where the batch has {width}" in caplog.text
 
 
 def test_labels_are_no_part_of_a_row_and_a_nan_is_not_kept(tmp_path):
