@@ -75,6 +75,11 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
     for name, term in objective.terms.items():
         if term.distributions and not task.distributions:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
+        if term.raw and name not in objective.teachers and getattr(teacher, "averaged", None) == "probabilities":
+            raise ValueError(
+                f"{name} compares raw logits, which the mean of several teachers' probabilities does not have: pass "
+                'Several(teachers, combine="logits"), or let it listen to one of them.'
+            )
     members = getattr(teacher, "members", {})
     for name, one in objective.teachers.items():
         if one not in members:

@@ -231,6 +231,7 @@ class LogitMSE(LogitTerm):
     """Mean squared difference of the raw outputs; the soft target of regression. See ``functional.logit_mse``."""
 
     distributions: ClassVar[bool] = False
+    raw: ClassVar[bool] = True
     few: ClassVar[bool] = False
     citation: ClassVar[str] = "Ba, Caruana: Do Deep Nets Really Need to be Deep?, arXiv:1312.6184"
 

@@ -22,6 +22,7 @@ class Term(nn.Module):
         unit: what ``Sum.count`` counts, and what the total is divided by, over all micro-batches and ranks: ``"rows"``
             (distributions that count), ``"tokens"`` (positions that are not padding) or ``"samples"``.
         distributions: it compares probabilities, so it has no meaning for a regression model.
+        raw: it compares logits as they are, so it can learn nothing from a mean of several teachers' probabilities.
         citation: the paper, for the model card.
         few: it can compare heads of which the teacher keeps a few ids (``TopKLogits``), at one temperature.
 
@@ -44,6 +45,7 @@ class Term(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
     unit: ClassVar[str] = "rows"
     distributions: ClassVar[bool] = False
+    raw: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     few: ClassVar[bool] = False
 

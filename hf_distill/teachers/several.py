@@ -38,7 +38,7 @@ class Several:
         weights: each teacher's share of the mean, in the same order or by name: finite, not negative, not all 0, of
             any sum. None: equal shares. A teacher of weight 0 is only listened to by its name.
         combine: "probabilities": the log of the mean of the softmax probabilities at temperature 1, which are logits;
-            "logits": the mean of the logits, the geometric mean of the distributions, and what ``logit_mse`` wants.
+            "logits": the mean of the logits, the geometric mean of the distributions, which ``logit_mse`` needs.
             None: "probabilities", for regression "logits".
         choose: the batch column that holds the index of each row's teacher, counted from 0 in their order; it is kept
             in the data set and given to no model.
@@ -49,7 +49,7 @@ class Several:
             that are sharded.
 
     Reference:
-        Hinton, Vinyals, Dean: arXiv:1503.02531, section 1 and its first note: arithmetic and geometric mean.
+        Hinton, Vinyals, Dean: arXiv:1503.02531, section 1: arithmetic or geometric mean of the distributions.
 
     Example:
         >>> import torch
@@ -100,8 +100,7 @@ class Several:
         Args:
             load: makes a Teacher of whatever a user passes; see ``teacher_of``.
         """
-        loaded = copy.copy(self)
-        loaded.given = {n: one if _is_ready(one) else load(one) for n, one in self.given.items()}
+        (loaded := copy.copy(self)).given = {n: o if _is_ready(o) else load(o) for n, o in self.given.items()}
         return loaded
 
     def each(self, change: Callable[[str, Teacher], Teacher]) -> Several:
@@ -145,11 +144,12 @@ class Several:
         if self.choose is not None:
             return f"one for each row, by its column `{self.choose}`"
         shares = ", ".join(f"`{name}` {share:.3g}" for name, share in self.weights.items())
-        return f"the mean of their {self._how}, with the shares {shares}"
+        return f"the mean of their {self.averaged}, with the shares {shares}"
 
     @property
-    def _how(self) -> str:
-        return self.combine or ("probabilities" if self._distributions else "logits")
+    def averaged(self) -> str | None:
+        """What the mean is taken of: "probabilities" or "logits"; None where each row has its own teacher."""
+        return None if self.choose is not None else self.combine or ("logits", "probabilities")[self._distributions]
 
     # ---- What they answer ----
 
@@ -208,7 +208,7 @@ class Several:
         for key, head in next(iter(shown.values())).heads.items():
             each = {name: theirs.heads[key].logits for name, theirs in shown.items()}
             same_shapes({name: list(logits.shape) for name, logits in each.items()}, key)
-            mean = MeanLogits(list(each.values()), shares, self._how == "probabilities")
+            mean = MeanLogits(list(each.values()), shares, self.averaged == "probabilities")
             heads[key] = Head(mean, head.rows)
         return heads
 

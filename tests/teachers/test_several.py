@@ -399,6 +399,7 @@ def as_other_words():
             lambda: Several(models(), choose="source"), {"jsd": {"teacher": "big"}},
             r"jsd needs \['heads'\] of the teacher 'big', which serves \[\] by itself: .* or leave choose out",
         ),
+        (models, "logit_mse", r"logit_mse compares raw logits, which the mean of .* combine=\"logits\""),
         (four_labels, None, r"the teacher odd \(BertForSequenceClassification\) has 4 labels, the student has 3"),
         (
             lambda: {**models(), "odd": tiny.bert(problem=tiny.MULTI, labels=3)}, None,
