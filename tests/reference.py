@@ -59,3 +59,33 @@ def joined(logits, ids, temperature=1.0):
     p, others = probabilities(logits, temperature), torch.ones_like(logits, dtype=torch.bool).scatter(1, ids, False)
     rest = torch.stack([row[kept].sum() for row, kept in zip(p, others, strict=True)])
     return temperature * torch.cat((p.gather(1, ids), rest[:, None]), 1).log()
+
+
+def hidden_cosine(student, teacher, mask):
+    """Added over the real tokens of [B, T, H]."""
+    total = 0.0
+    for b, t in mask.nonzero().tolist():
+        s, w = student[b, t], teacher[b, t]
+        total = total + 1 - (s @ w) / (s.norm() * w.norm())
+    return total
+
+
+def pkd(student, teacher, mask, token):
+    """The squared distance of two directions, at one token of each row or as the mean over all of its tokens."""
+    total = 0.0
+    for b in range(len(mask)):
+        real = mask[b].nonzero().flatten().tolist()
+        chosen = {"first": real[:1], "last": real[-1:], "all": real}[token]
+        for t in chosen:
+            gap = student[b, t] / student[b, t].norm() - teacher[b, t] / teacher[b, t].norm()
+            total = total + gap @ gap / len(chosen)
+    return total
+
+
+def cka(student, teacher, mask):
+    """One minus the linear alignment by its definition with kernels: HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))."""
+    x, y = student[mask], teacher[mask]
+    n = len(x)
+    centre = torch.eye(n, dtype=x.dtype) - 1 / n
+    a, b = centre @ (x @ x.T) @ centre, centre @ (y @ y.T) @ centre
+    return n * (1 - (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt())

@@ -10,7 +10,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from hf_distill.objectives.hidden import HiddenMSE
+from hf_distill.objectives.cka import CKA
+from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.objective import Objective, normalise
 from hf_distill.objectives.term import Term
@@ -24,6 +25,9 @@ TERMS: dict[str, type[Term]] = {
     "logit_mse": LogitMSE,
     "top1_cross_entropy": Top1CrossEntropy,
     "hidden_mse": HiddenMSE,
+    "hidden_cosine": HiddenCosine,
+    "pkd": PKD,
+    "cka": CKA,
 }
 
 __all__ = ["Objective", "Term", "TERMS", "build", "normalise"]

@@ -1,10 +1,11 @@
-"""Terms that compare hidden states, layer by layer and token by token.
+"""Terms that compare hidden states, layer by layer.
 
-Knows: hidden states, which positions count, widths and depths. Does not know: tasks, heads, how a model is wrapped.
+Knows: hidden states, which positions count, widths. Does not know: tasks, heads, how a model is wrapped.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,69 +13,70 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hf_distill.objectives.layers import Layers, paired, read_layers
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Facts, Signals, Sum
 
+POSITIONS = ("first", "last", "all")
+"""Which real tokens of a row ``PKD`` compares."""
 
-class HiddenMSE(Term):
-    """Mean squared difference of hidden states; where the widths differ the student's are projected first.
 
-    For the pairs of layers (s, t), with a trained matrix W_st where the two widths differ and none where they do not:
-    the mean over pairs of ``|| W_st h_s - h_t ||**2 / width of the teacher``, added over tokens. Layer 0 is the
-    embedding output. The projections are trained with the student and are in no published student.
+class HiddenTerm(Term):
+    """What the terms below share: pairs of layers, projections where they are needed, and no padding.
+
+    A subclass implements ``compare``: two float32 hidden states [B, T, H] and which positions count in, what they
+    cost out. The mean is taken over the pairs.
 
     Args:
-        layers: student layer -> teacher layer, or one layer of the student to several of the teacher. None: every
-            layer of the student to the one at the same relative depth, the embeddings to the embeddings.
-
-    Raises:
-        ValueError: a layer that is no number of at least 0.
-
-    Reference:
-        Romero et al.: FitNets, arXiv:1412.6550, equation 3; Jiao et al.: TinyBERT, arXiv:1909.10351, equations 8, 9.
-
-    Example:
-        >>> term = HiddenMSE(layers={1: 2})
-        >>> term.build(Facts(hidden_size=4, num_layers=1), Facts(hidden_size=6, num_layers=2))
-        >>> term.projections["1_2"].weight.shape
-        torch.Size([6, 4])
-        >>> shown = lambda width, layers: Signals({}, hidden=tuple(torch.ones(2, 3, width) for _ in range(layers)))
-        >>> term(shown(4, 2), shown(6, 3), {}).count
-        tensor(6)
+        layers: ``"uniform"`` (by relative depth, embeddings to embeddings), ``"last"``, ``"skip"``, or student layer
+            -> teacher layer, or to several; layer 0 is the embedding output. See ``layers.AUTOMATIC``.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
     unit: ClassVar[str] = "tokens"
-    citation: ClassVar[str] = "Romero et al.: FitNets: Hints for Thin Deep Nets, arXiv:1412.6550"
+    name: ClassVar[str]
+    projects: ClassVar[bool] = True
 
-    def __init__(self, layers: Mapping[int | str, int | list[int]] | None = None) -> None:
+    def __init__(self, layers: Layers | None = None) -> None:
         super().__init__()
-        self.layers = None if layers is None else _read(layers)
+        self.layers = read_layers("uniform" if layers is None else layers, self.name)
         self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleDict()
 
     def build(self, student: Facts, teacher: Facts) -> None:
-        """Pair the layers and make the projections; see ``Term.build``."""
+        """Pair the layers, and make a projection for each pair where the widths differ; see ``Term.build``."""
         for owner, facts in (("student", student), ("teacher", teacher)):
             if facts.hidden_size is None or facts.num_layers is None:
                 raise ValueError(
-                    f"hidden_mse compares hidden states, the {owner} {facts.name} has no config that gives its "
+                    f"{self.name} compares hidden states, the {owner} {facts.name} has no config that gives its "
                     "hidden_size and num_hidden_layers: use a transformers model, or a term that compares logits."
                 )
-        pairs = self.layers if self.layers is not None else uniform_pairs(student.num_layers, teacher.num_layers)
-        for owner, facts, asked in zip(
-            ("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True
-        ):
-            if max(asked) > facts.num_layers:
-                raise ValueError(
-                    f"layer {max(asked)} of the {owner} {facts.name} was asked for, it has the layers 0 (embeddings) "
-                    f"to {facts.num_layers}: name one of those."
-                )
-        self.pairs, self.projections = list(pairs), nn.ModuleDict()
-        if student.hidden_size != teacher.hidden_size:
+        self.pairs, self.projections = paired(self.layers, student, teacher, self.name), nn.ModuleDict()
+        if self.projects and student.hidden_size != teacher.hidden_size:
             for ours, theirs in self.pairs:
                 projection = nn.Linear(student.hidden_size, teacher.hidden_size, bias=False)
                 self.projections[f"{ours}_{theirs}"] = projection
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
+        """Compare one pair of layers.
+
+        Args:
+            student: float32 [B, T, H], projected if need be; zero where nothing counts.
+            teacher: float32 [B, T, H], zero where nothing counts.
+            counted: bool [B, T], the positions that are not padding.
+
+        Returns:
+            A scalar, added over what ``unit`` counts.
+        """
+
+    def count(self, counted: Tensor) -> Tensor:
+        """Count what ``compare`` adds over.
+
+        Args:
+            counted: bool [B, T], the positions that are not padding.
+        """
+        return counted.sum()
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add over the positions that are not padding; see ``Term.forward``."""
@@ -85,55 +87,128 @@ class HiddenMSE(Term):
             if shown.shape[:-1] != wanted.shape[:-1]:
                 raise ValueError(
                     f"the student shows hidden states for {list(shown.shape[:-1])} positions, the teacher for "
-                    f"{list(wanted.shape[:-1])}: hidden_mse needs one tokenizer for both; use a term on logits."
+                    f"{list(wanted.shape[:-1])}: {self.name} needs one tokenizer for both; use a term on logits."
                 )
             if counted is None:
                 counted = torch.ones(shown.shape[:-1], dtype=torch.bool, device=shown.device)
             # Padding becomes zero on both sides, before the projection: not-a-number times a zero gradient is not
             # zero. Unlike a selection this waits for no device.
-            padding = ~counted.to(shown.device).unsqueeze(-1)
+            counted = counted.to(shown.device)
+            padding = ~counted.unsqueeze(-1)
             shown, wanted = shown.masked_fill(padding, 0), wanted.float().masked_fill(padding, 0)
             if f"{ours}_{theirs}" in self.projections:
                 shown = self.projections[f"{ours}_{theirs}"](shown)
-            total = total + F.mse_loss(shown.float(), wanted, reduction="sum") / wanted.shape[-1]
-        return Sum(total / len(self.pairs), counted.sum())
+            total = total + self.compare(shown.float(), wanted, counted)
+        return Sum(total / len(self.pairs), self.count(counted))
 
     def extra_repr(self) -> str:
         """Show the pairs in ``print(term)``."""
         return f"pairs={self.pairs or self.layers}"
 
 
-def uniform_pairs(student: int, teacher: int) -> list[tuple[int, int]]:
-    """Pair every layer of the student with the teacher's at the same relative depth, embeddings with embeddings.
+class HiddenMSE(HiddenTerm):
+    """Mean squared difference of hidden states; where the widths differ the student's are projected first.
+
+    For the pairs of layers (s, t), with a trained matrix W_st where the two widths differ and none where they do not:
+    the mean over pairs of ``|| W_st h_s - h_t ||**2 / width of the teacher``, added over tokens. The projections are
+    trained with the student and are in no published student.
 
     Args:
-        student: its number of layers, without the embeddings.
-        teacher: its number of layers.
+        layers: which layers learn from which, ``"uniform"`` by default; see ``HiddenTerm``.
 
-    Returns:
-        (student layer, teacher layer), from the embeddings up.
+    Raises:
+        ValueError: layers that cannot be read.
+
+    Reference:
+        Romero et al.: FitNets, arXiv:1412.6550, equation 3; Jiao et al.: TinyBERT, arXiv:1909.10351, equations 8, 9.
 
     Example:
-        >>> uniform_pairs(3, 6)
-        [(0, 0), (1, 2), (2, 4), (3, 6)]
+        >>> term = HiddenMSE(layers={1: 2})
+        >>> term.build(Facts(hidden_size=4, num_layers=1), Facts(hidden_size=6, num_layers=2))
+        >>> term.projections["1_2"].weight.shape
+        torch.Size([6, 4])
     """
-    return [(layer, round(layer * teacher / max(1, student))) for layer in range(student + 1)]
+
+    citation: ClassVar[str] = "Romero et al.: FitNets: Hints for Thin Deep Nets, arXiv:1412.6550"
+    name: ClassVar[str] = "hidden_mse"
+
+    def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
+        """Return the squared difference, divided by the width; see ``HiddenTerm.compare``."""
+        return F.mse_loss(student, teacher, reduction="sum") / teacher.shape[-1]
 
 
-def _read(layers: Mapping[int | str, int | list[int]]) -> list[tuple[int, int]]:
-    """Read what a user wrote; in JSON the keys are strings."""
-    pairs = []
-    for ours, several in layers.items():
-        for theirs in several if isinstance(several, (list, tuple)) else [several]:
-            if not str(ours).isdecimal() or not str(theirs).isdecimal():
-                raise ValueError(
-                    f"layers={dict(layers)} was given to hidden_mse: give student layer -> teacher layer, numbers "
-                    "from 0 (the embeddings) up."
-                )
-            pairs.append((int(ours), int(theirs)))
-    if not pairs:
-        raise ValueError("layers={} was given to hidden_mse: name a pair, or leave layers out to pair them by depth.")
-    return pairs
+class HiddenCosine(HiddenTerm):
+    """One minus the cosine of hidden states: their direction counts, their length does not.
+
+    The mean over the pairs of layers of ``1 - cos(W_st h_s, h_t)``, added over tokens.
+
+    Args:
+        layers: which layers learn from which, ``"uniform"`` by default; see ``HiddenTerm``.
+
+    Raises:
+        ValueError: layers that cannot be read.
+
+    Reference:
+        Sanh et al.: DistilBERT, arXiv:1910.01108, section 3 (L_cos).
+
+    Example:
+        >>> term, same = HiddenCosine(), Signals({}, hidden=(torch.ones(1, 2, 4), torch.ones(1, 2, 4)))
+        >>> term.build(Facts(hidden_size=4, num_layers=1), Facts(hidden_size=4, num_layers=1))
+        >>> [round(float(number), 6) for number in term(same, same, {})]
+        [0.0, 2.0]
+    """
+
+    citation: ClassVar[str] = "Sanh, Debut, Chaumond, Wolf: DistilBERT, arXiv:1910.01108"
+    name: ClassVar[str] = "hidden_cosine"
+
+    def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
+        """Return one minus the cosine; see ``HiddenTerm.compare``."""
+        return ((1.0 - F.cosine_similarity(student, teacher, dim=-1)) * counted).sum()
+
+
+class PKD(HiddenTerm):
+    """Squared distance of the normalised hidden states of one token: patient knowledge distillation.
+
+    The mean over the pairs of layers of ``|| h_s / |h_s| - h_t / |h_t| ||**2``, added over samples.
+
+    Args:
+        layers: which layers learn from which; ``"skip"`` by default, as in the paper; see ``HiddenTerm``.
+        token: ``"first"`` (a BERT's [CLS]), ``"last"`` (for decoders, whose first token has read nothing) or
+            ``"all"``, the mean over the row's tokens. Padding is none of them.
+
+    Raises:
+        ValueError: layers that cannot be read, or another token.
+
+    Reference:
+        Sun, Cheng, Gan, Liu: Patient Knowledge Distillation for BERT Model Compression, arXiv:1908.09355, equation 7.
+
+    Example:
+        >>> PKD(token="last").build(Facts(hidden_size=4, num_layers=1), Facts(hidden_size=4, num_layers=2))
+    """
+
+    unit: ClassVar[str] = "samples"
+    citation: ClassVar[str] = "Sun, Cheng, Gan, Liu: Patient Knowledge Distillation, arXiv:1908.09355"
+    name: ClassVar[str] = "pkd"
+
+    def __init__(self, layers: Layers | None = None, token: str = "first") -> None:
+        super().__init__("skip" if layers is None else layers)
+        if token not in POSITIONS:
+            raise ValueError(f"token={token!r} was given to pkd: use {', '.join(POSITIONS)}.")
+        self.token = token
+
+    def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
+        """Return the squared distance of the directions; see ``HiddenTerm.compare``."""
+        here = counted
+        if self.token != "all":
+            seen = counted.cumsum(dim=-1)
+            here = counted & (seen == (1 if self.token == "first" else seen[:, -1:]))
+        gap = (F.normalize(student, dim=-1) - F.normalize(teacher, dim=-1)).square().sum(dim=-1)
+        share = here.float() / here.sum(dim=-1, keepdim=True).clamp(min=1)
+        return (gap * share).sum()
+
+    def count(self, counted: Tensor) -> Tensor:
+        """Count the rows; see ``HiddenTerm.count``."""
+        return torch.tensor(len(counted), device=counted.device)
 
 
 def _layer(signals: Signals, layer: int, owner: str) -> Tensor:

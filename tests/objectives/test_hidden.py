@@ -1,12 +1,16 @@
 """Hidden states: the textbook formula, the layers that are paired, the positions that count."""
 
 import json
+import re
+from functools import partial
 
 import pytest
+import reference
 import torch
 
 from hf_distill.objectives import build
-from hf_distill.objectives.hidden import HiddenMSE, uniform_pairs
+from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
+from hf_distill.objectives.layers import uniform_pairs
 from hf_distill.signals import Facts, Signals
 
 NARROW, WIDE = Facts(name="s", hidden_size=4, num_layers=2), Facts(name="t", hidden_size=6, num_layers=4)
@@ -19,14 +23,14 @@ def shown(width, layers, mask=None, seed=0):
     )
 
 
-def built(student=NARROW, teacher=WIDE, **options):
+def built(student=NARROW, teacher=WIDE, cls=HiddenMSE, **options):
     torch.manual_seed(0)
-    term = HiddenMSE(**options)
+    term = cls(**options)
     term.build(student, teacher)
     return term
 
 
-def reference(term, student, teacher, mask):
+def textbook(term, student, teacher, mask):
     total = 0.0
     for ours, theirs in term.pairs:
         h, t = student.hidden[ours].double(), teacher.hidden[theirs].double()
@@ -45,17 +49,18 @@ def test_values_agree_with_float64(layers, teacher):
     taught = shown(teacher.hidden_size, 4, mask, seed=1)
     total, count = term(student, taught, {})
     assert count == 3
-    assert total.item() == pytest.approx(reference(term, student, taught, mask).item(), rel=1e-6)
+    assert total.item() == pytest.approx(textbook(term, student, taught, mask).item(), rel=1e-6)
     assert bool(term.projections) == (teacher is WIDE)  # none where the widths agree
 
 
-def test_padding_has_no_value_and_no_gradient_even_where_it_is_not_a_number():
+@pytest.mark.parametrize("cls", [HiddenMSE, HiddenCosine, PKD, partial(PKD, token="all"), partial(PKD, token="last")])
+def test_padding_has_no_value_and_no_gradient_even_where_it_is_not_a_number(cls):
     mask = torch.tensor([[True, True, False], [True, False, False]])
     student, taught = shown(4, 2, mask), shown(6, 4, mask, seed=1)
     for state in (*student.hidden, *taught.hidden):
         state[~mask] = float("nan")
         state.requires_grad_()
-    term = built()
+    term = built(cls=cls, layers={0: 0, 1: 2, 2: 4})
     total, _ = term(student, taught, {})
     total.backward()
     assert total.isfinite()
@@ -75,6 +80,63 @@ def test_layers_are_paired_by_relative_depth():
     assert built().pairs == uniform_pairs(2, 4)
 
 
+MASK = torch.tensor([[False, True, True], [True, False, False]])
+
+
+@pytest.mark.parametrize(("cls", "token", "naive"), [
+    (HiddenCosine, None, "hidden_cosine"), (PKD, "first", "pkd"), (PKD, "last", "pkd"), (PKD, "all", "pkd"),
+])  # fmt: skip
+@pytest.mark.parametrize("width", [4, 6])
+def test_directions_agree_with_float64(cls, token, naive, width):
+    """The same values as the textbook's, and the same gradients, through the projections too."""
+    term = built(
+        cls=cls, teacher=Facts(name="t", hidden_size=width, num_layers=4), **({"token": token} if token else {})
+    )
+    student, taught = shown(4, 2, MASK), shown(width, 4, MASK, seed=1)
+    for state in student.hidden:
+        state.requires_grad_()
+    total, count = term(student, taught, {})
+    ours = torch.autograd.grad(total, student.hidden, allow_unused=True)
+    naive = getattr(reference, naive)
+    wanted = sum(
+        naive(projected(term, pair, student), taught.hidden[pair[1]].double(), MASK, *([token] if token else []))
+        for pair in term.pairs
+    ) / len(term.pairs)  # fmt: skip
+    theirs = torch.autograd.grad(wanted, student.hidden, allow_unused=True)
+    assert count == (2 if token else 3)
+    assert total.item() == pytest.approx(wanted.item(), rel=1e-6)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other.float(), rtol=1e-4, atol=1e-6)
+
+
+def projected(term, pair, student):
+    state = student.hidden[pair[0]].double()
+    if term.projections:
+        state = state @ term.projections[f"{pair[0]}_{pair[1]}"].weight.double().T
+    return state
+
+
+def test_the_default_layers_are_the_papers():
+    assert built(cls=PKD).pairs == [(1, 2), (2, 4)]
+    assert built(cls=HiddenCosine).pairs == uniform_pairs(2, 4)
+    assert built(layers="last").pairs == [(1, 3), (2, 4)]
+
+
+def test_an_unknown_map_and_an_unknown_token_are_refused():
+    with pytest.raises(ValueError, match="layers='top' was given to hidden_mse: use uniform, last, skip, or give"):
+        HiddenMSE("top")
+    with pytest.raises(ValueError, match="token='middle' was given to pkd: use first, last, all"):
+        PKD(token="middle")
+
+
+def test_a_student_deeper_than_its_teacher_has_only_the_uniform_map():
+    deep = Facts(name="deep", hidden_size=4, num_layers=6)
+    assert len(built(student=deep).pairs) == 7
+    with pytest.raises(ValueError, match=r"deep has 6 layers, the teacher t has 4; use uniform.*\n  student  0 1 2 3"):
+        built(student=deep, layers="last")
+
+
 def test_a_map_from_json_has_strings_as_keys():
     term = build(json.loads('{"hidden_mse": {"layers": {"1": 2, "2": [3, 4]}}}')).terms["hidden_mse"]
     term.build(NARROW, WIDE)
@@ -82,7 +144,7 @@ def test_a_map_from_json_has_strings_as_keys():
     assert "1_2" in term.projections
 
 
-@pytest.mark.parametrize("layers", [{"last": 2}, {-1: 2}, {1: 2.5}, {1: True}])
+@pytest.mark.parametrize("layers", [{"top": 2}, {-1: 2}, {1: 2.5}, {1: True}])
 def test_layers_that_are_no_numbers_are_refused(layers):
     with pytest.raises(ValueError, match="give student layer -> teacher layer, numbers from 0"):
         HiddenMSE(layers=layers)
@@ -94,11 +156,13 @@ def test_no_layer_at_all_is_refused():
 
 
 @pytest.mark.parametrize(("layers", "message"), [
-    ({3: 1}, r"layer 3 of the student s was asked for, it has the layers 0 \(embeddings\) to 2"),
-    ({1: 9}, r"layer 9 of the teacher t was asked for, it has the layers 0 \(embeddings\) to 4"),
+    ({3: 1}, "layer 3 of the student s was asked for by hidden_mse, it has the layers 0 (embeddings) to 2: name one "
+             "of those.\n  student  0 . 1 . 2 3?\n  teacher  0 1 2 3 4"),
+    ({1: 9}, "layer 9 of the teacher t was asked for by hidden_mse, it has the layers 0 (embeddings) to 4: name one "
+             "of those.\n  student  0 . 1 . 2\n  teacher  0 1 2 3 4 9?"),
 ])  # fmt: skip
 def test_a_layer_that_is_not_there_is_refused_when_it_is_built(layers, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         built(layers=layers)
 
 
