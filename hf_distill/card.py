@@ -63,7 +63,7 @@ def add_distillation(trainer: Trainer) -> None:
         terms=[
             {
                 "name": name,
-                "weight": f"{objective.weights[name]:g}",
+                "weight": f"{asked:g}" if isinstance(asked := objective.asked[name], float) else str(asked),
                 "what": str(term),
                 "citation": term.citation,
                 "teacher": objective.teachers.get(name),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from hf_distill.eager import show_attention
+from hf_distill.hearing import hearing
 from hf_distill.objectives import Objective, build
 from hf_distill.preflight import check_objective, named_facts
 from hf_distill.signals import Facts
@@ -46,7 +48,39 @@ def equip(trainer: DistillationMixin) -> None:
             torch.default_generator.manual_seed(trainer.args.seed)
             objective.build(Facts.of(trainer.model), trainer.teacher.facts, named_facts(trainer.teacher))
         trainer.distillation, trainer.equipped = objective, (student, spec)
+        make_visible(trainer, student)
     attach(student, trainer.distillation if trainer.alpha > 0 else None)
+
+
+def make_visible(trainer: DistillationMixin, student: nn.Module) -> None:
+    """See to it that both models can show what is asked of them, or refuse before the first step.
+
+    Args:
+        trainer: the trainer, with its teacher prepared and its objective built.
+        student: the unwrapped student.
+
+    Raises:
+        ValueError: in one sentence: no attention maps, no module of that path, no known projections, or a compiled
+            student that is to be heard.
+    """
+    objective = trainer.distillation
+    theirs = getattr(trainer.teacher, "members", None) or {trainer.teacher.facts.name: trainer.teacher}
+    for name, needs, model in [
+        ("the student", objective.needs, student),
+        *((f"the teacher {name}", objective.asks, getattr(one, "model", None)) for name, one in theirs.items()),
+    ]:
+        if not isinstance(model, nn.Module):
+            continue  # a function or a folder; what it serves has been checked
+        own = {need.partition("@")[0] for need in needs if need.partition("@")[2] in ("", name.split(" ", 2)[-1])}
+        if "attention" in own:
+            show_attention(model, name)
+        with hearing(model, own) as heard:
+            compiled = heard is not None and model is student and getattr(trainer.args, "torch_compile", False)
+        if compiled:
+            raise ValueError(
+                "torch_compile was asked for with an objective that hears modules of the student "
+                f"({', '.join(sorted(own - {'heads', 'hidden', 'attention'}))}): leave one of them out."
+            )
 
 
 def attach(student: nn.Module, objective: Objective | None) -> None:

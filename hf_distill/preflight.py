@@ -88,12 +88,12 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                 f"{name} listens to the teacher {one!r}, but {there}: name one that is there, or leave the option out."
             )
         served = {need.partition("@")[0] for need in teacher.serves if need.partition("@")[2] == one}
-        if missing := sorted(objective.terms[name].needs - served):
+        if missing := sorted(need for need in objective.terms[name].asks if not _is_served(need, served)):
             raise ValueError(
                 f"{name} needs {missing} of the teacher {one!r}, which serves {sorted(served)} by itself: choose a "
                 f"term that it can serve{'' if served else ', or leave choose out'}."
             )
-    if missing := sorted(objective.asks - teacher.serves):
+    if missing := sorted(need for need in objective.asks if not _is_served(need, teacher.serves)):
         served = sorted(need for need in teacher.serves if "@" not in need)
         one = f', or let them listen to one with {{"teacher": "{next(iter(members))}"}}' if members else ""
         raise ValueError(
@@ -101,8 +101,19 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
             f"can serve{one}."
         )
     if (temperature := getattr(teacher, "temperature", None)) is not None:
-        for term in objective.terms.values():
+        for name, term in objective.terms.items():
+            if name in objective.temperatures:
+                raise ValueError(
+                    f"a temperature of {objective.temperatures[name]} was given to {name}, the teacher's few ids were "
+                    f"kept at {temperature:g} and hold for no other: set that one, or keep them anew."
+                )
             term.check_few(temperature)
+
+
+def _is_served(need: str, serves: Iterable[str]) -> bool:
+    """Whether a teacher can show something; who serves ``"tap"`` can be heard at any path."""
+    what, _, one = need.partition("@")
+    return need in serves or "@".join(filter(None, (what.partition(":")[0], one))) in serves
 
 
 def check_pair(task: Task, student: Facts, teacher: Teacher) -> None:

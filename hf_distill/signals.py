@@ -112,6 +112,7 @@ class Signals:
         hidden: hidden states [B, T, H], the embedding output first; empty unless a term needs ``"hidden"``.
         attention: attention maps [B, heads, T, T]; empty unless a term needs ``"attention"``.
         taps: module path -> its output, for terms that need ``"tap:<path>"``.
+        qkv: for each layer its queries, keys and values [B, T, width]; empty unless a term needs ``"qkv"``.
         mask: bool [B, T], the positions that are not padding; None where the model has none.
         named: name -> what one of several teachers shows by itself; empty for any other model.
     """
@@ -120,6 +121,7 @@ class Signals:
     hidden: tuple[Tensor, ...] = ()
     attention: tuple[Tensor, ...] = ()
     taps: dict[str, Any] = field(default_factory=dict)
+    qkv: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
     mask: Tensor | None = None
     named: dict[str, Signals] = field(default_factory=dict)
 

@@ -19,6 +19,7 @@ from hf_distill.card import add_distillation
 from hf_distill.carry import equip
 from hf_distill.checkpoint import CheckpointMixin
 from hf_distill.hard import hard_loss, needs_own_loss
+from hf_distill.hearing import hearing
 from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
@@ -139,7 +140,7 @@ class DistillationMixin(CheckpointMixin, LogMixin):
             self._window = everywhere // (self.accelerator.num_processes // self.data_ranks())
             self._training.weight += 1
         if hasattr(self.teacher, "ahead") and self.alpha > 0:
-            self.teacher.ahead(batches, self.distillation.needs)
+            self.teacher.ahead(batches, self.distillation.asks)
         return batches, num_items
 
     def _counts(self, batch: Mapping[str, Any]) -> Tensor:
@@ -181,18 +182,19 @@ class DistillationMixin(CheckpointMixin, LogMixin):
 
         fed, asked = self._student_inputs(inputs), {}
         if taught is None:
-            sums, outputs = {}, model(**fed)
+            sums, outputs, resting = {}, model(**fed), 0.0
         else:
             student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
             asked = asking(self.distillation.needs, student)
 
-            def after(outputs: Any) -> dict[str, Sum]:
-                shown = self.task.signals(student, inputs, outputs)
-                return self.distillation(shown, self.task.aligned(shown, taught, inputs), inputs)
+            def after(outputs: Any) -> tuple[dict[str, Sum], Tensor | float]:
+                shown = self.task.shown(student, inputs, outputs, heard)
+                sums = self.distillation(shown, self.task.aligned(shown, taught, inputs), inputs)
+                return sums, self.distillation.resting()
 
-            with joined(student, after, self.accelerator.autocast):
+            with hearing(student, self.distillation.needs) as heard, joined(student, after, self.accelerator.autocast):
                 both = model(**fed, **asked)
-            sums, outputs = both["parts"], both["outputs"]
+            (sums, resting), outputs = both["parts"], both["outputs"]
 
         parts, loss = {}, 0.0
         if self.alpha < 1:
@@ -201,6 +203,7 @@ class DistillationMixin(CheckpointMixin, LogMixin):
         for name, part in sums.items():
             parts[name] = normalise(part.total, window[self.distillation.terms[name].unit], world)
             loss = loss + self.alpha * self.distillation.weights[name] * parts[name]
+        loss = loss + resting
         self._note(parts, stepping)
         if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
             loss = loss * undivided
@@ -224,6 +227,12 @@ class DistillationMixin(CheckpointMixin, LogMixin):
     def _taught(self, inputs: Mapping[str, Any]) -> Signals:
         """Ask the teacher, and refuse an answer that nobody could learn from."""
         self.distillation.follow(self.temperature)
+        self.distillation.at(self.state.global_step, self.state.max_steps)
+        if self.alpha == 1 and (gap := self.distillation.gap(self.state.max_steps)) is not None:
+            raise ValueError(
+                f"alpha=1 learns from the teacher alone, and from step {gap} of {self.state.max_steps} no term has a "
+                "weight: let the schedules of the weights meet, or set alpha below 1."
+            )
         signals = self.teacher(inputs, self.distillation.asks)
         for name, head in signals.answers(self.teacher.facts.name):
             finite = head.logits.finite()

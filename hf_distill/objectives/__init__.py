@@ -10,10 +10,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from hf_distill.objectives.attention import AttentionKL, AttentionMSE
 from hf_distill.objectives.cka import CKA
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
+from hf_distill.objectives.minilm import MiniLM, MiniLMv1
 from hf_distill.objectives.objective import Objective, normalise
+from hf_distill.objectives.schedule import Schedule
+from hf_distill.objectives.tap import TapMSE
 from hf_distill.objectives.term import Term
 
 TERMS: dict[str, type[Term]] = {
@@ -28,9 +32,14 @@ TERMS: dict[str, type[Term]] = {
     "hidden_cosine": HiddenCosine,
     "pkd": PKD,
     "cka": CKA,
+    "attention_mse": AttentionMSE,
+    "attention_kl": AttentionKL,
+    "minilm": MiniLM,
+    "minilm_v1": MiniLMv1,
+    "tap_mse": TapMSE,
 }
 
-__all__ = ["Objective", "Term", "TERMS", "build", "normalise"]
+__all__ = ["Objective", "Schedule", "Term", "TERMS", "build", "normalise"]
 
 
 def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:
@@ -41,7 +50,8 @@ def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:
             options (``{"forward_kl": 1.0, "jsd": {"weight": 0.5, "beta": 0.1}}``); a Term; or an Objective. The
             option ``"term"`` names the class where the key is a name of your choice
             (``{"hot": {"term": "forward_kl", "temperature": 8}}``); ``"teacher"`` the one of several teachers that
-            it listens to (``{"hidden_mse": {"teacher": "big"}}``).
+            it listens to (``{"hidden_mse": {"teacher": "big"}}``). A weight or a temperature may be a mapping, which
+            is a ``Schedule`` (``{"hidden_mse": {"weight": {"until": 0.5}}}`` is on in the first half of the run).
 
     Returns:
         The Objective; an Objective is returned as it is.
@@ -65,14 +75,18 @@ def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:
         raise TypeError(
             f"objective={spec!r} is a {type(spec).__name__}: give a name, a mapping, a Term or an Objective."
         )
-    terms, weights, teachers = {}, {}, {}
+    terms, weights, teachers, temperatures = {}, {}, {}, {}
     for name, options in spec.items():
         options = dict(options) if isinstance(options, Mapping) else {"weight": options}
-        weights[label := name.rpartition(":")[2]] = options.pop("weight", 1.0)
+        weight = options.pop("weight", 1.0)
+        label = name.rpartition(":")[2]
+        weights[label] = Schedule.read(weight, f"{label}'s weight") if isinstance(weight, Mapping) else weight
+        if isinstance(options.get("temperature"), Mapping):
+            temperatures[label] = Schedule.read(options.pop("temperature"), f"{label}'s temperature")
         if (teacher := options.pop("teacher", None)) is not None:
             teachers[label] = teacher
         terms[label] = _term(options.pop("term", name), options)
-    return Objective(terms, weights, teachers)
+    return Objective(terms, weights, teachers, temperatures)
 
 
 def _term(name: str, options: dict[str, Any]) -> Term:

@@ -39,6 +39,23 @@ class _KL(torch.autograd.Function):
         return to_a, to_b
 
 
+def kl_of_log_probs(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """KL(a || b) of distributions that are given by their logarithms, accurate where both are close.
+
+    Args:
+        log_a: [..., V], float32; of each row the exponentials sum to one, or to zero as those of ``log_b`` then do.
+        log_b: [..., V], float32.
+
+    Returns:
+        [...], float32, sum_v a_v (log a_v - log b_v).
+
+    Example:
+        >>> kl_of_log_probs(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())
+        tensor(0.1438)
+    """
+    return _KL.apply(log_a, log_b)
+
+
 def _log_probs(logits: Tensor, temperature: float) -> Tensor:
     return torch.log_softmax(logits.float() / temperature, dim=-1)
 

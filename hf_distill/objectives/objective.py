@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hf_distill.objectives.schedule import Schedule
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Facts, Signals, Sum
 
@@ -20,11 +21,15 @@ class Objective(nn.Module):
 
     Args:
         terms: name -> term; the name is the one in the logs (``loss/<name>``).
-        weights: name -> weight, finite, not negative and not all zero; a missing one is 1.
+        weights: name -> weight, finite, not negative and not all zero, or a ``Schedule`` of it; a missing one is 1.
         teachers: name -> which of several teachers the term listens to; a missing one hears all of them together.
+        temperatures: name -> ``Schedule`` of the term's temperature, in place of its own or the run's.
+
+    Attributes:
+        weights: name -> weight at the step that ``at`` was last told of; a term of weight 0 is not computed.
 
     Raises:
-        ValueError: no term, a weight or a teacher for a term that is not there, or weights that cannot be used.
+        ValueError: no term, a weight, teacher or temperature for a term that is not there, or one that cannot be used.
 
     Example:
         >>> from hf_distill.objectives.logits import ForwardKL, LogitMSE
@@ -40,6 +45,7 @@ class Objective(nn.Module):
         terms: Mapping[str, Term],
         weights: Mapping[str, float] | None = None,
         teachers: Mapping[str, str] | None = None,
+        temperatures: Mapping[str, Schedule] | None = None,
     ) -> None:
         super().__init__()
         if not terms:
@@ -48,10 +54,19 @@ class Objective(nn.Module):
             raise ValueError("a term was named 'hard', which is the supervised loss in the logs: name it otherwise.")
         weights = dict(weights or {})
         self.teachers = {name: str(teacher) for name, teacher in (teachers or {}).items()}
-        for what, given in (("weights", weights), ("teachers", self.teachers)):
+        self.temperatures = dict(temperatures or {})
+        both = (("weights", weights), ("teachers", self.teachers), ("temperatures", self.temperatures))
+        for what, given in both:
             if strangers := sorted(set(given) - set(terms)):
                 raise ValueError(f"{what} were given for {strangers}, but the terms are {sorted(terms)}: name those.")
-        self.weights = {name: _checked_weight(name, weights.get(name, 1.0)) for name in terms}
+        self.asked = {name: _checked_weight(name, weights.get(name, 1.0)) for name in terms}
+        for name, schedule in self.temperatures.items():
+            if schedule.lowest <= 0 or not hasattr(terms[name], "temperature"):
+                raise ValueError(
+                    f"a temperature of {schedule} was given to {name}: give one that is always greater than 0 to a "
+                    "term that has a temperature."
+                )
+        self.weights = {name: _highest(weight) for name, weight in self.asked.items()}
         if not any(self.weights.values()):
             raise ValueError(f"every weight of {sorted(terms)} is 0: set alpha=0 to train without the teacher.")
         self.terms = nn.ModuleDict(terms)
@@ -67,7 +82,7 @@ class Objective(nn.Module):
         return frozenset(
             f"{need}@{self.teachers[name]}" if name in self.teachers else need
             for name, term in self.terms.items()
-            for need in term.needs
+            for need in term.asks
         )
 
     def build(self, student: Facts, teacher: Facts, named: Mapping[str, Facts] | None = None) -> None:
@@ -90,6 +105,38 @@ class Objective(nn.Module):
         for term in self.terms.values():
             term.follow(temperature)
 
+    def gap(self, steps: int) -> int | None:
+        """Find a step at which every weight is 0.
+
+        Args:
+            steps: how many there will be.
+
+        Returns:
+            The first such step; None where there is none.
+
+        Example:
+            >>> from hf_distill.objectives.logits import ForwardKL
+            >>> Objective({"kl": ForwardKL()}, {"kl": Schedule("constant", until=0.5)}).gap(steps=10)
+            5
+        """
+        schedules = [weight for weight in self.asked.values() if isinstance(weight, Schedule)]
+        if len(schedules) < sum(map(bool, self.asked.values())):
+            return None
+        changes = sorted({0, *(step for one in schedules for step in one.boundaries(steps) if step < steps)})
+        return next((step for step in changes if not any(one.at(step, steps) for one in schedules)), None)
+
+    def at(self, step: int, steps: int) -> None:
+        """Take the weights and the temperatures of a step.
+
+        Args:
+            step: how many optimizer steps are done.
+            steps: how many there will be.
+        """
+        for name, weight in self.asked.items():
+            self.weights[name] = weight.at(step, steps) if isinstance(weight, Schedule) else weight
+        for name, schedule in self.temperatures.items():
+            self.terms[name].temperature = schedule.at(step, steps)
+
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> dict[str, Sum]:
         """Compare the two models.
 
@@ -99,10 +146,20 @@ class Objective(nn.Module):
             batch: the batch.
 
         Returns:
-            name -> Sum, unweighted and undivided.
+            name -> Sum, unweighted and undivided, of each term whose weight is not 0 now.
         """
         heard = {name: teacher.named[one] for name, one in self.teachers.items()}
-        return {name: term(student, heard.get(name, teacher), batch) for name, term in self.terms.items()}
+        return {
+            name: term(student, heard.get(name, teacher), batch)
+            for name, term in self.terms.items()
+            if self.weights[name]
+        }
+
+    def resting(self) -> Tensor | float:
+        """Return a zero with the graph of every parameter that no term uses now: DDP waits for each of them."""
+        idle = (p for name, term in self.terms.items() if not self.weights[name] for p in term.parameters())
+        # FSDP2 and ZeRO-3 hold shares of them, and wait for nobody.
+        return sum((0.0 * p.sum() for p in idle if type(p) is nn.Parameter and not hasattr(p, "ds_id")), 0.0)
 
 
 def normalise(total: Tensor, count: Tensor, world_size: int = 1) -> Tensor:
@@ -127,7 +184,13 @@ def normalise(total: Tensor, count: Tensor, world_size: int = 1) -> Tensor:
     return total * world_size / count.clamp(min=1)
 
 
-def _checked_weight(name: str, weight: Any) -> float:
+def _highest(weight: float | Schedule) -> float:
+    return weight.highest if isinstance(weight, Schedule) else weight
+
+
+def _checked_weight(name: str, weight: Any) -> float | Schedule:
+    if isinstance(weight, Schedule):
+        return weight
     number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
     if not number or not math.isfinite(weight) or weight < 0:
         raise ValueError(f"weight {weight!r} was given to {name}: give a number of at least 0.")

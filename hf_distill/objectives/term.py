@@ -18,7 +18,8 @@ class Term(nn.Module):
     """The contract of every objective.
 
     Attributes:
-        needs: what both models must show: ``"heads"``, ``"hidden"``, ``"attention"``, ``"tap:<module path>"``.
+        needs: what both models must show: ``"heads"``, ``"hidden"``, ``"attention"``, ``"qkv"`` (queries, keys and
+            values of each layer), ``"tap:<module path>"``.
         unit: what ``Sum.count`` counts, and what the total is divided by, over all micro-batches and ranks: ``"rows"``
             (distributions that count), ``"tokens"`` (positions that are not padding) or ``"samples"``.
         distributions: it compares probabilities, so it has no meaning for a regression model.
@@ -48,6 +49,11 @@ class Term(nn.Module):
     raw: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     few: ClassVar[bool] = False
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """What the teacher must show: the same as the student, where a term does not say otherwise."""
+        return self.needs
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Make what depends on the two models (a projection, a layer map); called once, before the optimizer.

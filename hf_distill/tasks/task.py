@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from accelerate.utils import find_batch_size
 from torch import Tensor, nn
 
+from hf_distill.hearing import Heard, taken_apart
 from hf_distill.signals import Facts, Signals, Sum
 from hf_distill.tasks.outputs import core_of
 
@@ -220,6 +221,23 @@ class Task(ABC):
         Raises:
             ValueError: they cannot be compared.
         """
+
+    def shown(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Heard | None = None) -> Signals:
+        """Read a model's outputs, and what was heard inside it.
+
+        Args:
+            model: who made them.
+            batch: the batch.
+            outputs: a ``ModelOutput``, a tuple or a tensor.
+            heard: what hooks heard on the way; None where nothing was to be heard.
+
+        Returns:
+            What it shows; see ``signals``.
+        """
+        signals = self.signals(model, batch, outputs, heard)
+        if heard is None:
+            return signals
+        return replace(signals, taps=heard.taps, qkv=taken_apart(core_of(model), heard.qkv))
 
     def aligned(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
         """Align what a teacher shows, and what each of several teachers shows by itself.

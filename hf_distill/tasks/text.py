@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -192,7 +193,7 @@ class SequenceClassification(Task):
                 "which cannot be put into another order: keep whole logits (top=0)."
             )
         head = Head(DenseLogits(theirs.tensor[:, self.teacher_labels]), student.heads["logits"].rows)
-        return Signals({"logits": head}, teacher.hidden, teacher.attention, teacher.taps, teacher.mask)
+        return replace(teacher, heads={"logits": head})
 
 
 def _is_generic(labels: Sequence[str]) -> bool:

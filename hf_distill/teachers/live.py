@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
+from hf_distill.hearing import HEARD, hearing
 from hf_distill.signals import Facts, Signals
 from hf_distill.tasks import Task
 from hf_distill.tasks.outputs import SHOWN, asking, core_of
@@ -48,7 +49,7 @@ class LiveTeacher:
         torch.Size([3, 2])
     """
 
-    serves = frozenset({"heads", *SHOWN})
+    serves = frozenset({"heads", *SHOWN, *HEARD})
     collective = False
 
     def __init__(
@@ -124,10 +125,11 @@ class LiveTeacher:
         flags = {**asking(needs, self.model), **({"use_cache": False} if "use_cache" in self._accepts else {})}
         inputs = self.task.complete(self.model, inputs, batch)
         with torch.no_grad(), self._autocast():
-            outputs = self._forward(**inputs, **flags)
+            with hearing(self.model, needs) as heard:
+                outputs = self._forward(**inputs, **flags)
         # A model that is spread over devices, or lives on another one, may answer there.
-        outputs = send_to_device(outputs, find_device(batch))
-        return self.task.signals(self.model, batch, outputs)
+        outputs, heard = (send_to_device(one, find_device(batch)) for one in (outputs, heard))
+        return self.task.shown(self.model, batch, outputs, heard)
 
     def _forward(self, **inputs: Any) -> Any:
         self.model.eval()  # someone who owns the model elsewhere may have called train()

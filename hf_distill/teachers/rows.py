@@ -42,7 +42,8 @@ def by_row(
     def all_rows(what: str, read: Callable[[Signals], Iterable[Tensor]]) -> tuple[Tensor, ...]:
         return together({name: tuple(read(one)) for name, one in shown.items()}, rows, what)
 
-    keys = list(next(iter(shown.values())).heads)
+    first = next(iter(shown.values()))
+    keys = list(first.heads)
     logits = all_rows("logits", lambda one: (_whole(one.heads[key].logits) for key in keys))
     counted = all_rows("what counts", lambda one: (one.heads[key].rows for key in keys))
     mask = all_rows("masks", lambda one: () if one.mask is None else (one.mask,))
@@ -50,6 +51,8 @@ def by_row(
         {k: Head(DenseLogits(whole), c) for k, whole, c in zip(keys, logits, counted, strict=True)},
         hidden=all_rows("hidden states", lambda one: one.hidden),
         attention=all_rows("attention maps", lambda one: one.attention),
+        taps={path: all_rows("taps", lambda one, path=path: (one.taps[path],))[0] for path in first.taps},
+        qkv=tuple(all_rows("queries", lambda one, layer=layer: one.qkv[layer]) for layer in range(len(first.qkv))),
         mask=mask[0] if mask else None,
     )
 
