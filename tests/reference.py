@@ -89,3 +89,29 @@ def cka(student, teacher, mask):
     centre = torch.eye(n, dtype=x.dtype) - 1 / n
     a, b = centre @ (x @ x.T) @ centre, centre @ (y @ y.T) @ centre
     return n * (1 - (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt())
+
+
+def attention(student, teacher, mask, kind):
+    """Added over real queries of [B, heads, T, T], the mean over heads; what the student gives nothing is left out."""
+    total, heads = 0.0, student.shape[1]
+    for b, t in mask.nonzero().tolist():
+        for h in range(heads):
+            left = mask[b] & (student[b, h, t] > 0)
+            s, w = student[b, h, t][left], teacher[b, h, t][left]
+            s, w = s / s.sum(), w / w.sum()
+            total = total + ((s - w).pow(2).sum() if kind == "mse" else (w * (w / s).log()).sum()) / heads
+    return total
+
+
+def minilm(student, teacher, mask, relations, heads):
+    """KL of the relations of two (q, k, v), head by head and token by token, over the real tokens of each row."""
+    total = 0.0
+    for b in range(len(mask)):
+        for relation in relations:
+            for h in range(heads):
+                logs = []
+                for model in (student, teacher):
+                    x, y = (model["qkv".index(letter)][b][mask[b]].chunk(heads, dim=-1)[h] for letter in relation)
+                    logs.append((x @ y.T / x.shape[-1] ** 0.5).log_softmax(-1))
+                total = total + (logs[1].exp() * (logs[1] - logs[0])).sum() / heads
+    return total

@@ -1,0 +1,58 @@
+"""The output of any module: tokens, samples, widths that differ."""
+
+import pytest
+import torch
+
+from hf_distill.objectives.tap import TapMSE
+from hf_distill.signals import Facts, Signals
+
+MASK = torch.tensor([[True, True, False], [True, False, False]])
+
+
+def compared(student, teacher, mask=MASK, **options):
+    torch.manual_seed(0)
+    term = TapMSE("a.b", **options)
+    term.build(Facts(), Facts())
+    shown, wanted = Signals({}, taps={"a.b": student}, mask=mask), Signals({}, taps={term.teacher_path: teacher})
+    return term, term(shown, wanted, {})
+
+
+def test_of_tokens_those_that_are_real_count_and_every_sample_weighs_the_same():
+    student = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    teacher = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
+    wanted = (student - teacher)[0, :2].square().mean() + (student - teacher)[1, 0].square().mean()
+    student[~MASK] = teacher[~MASK] = float("nan")
+    student.requires_grad_()
+    _, (total, count) = compared(student, teacher)
+    total.backward()
+    assert count == 2
+    assert total.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert (student.grad[~MASK] == 0).all()
+
+
+def test_of_anything_else_whole_samples_count():
+    student, teacher = torch.zeros(2, 5, 2, 2), torch.ones(2, 5, 2, 2)
+    _, (total, count) = compared(student, teacher)
+    assert (total, count) == (2, 2)
+
+
+def test_widths_that_differ_are_projected_if_they_are_given():
+    student, teacher = torch.ones(2, 3, 4), torch.ones(2, 3, 6)
+    term, (total, _) = compared(student, teacher, widths=[4, 6])
+    wanted = (term.projection(student) - teacher).square().mean(-1)[0, 0] * 2
+    assert total.item() == pytest.approx(wanted.item(), rel=1e-6)
+    with pytest.raises(
+        ValueError, match=r"of shape \[2, 3, 4\], with the teacher's a.b, of shape \[2, 3, 6\]: give wid"
+    ):
+        compared(student, teacher)
+
+
+def test_the_teacher_may_have_another_path():
+    term = TapMSE("a", "b")
+    assert (term.needs, term.asks) == ({"tap:a"}, {"tap:b"})
+
+
+@pytest.mark.parametrize("options", [{"path": ""}, {"path": "a", "widths": [4]}, {"path": "a", "widths": [0, 4]}])
+def test_what_cannot_be_used_is_refused(options):
+    with pytest.raises(ValueError, match="was given"):
+        TapMSE(**options)

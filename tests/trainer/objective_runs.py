@@ -1,0 +1,73 @@
+"""One optimizer step of every objective, for an encoder and a decoder: what test_objectives.py compares.
+
+Run as a script it is one of two ranks, and writes the gradients of all of them to files.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tiny
+import tiny_language
+import torch
+from safetensors.torch import save_file
+from transformers import DataCollatorForSeq2Seq
+
+from hf_distill.objectives import TERMS
+
+MODELS = ("encoder", "decoder")
+OPTIONS = {
+    ("tap_mse", "encoder"): {"path": "bert.pooler.dense", "widths": [16, 24]},
+    ("tap_mse", "decoder"): {"path": "model.layers.0.mlp", "teacher_path": "model.layers.1.mlp", "widths": [16, 24]},
+    ("pkd", "decoder"): {"token": "last"},
+}
+TOGETHER = {"cka"}
+"""Terms whose rows see each other within a micro-batch."""
+EVERYONE = set()
+"""Terms whose rows see each other over the micro-batches of all ranks."""
+
+
+def pair(kind):
+    """Student, teacher, rows and collator; the student is narrower and shallower."""
+    if kind == "encoder":
+        return tiny.bert(), tiny.teacher(), tiny.rows(8), None
+    collator = DataCollatorForSeq2Seq(tiny_language.tokenizer())
+    return tiny_language.llama(), tiny_language.teacher(), tiny_language.texts(8), collator
+
+
+def trainer(folder, name, kind, student=None, teacher=None, callbacks=(), **args):
+    own, theirs, rows, collator = pair(kind)
+    parts = {"data_collator": collator} if collator else {}
+    return tiny.trainer(
+        folder, student or own, rows, teacher_model=teacher or theirs, callbacks=list(callbacks),
+        objective={name: OPTIONS.get((name, kind), {})}, args={"max_steps": 1, "alpha": 0.7, **args}, **parts,
+    )  # fmt: skip
+
+
+def gradients(folder, name, kind, batch, accumulation):
+    """The first step's gradients, of the student and of what the objective trains, and the run."""
+    seen = tiny.Gradients()
+    args = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    run = trainer(folder, name, kind, callbacks=[seen], **args)
+    run.train()
+    return {key.removeprefix("module."): value.contiguous() for key, value in seen.first.items()}, run
+
+
+def main(folder):
+    for kind in MODELS:
+        for name in TERMS:
+            found, run = gradients(folder, name, kind, 2, 2)
+            if run.args.world_size != 2:
+                raise RuntimeError("one process would prove nothing")
+            save_file(found, folder / f"{name}-{kind}-{run.args.process_index}.safetensors")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # see strategies.py
