@@ -97,10 +97,16 @@ class Head(NamedTuple):
     Args:
         logits: [..., V].
         rows: bool, the leading shape of ``logits``; a row that does not count has no value and no gradient.
+        labels: int64, the leading shape: the class of each row, negative where it has none; None: nobody knows.
     """
 
     logits: Logits
     rows: Tensor
+    labels: Tensor | None = None
+
+    def labelled(self, start: int, stop: int) -> Tensor | None:
+        """Return the labels of ``start:stop`` of the rows that count, int64 [stop - start]; None: nobody knows."""
+        return None if self.labels is None else self.labels[self.rows][start:stop]
 
 
 @dataclass(frozen=True)

@@ -115,3 +115,48 @@ def minilm(student, teacher, mask, relations, heads):
                     logs.append((x @ y.T / x.shape[-1] ** 0.5).log_softmax(-1))
                 total = total + (logs[1].exp() * (logs[1] - logs[0])).sum() / heads
     return total
+
+
+def dkd(student, teacher, target, alpha, beta, temperature=1.0):
+    p, q, values = probabilities(teacher, temperature), probabilities(student, temperature), []
+    for i, c in enumerate(target.tolist()):
+        pair = [torch.stack((one[i, c], 1 - one[i, c])) for one in (p, q)]
+        rest = [torch.cat((one[i, :c], one[i, c + 1 :])) / (1 - one[i, c]) for one in (p, q)]
+        values.append(temperature**2 * (alpha * kl(*pair) + beta * kl(*rest)))
+    return torch.stack(values)
+
+
+def standardised_kl(student, teacher, temperature=1.0):
+    z = [(one - one.mean(-1, keepdim=True)) / one.std(-1, correction=0, keepdim=True) for one in (student, teacher)]
+    return forward_kl(*z, temperature)
+
+
+def dist(student, teacher, beta, gamma, temperature=1.0):
+    """The mean over rows, equations 8 to 10."""
+    p, q = probabilities(teacher, temperature), probabilities(student, temperature)
+    inter = [1 - torch.corrcoef(torch.stack((p[i], q[i])))[0, 1] for i in range(len(p))]
+    intra = [1 - torch.corrcoef(torch.stack((p[:, j], q[:, j])))[0, 1] for j in range(p.shape[1])]
+    return temperature**2 * (beta * sum(inter) / len(inter) + gamma * sum(intra) / len(intra))
+
+
+def topk_kl(student, teacher, k, temperature=1.0):
+    ids = torch.stack([torch.tensor(sorted(range(len(row)), key=lambda j: -row[j])[:k]) for row in teacher.tolist()])
+    p, q = (probabilities(joined(one, ids, temperature), temperature) for one in (teacher, student))
+    return temperature**2 * kl(p, q)
+
+
+def adaptive_kl(student, teacher, mu, temperature=1.0):
+    p, q, values = probabilities(teacher, temperature), probabilities(student, temperature), []
+    for i in range(len(p)):
+        held, likely = 0.0, set()
+        for j in sorted(range(p.shape[1]), key=lambda j: -p[i, j]):
+            if held >= mu:
+                break
+            held, likely = held + p[i, j].item(), likely | {j}
+        gaps = [
+            [(p[i, j] - q[i, j]).abs().item() for j in range(p.shape[1]) if (j in likely) is side]
+            for side in (True, False)
+        ]
+        head, tail = (sum(side) for side in gaps)
+        values.append((head * kl(p[i], q[i]) + tail * kl(q[i], p[i])) / (head + tail))
+    return temperature**2 * torch.stack(values)

@@ -12,10 +12,13 @@ from typing import Any
 
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
 from hf_distill.objectives.cka import CKA
+from hf_distill.objectives.correlation import DIST, StandardisedKL
+from hf_distill.objectives.decoupled import DKD
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
 from hf_distill.objectives.objective import Objective, normalise
+from hf_distill.objectives.partial import AdaptiveKL, TopKKL
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.objectives.tap import TapMSE
 from hf_distill.objectives.term import Term
@@ -28,6 +31,11 @@ TERMS: dict[str, type[Term]] = {
     "skew_reverse_kl": SkewReverseKL,
     "logit_mse": LogitMSE,
     "top1_cross_entropy": Top1CrossEntropy,
+    "dkd": DKD,
+    "dist": DIST,
+    "standardised_kl": StandardisedKL,
+    "topk_kl": TopKKL,
+    "adaptive_kl": AdaptiveKL,
     "hidden_mse": HiddenMSE,
     "hidden_cosine": HiddenCosine,
     "pkd": PKD,

@@ -29,7 +29,7 @@ class LogitTerm(Term):
 
     A subclass implements ``divergence``: two float32 chunks [n, V] in, a value per row [n] out. Of a teacher that
     keeps a few ids (``TopKLogits``) it is then given h + 1 classes, see ``divergence_from_few``; where joining classes
-    may raise the value, set ``few = False`` and such a teacher is refused.
+    may raise the value, set ``few = False`` and such a teacher is refused. If ``labelled``, labels [n] come third.
 
     Example:
         >>> class TotalVariation(LogitTerm):
@@ -46,6 +46,7 @@ class LogitTerm(Term):
     unit: ClassVar[str] = "rows"
     distributions: ClassVar[bool] = True
     few: ClassVar[bool] = True
+    labelled: ClassVar[bool] = False
     _said: bool = False
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -92,7 +93,8 @@ class LogitTerm(Term):
             part, compare = (theirs.few, self.divergence_from_few) if kept else (theirs.chunk, self.divergence)
             for start in range(0, max(1, rows), step):  # once also where no row counts: a zero needs its graph
                 chunk = ours.chunk(start, start + step)
-                totals.append(compare(chunk, part(start, start + step).to(chunk.device)).sum())
+                labels = [head.labelled(start, start + step)] if self.labelled else []
+                totals.append(compare(chunk, part(start, start + step).to(chunk.device), *labels).sum())
             count += rows
         return Sum(torch.stack(totals).sum(), torch.tensor(count, device=totals[0].device))
 

@@ -79,9 +79,10 @@ class _LanguageModel(Task):
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
         """Read logits, and the decoder's hidden states and attention maps if they are there; see ``Task.signals``."""
         name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
-        shown, prefix = outputs if isinstance(outputs, Mapping) else {}, self.hidden
+        logits, prefix = self._logits(outputs, batch, name), self.hidden
+        shown = outputs if isinstance(outputs, Mapping) else {}
         return Signals(
-            heads={"logits": Head(DenseLogits(self._logits(outputs, batch, name)), self.rows(batch))},
+            heads={"logits": Head(DenseLogits(logits), self.rows(batch), self.targets(batch))},
             hidden=tuple(shown.get(f"{prefix}hidden_states") or ()),
             attention=tuple(shown.get(f"{prefix}attentions") or ()),
             mask=self.mask(batch),

@@ -171,11 +171,16 @@ class SequenceClassification(Task):
             logits = torch.stack((torch.zeros_like(logits), logits), dim=-1)
         shown = outputs if isinstance(outputs, Mapping) else {}
         return Signals(
-            heads={"logits": Head(DenseLogits(logits), self.rows(batch))},
+            heads={"logits": Head(DenseLogits(logits), self.rows(batch), self._classes(batch))},
             hidden=tuple(shown.get("hidden_states") or ()),
             attention=tuple(shown.get("attentions") or ()),
             mask=self.mask(batch),
         )
+
+    def _classes(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Return each row's class, for terms that ask; of several classes a row has none of its own."""
+        labels = batch.get("labels") if self.problem_type == SINGLE else None
+        return None if labels is None else labels.view(-1)
 
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
         """Put the teacher's classes into the student's order; see ``Task.align``."""

@@ -24,7 +24,7 @@ OPTIONS = {
     ("tap_mse", "decoder"): {"path": "model.layers.0.mlp", "teacher_path": "model.layers.1.mlp", "widths": [16, 24]},
     ("pkd", "decoder"): {"token": "last"},
 }
-TOGETHER = {"cka"}
+TOGETHER = {"cka", "dist"}
 """Terms whose rows see each other within a micro-batch."""
 EVERYONE = set()
 """Terms whose rows see each other over the micro-batches of all ranks."""
