@@ -19,6 +19,7 @@ import yaml
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_distill.objectives import build
+from hf_distill.objectives.presets import AUTO
 
 
 @dataclass
@@ -33,7 +34,8 @@ class DistillationArguments:
         temperature: softens both distributions where a term is not given its own; greater than 0.
         objective: what to learn from the teacher: a name (``forward_kl``), ``module:Name``, or a mapping from names
             to weights or options, written as JSON on a command line. None means the task's own: forward KL between
-            distributions, mean squared error between regression predictions.
+            distributions, mean squared error between regression predictions. ``auto`` adds hidden states to it where
+            both models have them; see ``objectives.presets``.
 
         teacher_dtype: the precision of the teacher's weights and computation: ``float32``, ``bfloat16``, ``float16``
             or ``auto``, the run's own. None leaves the weights as they are and runs them under the student's autocast.
@@ -66,7 +68,7 @@ class DistillationArguments:
     objective: dict | str | None = field(
         default=None,
         metadata={
-            "help": "What to learn from the teacher: a name such as forward_kl, 'module:Name', or JSON such as "
+            "help": "What to learn from the teacher: a name such as forward_kl, auto, 'module:Name', or JSON such as "
             '\'{"forward_kl": 1.0, "jsd": {"weight": 0.5, "beta": 0.1}}\'. Default: forward_kl; regression: logit_mse'
         },
     )
@@ -128,7 +130,7 @@ class DistillationArguments:
                 f"teacher_cache_gb={self.teacher_cache_gb} was given: give memory, or set teacher_cache=off."
             )
         check_blend(self.alpha, self.temperature)
-        if self.objective is not None:
+        if self.objective not in (None, AUTO):
             build(self.objective)
         if hasattr(super(), "__post_init__"):
             super().__post_init__()

@@ -5,8 +5,9 @@ Knows: the student's modules, when an objective is built. Does not know: losses,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,15 @@ from torch import Tensor, nn
 from hf_distill.eager import show_attention
 from hf_distill.hearing import hearing
 from hf_distill.objectives import Objective, build
+from hf_distill.objectives.presets import AUTO, preset
 from hf_distill.preflight import check_objective, named_facts
 from hf_distill.signals import Facts
+from hf_distill.teachers.tokenizers import PREFIX
 
 if TYPE_CHECKING:
     from hf_distill.trainer import DistillationMixin
+
+logger = logging.getLogger(__name__)
 
 CHILD = "distillation"
 """The name under which the student carries the objective, if that has something to train."""
@@ -39,7 +44,7 @@ def equip(trainer: DistillationMixin) -> None:
     spec = trainer.asked if trainer.asked is not None else getattr(trainer.args, "objective", None)
     student = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     kept = trainer.equipped[0] is student and trainer.equipped[1] == spec
-    objective = trainer.distillation if kept else build(trainer.task.default_objective if spec is None else spec)
+    objective = trainer.distillation if kept else build(_asked(trainer, spec))
     objective.follow(trainer.temperature)  # before it is checked: what a teacher keeps may hold for one temperature
     check_objective(objective, trainer.task, trainer.teacher)
     if not kept:
@@ -50,6 +55,18 @@ def equip(trainer: DistillationMixin) -> None:
         trainer.distillation, trainer.equipped = objective, (student, spec)
         make_visible(trainer, student)
     attach(student, trainer.distillation if trainer.alpha > 0 else None)
+
+
+def _asked(trainer: DistillationMixin, spec: Any) -> Any:
+    """Fill in what a user left to us: the task's own objective, or a preset."""
+    own, teacher = trainer.task.default_objective, trainer.teacher
+    if spec is None or spec != AUTO:
+        return own if spec is None else spec
+    columns = getattr(trainer.train_dataset, "column_names", None) or ()
+    same = not any(column.startswith(PREFIX) for column in columns)
+    chosen = preset(own, Facts.of(trainer.model), teacher.facts, teacher.serves, same)
+    logger.info("objective=auto is %s here.", chosen)
+    return chosen
 
 
 def make_visible(trainer: DistillationMixin, student: nn.Module) -> None:

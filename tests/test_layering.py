@@ -16,7 +16,7 @@ ALLOWED = {
     "hearing": set(),
     "eager": set(),
     "preflight": set(),
-    "carry": {"eager", "hearing", "objectives", "preflight", "signals"},
+    "carry": {"eager", "hearing", "objectives", "preflight", "signals", "teachers"},
     "cache": {"signals", "topk"},
     "commands": {"arguments", "cache", "objectives", "tasks", "teachers"},
     "cli": {"commands"},

@@ -1,0 +1,46 @@
+"""What ``objective="auto"`` stands for: what won the measurements, where the two models can be compared so.
+
+Knows: what is known of two models before they run. Does not know: trainers, data sets, how anything is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hf_distill.signals import Facts
+
+AUTO = "auto"
+"""What a user writes to be given a preset."""
+
+INSIDE: Mapping[str, Any] = {"hidden_mse": 1.0}
+"""What is added to a task's own objective where hidden states can be compared."""
+
+
+def preset(own: str, student: Facts, teacher: Facts, serves: Iterable[str], same_tokens: bool) -> dict[str, Any]:
+    """Choose an objective for two models.
+
+    The logits as the task compares them, and hidden states beside them where both models have layers of known width
+    over the same tokens. Figures of all rows that were tried are in the README, under "What to learn from a teacher";
+    they are made by ``tests/benchmarks/objectives.py``.
+
+    Args:
+        own: the name of the task's own objective.
+        student: what is known of the student.
+        teacher: what is known of the teacher.
+        serves: what the teacher can show; see ``Teacher.serves``.
+        same_tokens: whether both models read the same tokens.
+
+    Returns:
+        A mapping as ``build`` takes it.
+
+    Example:
+        >>> small, big = Facts(hidden_size=4, num_layers=1), Facts(hidden_size=8, num_layers=2)
+        >>> preset("forward_kl", small, big, {"heads", "hidden"}, same_tokens=True)
+        {'forward_kl': 1.0, 'hidden_mse': 1.0}
+        >>> preset("forward_kl", small, big, {"heads"}, same_tokens=True)
+        {'forward_kl': 1.0}
+    """
+    known = all(None not in (facts.hidden_size, facts.num_layers) for facts in (student, teacher))
+    inside = INSIDE if known and same_tokens and "hidden" in set(serves) else {}
+    return {own: 1.0, **inside}
