@@ -204,3 +204,12 @@ def similarity(student, teacher):
         rows = [torch.stack([v[i] @ v[j] for j in range(len(v))]) for i in range(len(v))]
         g.append(torch.stack([row / row.norm() for row in rows]))
     return ((g[0] - g[1]) ** 2).sum() / len(student) ** 2
+
+
+def info_nce(student, teacher, everyone, temperature):
+    """Added over rows; ``everyone`` holds what each row of ``teacher`` is told from, itself included, once."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        scores = torch.stack([torch.cosine_similarity(s, other, dim=0) / temperature for other in everyone])
+        total = total + scores.logsumexp(0) - torch.cosine_similarity(s, t, dim=0) / temperature
+    return total

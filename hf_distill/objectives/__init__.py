@@ -12,6 +12,7 @@ from typing import Any
 
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
 from hf_distill.objectives.cka import CKA
+from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.correlation import DIST, StandardisedKL
 from hf_distill.objectives.decoupled import DKD
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
@@ -47,6 +48,7 @@ TERMS: dict[str, type[Term]] = {
     "rkd_distance": RKDDistance,
     "rkd_angle": RKDAngle,
     "similarity": SimilarityPreserving,
+    "contrastive": Contrastive,
     "attention_mse": AttentionMSE,
     "attention_kl": AttentionKL,
     "minilm": MiniLM,

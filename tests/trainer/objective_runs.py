@@ -28,7 +28,7 @@ OPTIONS = {
 }
 TOGETHER = {"cka", "dist", "rkd_distance", "rkd_angle", "similarity"}
 """Terms whose rows see each other within a micro-batch."""
-EVERYONE = set()
+EVERYONE = {"contrastive"}
 """Terms whose rows see each other over the micro-batches of all ranks."""
 ROWS = {"rkd_distance": 4, "rkd_angle": 4}
 """How many rows a micro-batch of two ranks gets, where 2 say nothing: one distance is its own mean."""
