@@ -213,3 +213,8 @@ def info_nce(student, teacher, everyone, temperature):
         scores = torch.stack([torch.cosine_similarity(s, other, dim=0) / temperature for other in everyone])
         total = total + scores.logsumexp(0) - torch.cosine_similarity(s, t, dim=0) / temperature
     return total
+
+
+def discriminated(student, teacher):
+    """The mean of two cross-entropies of scores [B], teacher 1 and student 0, added over rows."""
+    return -(torch.sigmoid(teacher).log() + (1 - torch.sigmoid(student)).log()).sum() / 2

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from hf_distill.objectives.adversarial import Adversarial
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
 from hf_distill.objectives.cka import CKA
 from hf_distill.objectives.contrastive import Contrastive
@@ -49,6 +50,7 @@ TERMS: dict[str, type[Term]] = {
     "rkd_angle": RKDAngle,
     "similarity": SimilarityPreserving,
     "contrastive": Contrastive,
+    "adversarial": Adversarial,
     "attention_mse": AttentionMSE,
     "attention_kl": AttentionKL,
     "minilm": MiniLM,
