@@ -160,3 +160,61 @@ def adaptive_kl(student, teacher, mu, temperature=1.0):
         head, tail = (sum(side) for side in gaps)
         values.append((head * kl(p[i], q[i]) + tail * kl(q[i], p[i])) / (head + tail))
     return temperature**2 * torch.stack(values)
+
+
+def pooled(states, mask, pool="mean"):
+    """One vector for each row of [B, T, H]."""
+    vectors = []
+    for b in range(len(mask)):
+        real = mask[b].nonzero().flatten().tolist()
+        chosen = {"mean": real, "first": real[:1], "last": real[-1:]}[pool]
+        vectors.append(sum(states[b, t] for t in chosen) / len(chosen))
+    return torch.stack(vectors)
+
+
+def huber(x):
+    return x**2 / 2 if abs(x) < 1 else abs(x) - 0.5
+
+
+def rkd_distance(student, teacher):
+    """The mean over the pairs of different rows."""
+    pairs = [(i, j) for i in range(len(student)) for j in range(len(student)) if i != j]
+    both = []
+    for v in (student, teacher):
+        d = [((v[i] - v[j]) ** 2).sum().sqrt() for i, j in pairs]
+        both.append([one * len(d) / sum(d) for one in d])
+    return sum(huber(s - t) for s, t in zip(*both, strict=True)) / len(pairs)
+
+
+def rkd_angle(student, teacher):
+    """The mean over the triples of different rows."""
+    n = range(len(student))
+    triples = [(i, j, k) for i in n for j in n for k in n if i != j and j != k and i != k]
+    total = 0.0
+    for i, j, k in triples:
+        s, t = (torch.cosine_similarity(v[i] - v[j], v[k] - v[j], dim=0) for v in (student, teacher))
+        total = total + huber(s - t)
+    return total / len(triples)
+
+
+def similarity(student, teacher):
+    """Equations of section 3.1: the squared norm over the squared number of rows."""
+    g = []
+    for v in (student, teacher):
+        rows = [torch.stack([v[i] @ v[j] for j in range(len(v))]) for i in range(len(v))]
+        g.append(torch.stack([row / row.norm() for row in rows]))
+    return ((g[0] - g[1]) ** 2).sum() / len(student) ** 2
+
+
+def info_nce(student, teacher, everyone, temperature):
+    """Added over rows; ``everyone`` holds what each row of ``teacher`` is told from, itself included, once."""
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        scores = torch.stack([torch.cosine_similarity(s, other, dim=0) / temperature for other in everyone])
+        total = total + scores.logsumexp(0) - torch.cosine_similarity(s, t, dim=0) / temperature
+    return total
+
+
+def discriminated(student, teacher):
+    """The mean of two cross-entropies of scores [B], teacher 1 and student 0, added over rows."""
+    return -(torch.sigmoid(teacher).log() + (1 - torch.sigmoid(student)).log()).sum() / 2

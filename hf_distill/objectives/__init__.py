@@ -10,8 +10,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from hf_distill.objectives.adversarial import Adversarial
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
 from hf_distill.objectives.cka import CKA
+from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.correlation import DIST, StandardisedKL
 from hf_distill.objectives.decoupled import DKD
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
@@ -19,6 +21,8 @@ from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, Sk
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
 from hf_distill.objectives.objective import Objective, normalise
 from hf_distill.objectives.partial import AdaptiveKL, TopKKL
+from hf_distill.objectives.pooled import PooledCosine, PooledMSE
+from hf_distill.objectives.relation import RKDAngle, RKDDistance, SimilarityPreserving
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.objectives.tap import TapMSE
 from hf_distill.objectives.term import Term
@@ -40,6 +44,13 @@ TERMS: dict[str, type[Term]] = {
     "hidden_cosine": HiddenCosine,
     "pkd": PKD,
     "cka": CKA,
+    "pooled_mse": PooledMSE,
+    "pooled_cosine": PooledCosine,
+    "rkd_distance": RKDDistance,
+    "rkd_angle": RKDAngle,
+    "similarity": SimilarityPreserving,
+    "contrastive": Contrastive,
+    "adversarial": Adversarial,
     "attention_mse": AttentionMSE,
     "attention_kl": AttentionKL,
     "minilm": MiniLM,

@@ -14,18 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_distill.objectives.layers import Layers, paired, read_layers
+from hf_distill.objectives.positions import POSITIONS, shares
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Facts, Signals, Sum
-
-POSITIONS = ("first", "last", "all")
-"""Which real tokens of a row ``PKD`` compares."""
 
 
 class HiddenTerm(Term):
     """What the terms below share: pairs of layers, projections where they are needed, and no padding.
 
     A subclass implements ``compare``: two float32 hidden states [B, T, H] and which positions count in, what they
-    cost out. The mean is taken over the pairs.
+    cost out; or ``cost``, if it trains more than a projection for each pair. The mean is taken over the pairs.
 
     Args:
         layers: ``"uniform"`` (by relative depth, embeddings to embeddings), ``"last"``, ``"skip"``, or student layer
@@ -36,10 +34,11 @@ class HiddenTerm(Term):
     unit: ClassVar[str] = "tokens"
     name: ClassVar[str]
     projects: ClassVar[bool] = True
+    usual: ClassVar[str | None] = "uniform"  # the layers where none are named; None: the two last
 
     def __init__(self, layers: Layers | None = None) -> None:
         super().__init__()
-        self.layers = read_layers("uniform" if layers is None else layers, self.name)
+        self.layers = read_layers(self.usual if layers is None else layers, self.name)
         self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleDict()
 
@@ -70,6 +69,44 @@ class HiddenTerm(Term):
             A scalar, added over what ``unit`` counts.
         """
 
+    def cost(self, pair: str, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
+        """Project the student where this pair needs it, and compare.
+
+        Args:
+            pair: the pair's name among what is trained, ``"<student layer>_<teacher layer>"``.
+            student: what ``reduced`` makes of the student's layer.
+            teacher: what ``reduced`` makes of the teacher's layer, float32.
+            counted: bool [B, T], the positions that are not padding.
+
+        Returns:
+            A scalar; see ``compare``.
+        """
+        return self.compare(self.projected(pair, student), teacher, counted)
+
+    def projected(self, pair: str, student: Tensor) -> Tensor:
+        """Bring a student's layer to the teacher's width, where it has another.
+
+        Args:
+            pair: the pair's name; see ``cost``.
+            student: [..., width of the student], any floating dtype.
+
+        Returns:
+            float32 [..., width of the teacher].
+        """
+        if pair in self.projections:
+            projection = self.projections[pair]
+            student = projection(student.to(projection.weight.dtype))
+        return student.float()
+
+    def reduced(self, state: Tensor, counted: Tensor) -> Tensor:
+        """Keep of a layer what is compared: here all of it.
+
+        Args:
+            state: [B, T, H], zero where nothing counts.
+            counted: bool [B, T], the positions that are not padding.
+        """
+        return state
+
     def count(self, counted: Tensor) -> Tensor:
         """Count what ``compare`` adds over.
 
@@ -95,10 +132,8 @@ class HiddenTerm(Term):
             # zero. Unlike a selection this waits for no device.
             counted = counted.to(shown.device)
             padding = ~counted.unsqueeze(-1)
-            shown, wanted = shown.masked_fill(padding, 0), wanted.float().masked_fill(padding, 0)
-            if f"{ours}_{theirs}" in self.projections:
-                shown = self.projections[f"{ours}_{theirs}"](shown)
-            total = total + self.compare(shown.float(), wanted, counted)
+            sides = (shown.masked_fill(padding, 0), wanted.float().masked_fill(padding, 0))
+            total = total + self.cost(f"{ours}_{theirs}", *(self.reduced(one, counted) for one in sides), counted)
         return Sum(total / len(self.pairs), self.count(counted))
 
     def extra_repr(self) -> str:
@@ -198,13 +233,8 @@ class PKD(HiddenTerm):
 
     def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Return the squared distance of the directions; see ``HiddenTerm.compare``."""
-        here = counted
-        if self.token != "all":
-            seen = counted.cumsum(dim=-1)
-            here = counted & (seen == (1 if self.token == "first" else seen[:, -1:]))
         gap = (F.normalize(student, dim=-1) - F.normalize(teacher, dim=-1)).square().sum(dim=-1)
-        share = here.float() / here.sum(dim=-1, keepdim=True).clamp(min=1)
-        return (gap * share).sum()
+        return (gap * shares(counted, self.token)).sum()
 
     def count(self, counted: Tensor) -> Tensor:
         """Count the rows; see ``HiddenTerm.count``."""

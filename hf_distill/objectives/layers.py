@@ -81,15 +81,16 @@ AUTOMATIC: dict[str, Callable[[int, int], Pairs]] = {
 """What a user may write instead of a map."""
 
 
-def read_layers(layers: Layers, term: str) -> str | Pairs:
+def read_layers(layers: Layers | None, term: str) -> str | Pairs | None:
     """Read what a user wrote; in JSON the keys are strings.
 
     Args:
-        layers: the name of an automatic map, or student layer -> teacher layer, or to several of them.
+        layers: the name of an automatic map, or student layer -> teacher layer, or to several of them; None: the
+            pair of the two last layers.
         term: who was given it, for a message.
 
     Returns:
-        The name, or the pairs.
+        The name, the pairs, or None.
 
     Raises:
         ValueError: an unknown name, no pair at all, or a layer that is no number of at least 0.
@@ -98,6 +99,8 @@ def read_layers(layers: Layers, term: str) -> str | Pairs:
         >>> read_layers({"1": 2, "2": [3, 4]}, "hidden_mse")
         [(1, 2), (2, 3), (2, 4)]
     """
+    if layers is None:
+        return None
     if isinstance(layers, str):
         if layers not in AUTOMATIC:
             raise ValueError(
@@ -119,7 +122,7 @@ def read_layers(layers: Layers, term: str) -> str | Pairs:
     return pairs
 
 
-def paired(layers: str | Pairs, student: Facts, teacher: Facts, term: str, first: int = 0) -> Pairs:
+def paired(layers: str | Pairs | None, student: Facts, teacher: Facts, term: str, first: int = 0) -> Pairs:
     """Pair the layers of two models, once their depths are known.
 
     Args:
@@ -152,6 +155,8 @@ def paired(layers: str | Pairs, student: Facts, teacher: Facts, term: str, first
                 "use a transformers model, or a term that compares logits."
             )
     ours, theirs = student.num_layers, teacher.num_layers
+    if layers is None:
+        return [(ours, theirs)]
     if layers in ("last", "skip") and ours > theirs:
         raise ValueError(
             f"layers={layers!r} was given to {term}, which needs a teacher at least as deep: the student "

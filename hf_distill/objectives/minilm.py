@@ -68,7 +68,7 @@ class MiniLM(Term):
         relation_heads: int | None = None,
     ) -> None:
         super().__init__()
-        self.layers = None if layers is None else read_layers(layers, self.name)
+        self.layers = read_layers(layers, self.name)
         if not relations or not set(relations) <= set(RELATIONS):
             raise ValueError(
                 f"relations={list(relations)} was given to {self.name}: name some of {', '.join(RELATIONS)}."
@@ -80,10 +80,7 @@ class MiniLM(Term):
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Pair the layers, and settle the number of relation heads; see ``Term.build``."""
-        layers = [(student.num_layers, teacher.num_layers)] if self.layers is None else self.layers
-        if None in (student.num_layers, teacher.num_layers):
-            layers = "uniform"  # refused there, in its words
-        self.pairs = paired(layers, student, teacher, self.name, first=1)
+        self.pairs = paired(self.layers, student, teacher, self.name, first=1)
         widths = [facts.hidden_size for facts in (student, teacher)]
         if self.asked_heads is None and None not in widths:
             common = math.gcd(*widths)

@@ -17,17 +17,21 @@ from safetensors.torch import save_file
 from transformers import DataCollatorForSeq2Seq
 
 from hf_distill.objectives import TERMS
+from hf_distill.objectives.pooled import PooledTerm
 
 MODELS = ("encoder", "decoder")
 OPTIONS = {
     ("tap_mse", "encoder"): {"path": "bert.pooler.dense", "widths": [16, 24]},
     ("tap_mse", "decoder"): {"path": "model.layers.0.mlp", "teacher_path": "model.layers.1.mlp", "widths": [16, 24]},
     ("pkd", "decoder"): {"token": "last"},
+    **{(name, "decoder"): {"pool": "last"} for name, term in TERMS.items() if issubclass(term, PooledTerm)},
 }
-TOGETHER = {"cka", "dist"}
+TOGETHER = {"cka", "dist", "rkd_distance", "rkd_angle", "similarity"}
 """Terms whose rows see each other within a micro-batch."""
-EVERYONE = set()
+EVERYONE = {"contrastive"}
 """Terms whose rows see each other over the micro-batches of all ranks."""
+ROWS = {"rkd_distance": 4, "rkd_angle": 4}
+"""How many rows a micro-batch of two ranks gets, where 2 say nothing: one distance is its own mean."""
 
 
 def pair(kind):
@@ -59,7 +63,8 @@ def gradients(folder, name, kind, batch, accumulation):
 def main(folder):
     for kind in MODELS:
         for name in TERMS:
-            found, run = gradients(folder, name, kind, 2, 2)
+            rows = ROWS.get(name, 2)
+            found, run = gradients(folder, name, kind, rows, 4 // rows)
             if run.args.world_size != 2:
                 raise RuntimeError("one process would prove nothing")
             save_file(found, folder / f"{name}-{kind}-{run.args.process_index}.safetensors")

@@ -1,0 +1,148 @@
+"""Terms that compare one vector for each row: a sentence, not its tokens.
+
+Knows: hidden states, which positions count, how a row becomes a vector. Does not know: tasks, heads, other ranks.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_distill.objectives.hidden import HiddenTerm
+from hf_distill.objectives.layers import Layers
+from hf_distill.objectives.positions import shares
+
+POOLS = ("mean", "first", "last")
+"""How the tokens of a row that are not padding become one vector."""
+SHORT = 1e-12
+"""A vector shorter than this has no direction: there is nothing to compare, and nothing moves."""
+
+
+class PooledTerm(HiddenTerm):
+    """What the terms on one vector for each row share: how it is made, for which layers, and no padding.
+
+    A subclass implements ``compare``: two float32 [B, H], what they cost out, added over samples. The student's
+    vectors are projected to the teacher's width only if a subclass says ``projects`` and the widths differ.
+
+    Args:
+        layers: None pairs the two last layers; else ``"uniform"``, ``"last"``, ``"skip"``, or student layer ->
+            teacher layer, or to several; layer 0 is the embedding output. See ``layers.AUTOMATIC``.
+        pool: ``"mean"`` over the tokens of a row, its ``"first"`` token (a BERT's [CLS]) or its ``"last"`` one (for
+            decoders, whose first token has read nothing). Padding is none of them, on whichever side it stands.
+
+    Raises:
+        ValueError: layers that cannot be read, or another word for pool.
+    """
+
+    unit: ClassVar[str] = "samples"
+    projects: ClassVar[bool] = False
+    usual: ClassVar[str | None] = None
+
+    def __init__(self, layers: Layers | None = None, pool: str = "mean") -> None:
+        super().__init__(layers)
+        if pool not in POOLS:
+            raise ValueError(f"pool={pool!r} was given to {self.name}: use {', '.join(POOLS)}.")
+        self.pool = pool
+
+    def reduced(self, state: Tensor, counted: Tensor) -> Tensor:
+        """Pool a layer: float32 [B, H]; a row of nothing but padding is zero. See ``HiddenTerm.reduced``."""
+        share = shares(counted, "all" if self.pool == "mean" else self.pool)
+        return (state.float() * share.unsqueeze(-1)).sum(dim=1)
+
+    def count(self, counted: Tensor) -> Tensor:
+        """Count the rows; see ``HiddenTerm.count``."""
+        return torch.tensor(len(counted), device=counted.device)
+
+    def extra_repr(self) -> str:
+        """Show the pairs and the pool in ``print(term)``."""
+        return f"{super().extra_repr()}, pool={self.pool}"
+
+
+class PooledMSE(PooledTerm):
+    """Mean squared difference of the two models' sentence vectors, the student's projected where widths differ.
+
+    The mean over the pairs of layers of ``|| W_st v_s - v_t ||**2 / width of the teacher``, added over samples.
+
+    Args:
+        layers: which layers learn from which; None: the two last. See ``PooledTerm``.
+        pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+
+    Raises:
+        ValueError: layers that cannot be read, or another word for pool.
+
+    Reference:
+        Reimers, Gurevych: Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation,
+        arXiv:2004.09813, section 2.
+
+    Example:
+        >>> from hf_distill.signals import Facts, Signals
+        >>> term, states = PooledMSE(pool="first"), torch.tensor([[[1.0, 3.0], [7.0, 7.0]]])
+        >>> term.build(Facts(hidden_size=2, num_layers=1), Facts(hidden_size=2, num_layers=1))
+        >>> ours, theirs = Signals({}, hidden=(states, states)), Signals({}, hidden=(states, states + 2.0))
+        >>> term(ours, theirs, {})
+        Sum(total=tensor(4.), count=tensor(1))
+    """
+
+    citation: ClassVar[str] = (
+        "Reimers, Gurevych: Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation, "
+        "arXiv:2004.09813"
+    )
+    name: ClassVar[str] = "pooled_mse"
+    projects: ClassVar[bool] = True
+
+    def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
+        """Return the squared difference, divided by the width; see ``PooledTerm``."""
+        return (student - teacher).square().mean(dim=-1).sum()
+
+
+class PooledCosine(PooledTerm):
+    """One minus the cosine of the two models' sentence vectors: for vectors that are searched by direction.
+
+    The mean over the pairs of layers of ``1 - cos(W_st v_s, v_t)``, added over samples; 1 where one of the two is
+    zero, without a gradient.
+
+    Args:
+        layers: which layers learn from which; None: the two last. See ``PooledTerm``.
+        pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+
+    Raises:
+        ValueError: layers that cannot be read, or another word for pool.
+
+    Reference:
+        Reimers, Gurevych: Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation,
+        arXiv:2004.09813, section 2, with the cosine in place of the squared difference.
+
+    Example:
+        >>> term = PooledCosine()
+        >>> term.compare(torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]]), torch.ones(1, 1)).round(decimals=4)
+        tensor(0.0400)
+    """
+
+    citation: ClassVar[str] = PooledMSE.citation
+    name: ClassVar[str] = "pooled_cosine"
+    projects: ClassVar[bool] = True
+
+    def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
+        """Return one minus the cosine; see ``PooledTerm``."""
+        return (1.0 - (directions(student) * directions(teacher)).sum(dim=-1)).sum()
+
+
+def directions(vectors: Tensor) -> Tensor:
+    """Give each vector length 1.
+
+    Args:
+        vectors: float32 [..., H].
+
+    Returns:
+        float32 [..., H]; one shorter than ``SHORT`` becomes zero, and its gradient too.
+
+    Example:
+        >>> directions(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    square = vectors.square().sum(dim=-1, keepdim=True)
+    none = square < SHORT**2
+    return vectors.masked_fill(none, 0) / square.masked_fill(none, 1).sqrt()
