@@ -369,3 +369,27 @@ def test_the_field_is_written_into_the_arguments(tmp_path):
         tiny.arguments(tmp_path, augmentation="blur")
     with pytest.raises(ValueError, match="cannot be written down"):
         tiny.arguments(tmp_path, augmentation={"substitute": language_model()})
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(8, 1), (2, 4)])
+def test_the_gradient_with_unlabelled_rows_is_the_blend_by_hand(tmp_path, batch, accumulation):
+    """Three labelled rows of eight: their mean cross-entropy, and the mean divergence over all eight."""
+    data = texts()
+    for row in data[3:]:
+        row["labels"] = -100
+    parts, gradient = step(tmp_path, data, batch, accumulation, alpha=0.4, temperature=3.0, augmentation=None)
+    student, teacher = tiny.bert(), tiny.teacher()
+    inputs = DataCollatorWithPadding(tiny.tokenizer())(data)
+    labels = inputs.pop("labels")
+    ours = student(**inputs).logits
+    with torch.no_grad():
+        theirs = teacher(**inputs).logits
+    hard = F.cross_entropy(ours[:3], labels[:3])
+    divergence = 9 * F.kl_div((ours / 3).log_softmax(-1), (theirs / 3).softmax(-1), reduction="sum") / 8
+    (0.6 * hard + 0.4 * divergence).backward()
+    expected = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
+    assert tiny.relative(gradient, expected) < 1e-5
+    assert parts == pytest.approx(
+        {"loss": 0.6 * hard.item() + 0.4 * divergence.item(), "loss/hard": hard.item(),
+         "loss/forward_kl": divergence.item()}, rel=1e-3,
+    )  # fmt: skip
