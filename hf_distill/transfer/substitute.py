@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
 
+from hf_distill.teachers.tokenizers import tokenizer_at
 from hf_distill.transfer.augment import Augmentation, Marks, Tokens, check_share
 
 
@@ -51,17 +52,23 @@ class Substitute(Augmentation):
             )
         check_share("substitute", "share", self.share, whole=True)
 
-    def load(self, tokens: int, device: torch.device | str = "cpu") -> None:
+    def load(self, tokenizer: Any, device: torch.device | str = "cpu") -> None:
         """Load the model where only its path is known, and put it where it will run.
 
         Args:
-            tokens: how many the student's tokenizer has.
+            tokenizer: the student's.
             device: where.
 
         Raises:
             ValueError: there is no such model, or it cannot read these tokens.
         """
         if isinstance(self.model, str):
+            theirs = tokenizer_at(self.model)
+            if theirs is not None and theirs.get_vocab() != tokenizer.get_vocab():
+                raise ValueError(
+                    f"augmentation substitute asks {self.model}, whose tokenizer gives other ids to tokens than the "
+                    "student's: name a masked language model that shares it."
+                )
             try:
                 with torch.random.fork_rng(devices=[]):  # the run's own chance stays as it was
                     self.model = AutoModelForMaskedLM.from_pretrained(self.model)
@@ -71,13 +78,12 @@ class Substitute(Augmentation):
                     f"augmentation substitute asks for the masked language model {self.model}, which could not be "
                     f"loaded ({reason}): name another."
                 ) from error
-        known = self.model.get_input_embeddings().num_embeddings
-        if known < tokens:
+        self.tokens, known = len(tokenizer), self.model.get_input_embeddings().num_embeddings
+        if known < self.tokens:
             raise ValueError(
-                f"augmentation substitute has a model of {known} tokens, the tokenizer has {tokens}: name a masked "
-                "language model with the student's tokenizer."
+                f"augmentation substitute has a model of {known} tokens, the tokenizer has {self.tokens}: name a "
+                "masked language model with the student's tokenizer."
             )
-        self.tokens = tokens
         self.model.to(device).eval()
 
     def one(self, row: Tokens, draw: Random, marks: Marks, partner: Tokens | None = None) -> Tokens:

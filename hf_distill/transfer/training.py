@@ -136,7 +136,7 @@ class TransferMixin:
         check_columns(getattr(self.train_dataset, "column_names", None) or ())
         for one in augmentations:
             if one.here:
-                one.load(len(tokenizer), args.device)
+                one.load(tokenizer, args.device)
         return AugmentingCollator(
             self.data_collator, augmentations, copies, seed=seed, tokenizer=tokenizer, no_label=no_label
         )

@@ -21,9 +21,9 @@ def language_model(seed=5):
     return BertForMaskedLM(BertConfig(vocab_size=32, max_position_embeddings=32, initializer_range=0.5, **sizes))
 
 
-def loaded(share=0.5, tokens=29):
+def loaded(share=0.5):
     made = Substitute(language_model(), share=share)
-    made.load(tokens)
+    made.load(tiny.tokenizer())
     return made
 
 
@@ -116,7 +116,7 @@ def test_segments_follow_their_tokens():
 def test_substitutes_are_drawn_from_what_the_model_says_of_the_masked_row():
     model, row = language_model(), Tokens([CLS, 7, 8, 9, SEP])
     asked = Substitute(model, share=1.0)
-    asked.load(29)
+    asked.load(tiny.tokenizer())
     masked = torch.tensor([[CLS, MASK, MASK, MASK, SEP]])
     with torch.no_grad():
         logits = model(input_ids=masked).logits[0, 2].double()
@@ -183,11 +183,16 @@ def test_a_masked_language_model_by_its_path(tmp_path):
     asked = Substitute(str(tmp_path / "model"), share=0.5)
     with pytest.raises(ValueError, match="has not loaded"):
         asked.one(ROW, Random(0), MARKS)
-    asked.load(29)
+    asked.load(tiny.tokenizer())
     assert asked.one(ROW, Random(1), MARKS) == loaded().one(ROW, Random(1), MARKS)
     assert torch.equal(before, torch.get_rng_state())
     with pytest.raises(ValueError, match="could not be loaded") as caught:
-        Substitute(str(tmp_path / "nowhere")).load(29)
+        Substitute(str(tmp_path / "nowhere")).load(tiny.tokenizer())
     assert "\n" not in str(caught.value)
+    larger = tiny.tokenizer()
+    larger.add_tokens(["a", "b", "c", "d"])
     with pytest.raises(ValueError, match="a model of 32 tokens, the tokenizer has 33"):
-        Substitute(str(tmp_path / "model")).load(33)
+        Substitute(str(tmp_path / "model")).load(larger)
+    larger.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="whose tokenizer gives other ids to tokens than the student's"):
+        Substitute(str(tmp_path / "model")).load(tiny.tokenizer())

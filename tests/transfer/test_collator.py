@@ -1,5 +1,7 @@
 """Rows and their augmented copies, whatever the workers, the order, the padding and the user's own collator."""
 
+import pickle
+
 import numpy as np
 import pytest
 import tiny
@@ -63,18 +65,19 @@ def test_a_mixed_rows_partner_hangs_on_the_rows_of_the_micro_batch_not_on_their_
     assert texts(collator([Mix()])(rows[:1])) == [tuple(rows[0]["input_ids"])] * 2
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_make_the_same_batches(context):
+def test_workers_make_the_same_batches():
     rows, found = wrapped(), []
     for workers in (0, 2):
-        parts = {"num_workers": workers, "multiprocessing_context": context} if workers else {}
-        loader = DataLoader(rows, batch_size=3, collate_fn=(made := collator([*BOTH, Mix()])), **parts)
+        made = collator([*BOTH, Mix()])
+        loader = DataLoader(rows, batch_size=3, collate_fn=made, num_workers=workers)
         epochs = []
         for made.epoch in range(2):
             epochs.append([text for batch in loader for text in texts(batch)])
         assert epochs[0] != epochs[1]
         found.append(epochs)
     assert found[0] == found[1]
+    sent = pickle.loads(pickle.dumps(made))  # as to a worker that is spawned and not forked
+    assert [text for at in range(0, 8, 3) for text in texts(sent(rows[at : at + 3]))] == found[0][1]
 
 
 def test_no_random_state_but_its_own_is_touched():
