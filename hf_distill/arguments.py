@@ -20,10 +20,11 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArg
 
 from hf_distill.objectives import build
 from hf_distill.objectives.presets import AUTO
+from hf_distill.transfer import TransferArguments
 
 
 @dataclass
-class DistillationArguments:
+class DistillationArguments(TransferArguments):
     """The fields that distillation adds to ``TrainingArguments``.
 
     Each is a plain value, so that a command line, a YAML file and a hyperparameter search can all set it.
@@ -47,6 +48,8 @@ class DistillationArguments:
         teacher_whole_window: run the teacher once for all micro-batches of an optimizer step.
         teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
             rows are padded, and one rounding off what it would have answered in training order.
+
+        augmentation: copies of the training rows, for the teacher to speak about; see ``TransferArguments``.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -106,7 +109,7 @@ class DistillationArguments:
 
     def __post_init__(self) -> None:
         """Check the values, then let ``TrainingArguments`` check its own."""
-        for name in ("objective", "teacher_quantization"):
+        for name in ("objective", "teacher_quantization", "augmentation"):
             if isinstance(value := getattr(self, name), str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))

@@ -29,12 +29,13 @@ from hf_distill.tally import Tally
 from hf_distill.tasks import Task
 from hf_distill.tasks.outputs import asking, core_of, without
 from hf_distill.teachers import Teacher, remembered, teacher_of
+from hf_distill.transfer import TransferMixin
 
 UNITS = ("rows", "tokens", "samples", "labels")
 """What is counted in every optimizer step, over its micro-batches and over all ranks."""
 
 
-class DistillationMixin(CheckpointMixin, LogMixin):
+class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
     """What distillation adds to any ``Trainer``; put it before the class that it extends.
 
     Args:
@@ -92,6 +93,7 @@ class DistillationMixin(CheckpointMixin, LogMixin):
         equip(self)
         check_optimizer(self.optimizer, self.distillation)
         check_pair(task, Facts.of(self.model), self.teacher)
+        self.augmenting()  # refuses what cannot be augmented
 
     # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
 

@@ -28,7 +28,7 @@ from accelerate import PartialState
 from chinese_words import character_tokenizer
 from comparison import compare, taught, write
 from datasets import DatasetDict
-from text_data import TextDataArguments, load_text
+from text_data import TextDataArguments, described, load_text, texts_to_read, with_unlabeled
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -133,15 +133,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         recipe.max_train_samples = EMBEDDED_ROWS
     with args.main_process_first(desc="reading the rows"):
         splits = load_text(recipe, args.seed, teachers_labels(recipe))
-    say(args, f"{recipe.source}: {', '.join(f'{len(rows):,} {name}' for name, rows in splits.items())} rows")
+    say(args, f"{recipe.source}: {described(splits)}")
 
     columns = [recipe.text_column, *([recipe.text_pair_column] if recipe.text_pair_column else [])]
-    tokenizer = shared_tokenizer(recipe, [text for column in columns for text in splits["train"][column]])
+    tokenizer = shared_tokenizer(recipe, texts_to_read(splits, columns))
     with args.main_process_first(desc="tokenising"):
         splits = tokenised(splits, columns, tokenizer, recipe.max_length)
+    spoken = with_unlabeled(splits, args.alpha)
     teacher = make_teacher(recipe, args, splits, tokenizer, root)
 
-    student = make_trainer(make_student(recipe, args, teacher, splits), args, splits, tokenizer, teacher)
+    student = make_trainer(make_student(recipe, args, teacher, splits), args, spoken, tokenizer, teacher)
     if recipe.merge_lora and (student.is_fsdp_enabled or is_sharded(student.teacher.model)):
         raise ValueError(
             "merge_lora was asked for under FSDP or ZeRO-3, which leave each process a share of the student: run "
@@ -155,8 +156,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     shown = {"teacher": taught(student, splits["test"]), "distilled": student.predict(splits["test"])}
     models = {"teacher": unsharded(student.teacher.model), "distilled": unsharded(student.model)}
     if not recipe.skip_alone:
-        say(args, "training the student alone")
-        beside = settings(args, "_alone")
+        # It cannot learn from a row without a label, so its epochs are shorter: it is given as many steps instead.
+        steps = {"max_steps": student.state.max_steps} if "unlabeled" in splits else {}
+        say(args, "training the student alone" + (", on the labelled rows, for as many steps" if steps else ""))
+        beside = settings(args, "_alone", **steps)
         alone = make_trainer(make_student(recipe, args, teacher, splits), beside, splits, tokenizer)
         train(alone)
         alone.save_model()
@@ -169,7 +172,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "language": "zh",
         **compare({name: (shown[name], models[name]) for name in order}, splits["test"], student),
         "rows": {name: len(rows) for name, rows in splits.items()},
-        "settings": {name: getattr(args, name) for name in ("alpha", "temperature", "objective", "seed")},
+        "settings": {n: getattr(args, n) for n in ("alpha", "temperature", "objective", "augmentation", "seed")},
         "seconds": round(time.time() - started, 1),
     }
     if student.is_world_process_zero():
@@ -211,7 +214,8 @@ def say(args: transformers.TrainingArguments, text: str) -> None:
 
 def settings(args: RecipeTrainingArguments, folder: str, **changes: Any) -> RecipeTrainingArguments:
     """Return the run's arguments for a model beside the student: without a teacher, checkpoints or the Hub."""
-    changes = {"alpha": 0.0, "save_strategy": "no", "push_to_hub": False, "load_best_model_at_end": False} | changes
+    changes = {"alpha": 0.0, "augmentation": None, "save_strategy": "no", "push_to_hub": False} | changes
+    changes.setdefault("load_best_model_at_end", False)
     return replace(args, **{"output_dir": str(Path(args.output_dir) / folder), **changes})
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from chinese_words import load_words
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets, load_dataset
 
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -29,6 +29,9 @@ class TextDataArguments:
         default=None, metadata={"help": "The same; default: 5 %% of the training rows."}
     )
     test_file: str | None = field(default=None, metadata={"help": "The same; default: the validation rows."})
+    unlabeled_file: str | None = field(
+        default=None, metadata={"help": "The same without labels: more rows for the teacher to speak about."}
+    )
     text_column: str = field(default="text", metadata={"help": "The column with the text."})
     text_pair_column: str | None = field(default=None, metadata={"help": "A column with a second text."})
     label_column: str = field(default="label", metadata={"help": "The column with the class: a name or a number."})
@@ -52,7 +55,8 @@ def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | Non
         order: class name -> number, of a teacher; it is taken over if the rows have the same names.
 
     Returns:
-        ``train``, ``validation`` and ``test``.
+        ``train``, ``validation``, ``test`` and, if a file was given, ``unlabeled``: each text once, none that is a
+        row of another split, with -100 for a class; how many were left out is its ``info.description``.
 
     Raises:
         ValueError: a missing file or column, an empty or unreadable file, a label that no training row has.
@@ -88,13 +92,91 @@ def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | Non
     names = splits["train"].features["label"].names
     if order is not None and sorted(order) == sorted(names) and order != {name: i for i, name in enumerate(names)}:
         splits = DatasetDict({n: rows.align_labels_with_mapping(dict(order), "label") for n, rows in splits.items()})
+    held = {name: set(_texts(data, splits[name])) for name in ("validation", "test")}  # all, whatever is measured
     for name, limit in (
         ("train", data.max_train_samples),
         *((n, data.max_eval_samples) for n in ("validation", "test")),
     ):
         if limit is not None and limit < len(splits[name]):
             splits[name] = splits[name].shuffle(seed=seed).select(range(limit))
+    if data.unlabeled_file:
+        splits["unlabeled"] = _unlabeled(data, splits["train"], held)
     return splits
+
+
+def with_unlabeled(splits: DatasetDict, alpha: float | None) -> DatasetDict:
+    """Put the unlabelled rows behind the training rows, for a student that has a teacher.
+
+    Args:
+        splits: as ``load_text`` returns them, tokenised or not.
+        alpha: the teacher's share of the loss.
+
+    Raises:
+        ValueError: there are unlabelled rows and nobody who speaks about them.
+    """
+    if "unlabeled" not in splits:
+        return splits
+    if alpha == 0:
+        raise ValueError(
+            "unlabeled_file was given with alpha=0, where no teacher speaks about its rows: set alpha above 0, or "
+            "leave the file out."
+        )
+    return DatasetDict({**splits, "train": concatenate_datasets([splits["train"], splits["unlabeled"]])})
+
+
+def texts_to_read(splits: DatasetDict, columns: Sequence[str]) -> list[str]:
+    """Return the texts that a student will meet in training.
+
+    Args:
+        splits: as ``load_text`` returns them.
+        columns: with texts.
+    """
+    found = [splits[name] for name in ("train", "unlabeled") if name in splits]
+    return [text for rows in found for column in columns for text in rows[column]]
+
+
+def described(splits: DatasetDict) -> str:
+    """Say how many rows there are, and which were left out.
+
+    Args:
+        splits: as ``load_text`` returns them.
+    """
+    left_out = splits["unlabeled"].info.description if "unlabeled" in splits else ""
+    return f"{', '.join(f'{len(rows):,} {name}' for name, rows in splits.items())} rows{left_out}"
+
+
+def _texts(data: TextDataArguments, rows: Dataset) -> list[tuple[str, ...]]:
+    columns = [data.text_column, *([data.text_pair_column] if data.text_pair_column else [])]
+    return list(zip(*(rows[column] for column in columns), strict=True))
+
+
+def _unlabeled(data: TextDataArguments, train: Dataset, held: Mapping[str, set]) -> Dataset:
+    """Read the rows without a label, and leave out what is measured, and what is taught already."""
+    rows = _read(data.unlabeled_file)
+    wanted = [data.text_column, *([data.text_pair_column] if data.text_pair_column else [])]
+    if missing := [column for column in wanted if column not in rows.column_names]:
+        raise ValueError(
+            f"the unlabeled rows of {data.unlabeled_file} have the columns {rows.column_names}, {missing} was asked "
+            "for: name them with --text_column and --text_pair_column, the same for all files."
+        )
+    measured, seen, kept = held["validation"] | held["test"], set(_texts(data, train)), []
+    texts = _texts(data, rows)
+    for number, text in enumerate(texts):
+        if text not in measured and text not in seen:
+            kept.append(number)
+            seen.add(text)
+    if not kept:
+        raise ValueError(
+            f"{data.unlabeled_file} has {len(texts)} rows, all of which are rows of the other files: give others."
+        )
+    rows = rows.select_columns(wanted).select(kept)
+    rows = rows.add_column("label", [-100] * len(kept)).cast_column("label", train.features["label"])
+    leaking = sum(text in measured for text in texts)
+    rows.info.description = (
+        f"; of {len(texts):,} unlabeled rows {leaking:,} were left out that are validation or test rows too, and "
+        f"{len(texts) - leaking - len(kept):,} that are training rows or occur twice"
+    )
+    return rows
 
 
 def _read(path: str) -> Dataset:

@@ -6,11 +6,13 @@ Does not know: objectives, teachers' whereabouts, trainers.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from accelerate.utils import find_batch_size
 from torch import Tensor, nn
@@ -149,6 +151,26 @@ class SequenceClassification(Task):
         if labels is None:
             return None
         return labels != -100 if self.problem_type != REGRESSION else ~labels.isnan()
+
+    def no_label(self, label: Any) -> Any:
+        """Return -100, for regression NaN, in the label's own shape: the hard loss skips such a sample.
+
+        Args:
+            label: of a sample, as a data set holds it.
+
+
+        Example:
+            >>> SequenceClassification(num_labels=3).no_label([0.0, 1.0, 1.0])
+            [-100.0, -100.0, -100.0]
+        """
+        nothing = math.nan if self.problem_type == REGRESSION else -100
+        if isinstance(label, Tensor):
+            return torch.full_like(label.float() if self.problem_type == REGRESSION else label, nothing)
+        if isinstance(label, np.ndarray):
+            return np.full_like(label.astype(np.float32) if self.problem_type == REGRESSION else label, nothing)
+        if isinstance(label, (list, tuple)):
+            return [self.no_label(one) for one in label]
+        return float(nothing) if isinstance(label, float) else nothing
 
     def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
         """Sum cross-entropy, binary cross-entropy or squared error over the labels; see ``Task.hard``."""

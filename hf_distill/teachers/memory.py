@@ -63,7 +63,7 @@ class Memory:
         self.known: dict[str, Any] = {}
         self.padding, self.probed, self.takes = NEITHER, False, None
         self.needs: frozenset[str] | None = None
-        self.positions, self.expected = False, 0
+        self.positions, self.expected, self.passing = False, 0, frozenset()  # keys that will not come again
         self.answers = Answers(self.encoding, self.positions)
         self.forget()
         if self.header is not None:
@@ -182,7 +182,7 @@ class Memory:
             shown: the answer.
             keys: of its rows.
             spans: int64 [B, 2], where their positions are; None: everywhere.
-            last: whether to keep them; what is not finite is not kept, it raises where it is used.
+            last: whether to keep them; what is not finite or passes is not; the former raises where it is used.
 
         Returns:
             Where the rows are.
@@ -193,7 +193,7 @@ class Memory:
             self.full, last = True, False
             logger.warning(TOO_MUCH, wanted / 1e9, self.limit / 1e9)
         if last:
-            rows = finite_rows(shown)
+            rows = [row for row in finite_rows(shown) if keys[row] not in self.passing]
             if len(rows) == len(keys):
                 self.add(keys, block)
             elif rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
@@ -103,6 +104,18 @@ class Watch(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write what is left."""
         self.cached.memory.flush()
+
+    def foresee(self, batches: Sequence[Sequence[bytes]]) -> None:
+        """Learn which rows of the next training step will not come again: copies, augmented anew in each epoch.
+
+        In a folder they are kept: the next run with the same seed makes the same ones.
+
+        Args:
+            batches: the keys of each micro-batch, the rows before their copies.
+        """
+        copies = getattr(self._trainer, "copies", 0) if self.cached.memory.folder is None else 0
+        rows = {key for keys in batches for key in keys[: len(keys) // (1 + copies)]}
+        self.cached.memory.passing = frozenset(key for keys in batches for key in keys if copies and key not in rows)
 
     def count(self, rows: int, hits: int) -> None:
         """Count the rows of a training batch.

@@ -102,3 +102,8 @@ def test_without_a_teacher_it_is_sft_trainer(tmp_path):
 def test_losses_that_are_no_part_of_the_blend_are_refused(tmp_path):
     with pytest.raises(ValueError, match="loss_type='dft' was given beside a teacher, which is blended with 'nll'"):
         trainer(tmp_path, teacher_model=tiny_language.teacher(), args={"loss_type": "dft"})
+
+
+def test_augmentation_is_refused_because_labels_go_with_the_tokens(tmp_path):
+    with pytest.raises(ValueError, match="which CausalLM cannot read: its labels go with the tokens"):
+        trainer(tmp_path, teacher_model=tiny_language.teacher(), args={"augmentation": "mask"})
