@@ -26,7 +26,7 @@ ALLOWED = {
     "tasks": {"hearing", "signals"},
     "teachers": {"cache", "hearing", "signals", "tasks"},
     "sharding": set(),
-    "students": {"sharding"},
+    "students": {"sharding", "signals"},
     "reports": set(),
     "arguments": {"objectives"},
     "card": {"signals", "tasks"},

@@ -1,5 +1,6 @@
 """Students: how to make one from its teacher."""
 
 from hf_distill.students.layers import keep_layers
+from hf_distill.students.lineage import lineage
 
-__all__ = ["keep_layers"]
+__all__ = ["keep_layers", "lineage"]
