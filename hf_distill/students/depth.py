@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 DEPTH = re.compile(r"layer|depth|block")
-PER_LAYER = re.compile(r"layer|_types$|block_type|pattern|_heads|intermediate_size|idx|indices|indexes")
+PER_LAYER = re.compile(r"layer|_types$|block_type|pattern|window|_heads|intermediate_size|idx|indices|indexes")
 NOT_PER_LAYER = re.compile(r"token|section|label|architectures|^mtp")
 LEADING = ("max_window_layers", "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 """Numbers that say how many of the first layers are of another kind."""
@@ -96,7 +96,7 @@ def find_stacks(model: PreTrainedModel) -> list[Stack]:
                 continue
             grown = _lists(after)
             paths = tuple(p for p, n in lists.items() if n == depth and grown.get(p) == depth + 1)
-            if paths:
+            if any(next(before.get_submodule(path)[0].children(), None) is not None for path in paths):  # not tables
                 found.append(Stack(owner, key, depth, paths))
             elif deepest and max(lists.values(), default=1) == 1 and _shapes(after) == shapes:
                 shared.append(stack)
@@ -153,8 +153,8 @@ def reshaped(config: PretrainedConfig, chosen: Mapping[Stack, Sequence[int]]) ->
                 setattr(part, name, sum(layer < value for layer in layers))
         setattr(part, stack.key, len(layers))
         # Some configurations keep the encoder's depth under a second name that no module reads.
-        second = "decoder" not in stack.key and "num_hidden_layers" not in part.attribute_map
-        if second and getattr(part, "num_hidden_layers", None) == stack.depth:
+        second = "encoder" in stack.key and "num_hidden_layers" in vars(part)
+        if second and part.num_hidden_layers == stack.depth:
             part.num_hidden_layers = len(layers)
     return config
 

@@ -93,6 +93,11 @@ def _choices(
 ) -> dict[Stack, list[int]]:
     """Decide which layers of each stack stay; the encoder comes first."""
     name, stacks = type(model).__name__, find_stacks(model)
+    if not stacks:
+        raise ValueError(
+            f"layers of {name} were asked for, but no number in its configuration makes a list of layers longer: make "
+            "its student by hand."
+        )
     if len(stacks) == 1:
         if decoder_layers is not None:
             raise ValueError(

@@ -71,7 +71,13 @@ def check(before: PreTrainedModel, after: PreTrainedModel, moves: Moves) -> None
         was = moves.old(name)
         gone.discard(was)
         if old.get(was) != shape and old.get(moves.old(name, first=True)) != shape:
-            _refuse(before, name, moves, f"{name} would be {_shape(shape)}, it is {_shape(old.get(was))}")
+            what = f"{name} would be {_shape(shape)}, it is {_shape(old.get(was))}"
+            if moves.place(name) is None:
+                raise ValueError(
+                    f"{type(before).__name__} was asked to keep some of its layers, but {what}, a size that follows "
+                    "from their number: use a class without that part."
+                )
+            _refuse(before, name, moves, what)
     stay = tuple(f"{path}.{layer}." for path, layers in moves.lists.items() for layer in layers)
     for name in sorted(name for name in gone if name.startswith(stay)):
         raise ValueError(

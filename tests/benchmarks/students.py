@@ -114,9 +114,8 @@ def verdict(auto, name):
         return f"FAILED to be made: {type(error).__name__} {said(error)}"
     if not torch.equal(answers(whole.eval()), wanted):
         return "DIFFERENT with all layers"
-    choice = list(range(0, DEPTH, 2))
     try:
-        student, how = keep_layers(teacher, choice).eval(), "half"
+        student, how = keep_layers(teacher, 2).eval(), "half"
     except ValueError as error:
         try:
             student, how = (
