@@ -18,7 +18,7 @@ ALLOWED = {
     "preflight": set(),
     "carry": {"eager", "hearing", "objectives", "preflight", "signals"},
     "cache": {"signals", "topk"},
-    "commands": {"arguments", "cache", "objectives", "tasks", "teachers"},
+    "commands": {"arguments", "cache", "objectives", "students", "tasks", "teachers"},
     "cli": {"commands"},
     "logs": {"tally"},
     "checkpoint": {"carry", "objectives", "sharding"},
@@ -29,7 +29,7 @@ ALLOWED = {
     "students": {"sharding", "signals"},
     "reports": set(),
     "arguments": {"objectives"},
-    "card": {"signals", "tasks"},
+    "card": {"signals", "students", "tasks"},
     "hard": {"objectives"},
     "trainer": {
         "arguments", "card", "carry", "checkpoint", "hard", "hearing", "joint", "logs", "objectives", "preflight",

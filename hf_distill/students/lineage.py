@@ -5,6 +5,7 @@ Knows: the steps that this room can take and how to say them. Does not know: how
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def record(student: Any, teacher: Any, step: str, **what: Any) -> None:
     facts = Facts.of(teacher)
     earlier = getattr(teacher.config, "distillation", None) or []
     who = {"step": step, "teacher": named(facts.name), "revision": facts.revision}
-    student.config.distillation = [*(dict(one) for one in earlier), {**who, **what}]
+    student.config.distillation = [*copy.deepcopy(list(earlier)), {**who, **what}]
 
 
 def named(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -39,7 +40,9 @@ def with_parts(tokenizer: Tokenizer, wanted: Iterable[int]) -> list[int]:
     whole = json.loads(tokenizer.to_str())
     model, kind = whole["model"], whole["model"].get("type")
     if kind not in ("BPE", "WordPiece", "Unigram", "WordLevel"):
-        raise ValueError(f"tokens of a {kind} tokenizer were to be trimmed: BPE, WordPiece, Unigram and WordLevel can.")
+        raise ValueError(
+            f"tokens of a {kind} tokenizer were to be trimmed: BPE, WordPiece, Unigram and WordLevel can."
+        )
     ids = _ids(model)
     names = {number: token for token, number in ids.items()}
     added = {token["id"] for token in whole["added_tokens"]}
@@ -124,7 +127,7 @@ def _merged(model: Mapping[str, Any], ids: Mapping[str, int]) -> Any:
             word[-1] += end
         made = list(word)
         while len(word) > 1:
-            pairs = list(zip(word, word[1:], strict=False))
+            pairs = list(pairwise(word))
             here = min(range(len(pairs)), key=lambda position: ranks.get(pairs[position], len(ranks)))
             if pairs[here] not in ranks:
                 break

@@ -72,8 +72,8 @@ def trim_vocabulary(
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise ValueError(
-            f"the vocabulary of a {type(tokenizer).__name__} was to be trimmed, which is not of the tokenizers library: "
-            "load it with AutoTokenizer, or save it as a fast tokenizer first."
+            f"the vocabulary of a {type(tokenizer).__name__} was to be trimmed, which is not of the tokenizers "
+            "library: load it with AutoTokenizer, or save it as a fast tokenizer first."
         )
     whole = unsharded(model)
     text = whole.config.get_text_config()
