@@ -26,7 +26,7 @@ ALLOWED = {
     "tasks": {"hearing", "signals"},
     "teachers": {"cache", "hearing", "signals", "tasks"},
     "sharding": set(),
-    "students": {"sharding", "signals"},
+    "students": {"hearing", "sharding", "signals"},
     "reports": set(),
     "arguments": {"objectives"},
     "card": {"signals", "students", "tasks"},
