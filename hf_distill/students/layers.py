@@ -23,7 +23,7 @@ PRESETS = ("uniform", "top", "lowest")
 
 def keep_layers(
     teacher: PreTrainedModel,
-    layers: Sequence[int] | int,
+    layers: Sequence[int] | int | None,
     preset: Literal["uniform", "top", "lowest"] = "uniform",
     decoder_layers: Sequence[int] | int | None = None,
 ) -> PreTrainedModel:
@@ -36,7 +36,7 @@ def keep_layers(
 
     Args:
         teacher: any ``PreTrainedModel`` with lists of layers, or with one layer that is passed several times.
-        layers: which to keep, from 0, in order; or how many. Of an encoder-decoder: of its encoder.
+        layers: which to keep, from 0, in order; or how many; None: all. Of an encoder-decoder: of its encoder.
         preset: which ones a count means: ``"uniform"`` spreads them evenly from the first to the last, ``"top"`` takes
             the last ones, ``"lowest"`` the first ones.
         decoder_layers: the same for the decoder of an encoder-decoder. None: as in its encoder, if both are equally
@@ -87,7 +87,7 @@ def keep_layers(
 
 def _choices(
     model: PreTrainedModel,
-    layers: Sequence[int] | int,
+    layers: Sequence[int] | int | None,
     preset: str,
     decoder_layers: Sequence[int] | int | None,
 ) -> dict[Stack, list[int]]:
@@ -125,7 +125,9 @@ def _choices(
     }
 
 
-def _chosen(layers: Sequence[int] | int, depth: int, preset: str, of: str) -> list[int]:
+def _chosen(layers: Sequence[int] | int | None, depth: int, preset: str, of: str) -> list[int]:
+    if layers is None:
+        return [*range(depth)]
     if isinstance(layers, int):
         if not 1 <= layers <= depth:
             raise ValueError(f"{layers} layers were asked of a model{of} with {depth}: ask for 1 to {depth}.")

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from hf_distill.sharding import unsharded
-from hf_distill.students.anatomy import Anatomy, Sizes, side, dissect, tensors
+from hf_distill.students.anatomy import Anatomy, Sizes, dissect, side, tensors
 from hf_distill.students.depth import built
 from hf_distill.students.importance import rescaling, sizes_of
 from hf_distill.students.lineage import record

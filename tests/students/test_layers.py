@@ -179,7 +179,9 @@ def test_the_table_of_positions_of_t5_goes_to_the_new_first_block():
 def test_depths_that_differ_need_two_choices():
     with pytest.raises(ValueError, match="encoder has 2 layers and whose decoder has 3: say with decoder_layers"):
         keep_layers(bart(2, 3), 1)
-    assert keep_layers(bart(2, 3), 2, decoder_layers=1).config.decoder_layers == 1
+    for whole in (2, None):
+        student = keep_layers(bart(2, 3), whole, decoder_layers=1)
+        assert (student.config.encoder_layers, student.config.decoder_layers) == (2, 1)
     with pytest.raises(ValueError, match="decoder_layers=1 was asked of BertForSequenceClassification, which has one"):
         keep_layers(tiny.bert(layers=2), 1, decoder_layers=1)
     with pytest.raises(ValueError, match="4 layers were asked of a model's decoder with 3: ask for 1 to 3"):
