@@ -144,13 +144,12 @@ def reshaped(config: PretrainedConfig, chosen: Mapping[Stack, Sequence[int]]) ->
         for name in list(part.to_dict()):
             value = getattr(part, name, None)
             foreign = len(others) == 1 and any(word in name.replace("encoder_decoder", "") for word in others)
+            if name in LEADING and isinstance(value, int):
+                setattr(part, name, sum(layer < value for layer in layers))
             if foreign or not PER_LAYER.search(name) or NOT_PER_LAYER.search(name):
                 continue
-            if isinstance(value, (list, tuple)):
-                if (cut := _cut(value, layers, stack.depth)) is not None:
-                    setattr(part, name, cut)
-            elif name in LEADING and isinstance(value, int):
-                setattr(part, name, sum(layer < value for layer in layers))
+            if isinstance(value, (list, tuple)) and (cut := _cut(value, layers, stack.depth)) is not None:
+                setattr(part, name, cut)
         setattr(part, stack.key, len(layers))
         # Some configurations keep the encoder's depth under a second name that no module reads.
         second = "encoder" in stack.key and "num_hidden_layers" in vars(part)

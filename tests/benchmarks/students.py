@@ -123,18 +123,18 @@ def verdict(auto, name):
                 f"only the lowest half ({said(error, 260)})",
             )
         except ValueError:
-            return f"all layers, no half: {said(error, 300)}"
+            return f"whole, no half: {said(error, 300)}"
     try:
         given = answers(student)
         with tempfile.TemporaryDirectory() as folder:
             student.save_pretrained(folder)
             loaded, info = type(student).from_pretrained(folder, output_loading_info=True)
     except Exception as error:
-        return f"FAILED with half: {type(error).__name__} {said(error)}"
+        return f"whole, half FAILED: {type(error).__name__} {said(error)}"
     if info["missing_keys"] or info["unexpected_keys"]:
-        return f"FAILED: missing {info['missing_keys']}, unexpected {info['unexpected_keys']}"
+        return f"whole, half FAILED: missing {info['missing_keys']}, unexpected {info['unexpected_keys']}"
     if not torch.equal(answers(loaded.eval()), given):
-        return "DIFFERENT after loading"
+        return "whole, half DIFFERENT after loading"
     return how
 
 
@@ -156,9 +156,9 @@ def main():
         for name, what in found.items():
             if what != "half" or only:
                 print(f"{task:24} {name:24} {what}", flush=True)
-        kinds = Counter(what.split(":")[0].split(" (")[0].split(" ")[0] for what in found.values())
+        kinds = Counter(what.replace(",", " ").split()[0] for what in found.values())
         ran = len(found) - kinds["not"]
-        whole = kinds["half"] + kinds["only"] + kinds["all"]
+        whole = kinds["half"] + kinds["only"] + kinds["whole"]
         shares.append(
             f"{task}: {whole} of {ran} exact with all layers, {kinds['half'] + kinds['only']} with half "
             f"({len(found)} in all)"

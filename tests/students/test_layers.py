@@ -13,6 +13,8 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     DistilBertConfig,
     EncoderDecoderConfig,
     EncoderDecoderModel,
@@ -220,6 +222,10 @@ def test_what_a_configuration_says_layer_by_layer():
     assert student.config.layer_types == [kinds[0], kinds[1], kinds[3]]
     assert student.config.max_window_layers == 2  # of the first three, two are left
     assert [layer.self_attn.layer_idx for layer in student.model.layers] == [0, 1, 2]
+    heads = dict(q_lora_rank=8, kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)
+    routed = dict(n_routed_experts=2, num_experts_per_tok=1, n_group=1, topk_group=1, moe_intermediate_size=8)
+    sparse = DeepseekV3Config(first_k_dense_replace=3, **heads, **routed, **LLAMA, **SMALL)
+    assert keep_layers(DeepseekV3ForCausalLM(sparse), [0, 1, 3]).config.first_k_dense_replace == 2
     runs = dict(hidden_size=16, num_layers=4, num_heads=2, attention_types=[[["global", "local"], 2]])
     student = keep_layers(GPTNeoForCausalLM(GPTNeoConfig(**runs, **SMALL)), [0, 2, 3])
     assert student.config.attention_types == [[["global", "global", "local"], 1]]

@@ -24,6 +24,7 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
     T5Tokenizer,
+    default_data_collator,
 )
 
 from hf_distill.students import lineage, trim_vocabulary
@@ -252,3 +253,21 @@ def test_what_cannot_be_trimmed_is_refused():
     odd.bert.embeddings.word_embeddings = torch.nn.Embedding(40, 16)
     with pytest.raises(ValueError, match=r"do not follow the 32 tokens of its configuration \(bert.embeddings.word"):
         trim_vocabulary(odd, tiny.tokenizer(), ["w1"])
+
+
+def test_it_learns_from_the_whole_teacher_by_columns_of_its_own(tmp_path):
+    tokenizer, teacher = tiny.tokenizer(), tiny.bert(layers=2, seed=7)
+    texts = [f"w{9 + i % 5} w{12 + (3 * i) % 7} w{2 * i}" for i in range(8)]
+    student, small = trim_vocabulary(teacher, tokenizer, texts)
+    rows = []
+    for text in texts:
+        whole = {f"teacher_{name}": value for name, value in tokenizer(text).items() if name != "token_type_ids"}
+        ours = {name: value for name, value in small(text).items() if name != "token_type_ids"}
+        rows.append({**ours, **whole, "labels": 0})
+    assert rows[0]["input_ids"] != rows[0]["teacher_input_ids"]
+    run = tiny.trainer(
+        tmp_path, student, rows, teacher_model=teacher, data_collator=default_data_collator, processing_class=small,
+        args={"alpha": 1.0, "learning_rate": 0.0, "max_steps": 1},
+    )  # fmt: skip
+    run.train()
+    assert abs(tiny.losses(run)[0]) < 1e-6  # the same model in other ids: nothing to learn yet
