@@ -36,6 +36,11 @@ _HOME = {
     "Facts": "signals",
     "DenseLogits": "signals",
     "TopKLogits": "topk",
+    "keep_layers": "students",
+    "shrink_width": "students",
+    "fresh_student": "students",
+    "trim_vocabulary": "students",
+    "lineage": "students",
 }
 
 __all__ = [*_HOME, "__version__"]

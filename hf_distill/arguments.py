@@ -242,6 +242,8 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
                     + (f"did you mean {close[0]!r}?" if close else "--help lists them all.")
                 )
         parser.set_defaults(**settings)
+        for action in parser._actions:  # argparse asks for a required flag even where it has a default
+            action.required = action.required and action.dest not in settings
     return parser.parse_args_into_dataclasses(argv)
 
 

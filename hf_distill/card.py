@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard
 
 from hf_distill.signals import Facts
+from hf_distill.students.lineage import lineage
 from hf_distill.tasks.outputs import core_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def add_distillation(trainer: Trainer) -> None:
         ],
         together=str(teacher) if members else "",
         student=_described(trainer),
+        lineage=lineage(core_of(trainer.model)),
         terms=[
             {
                 "name": name,

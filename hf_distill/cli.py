@@ -10,7 +10,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-COMMANDS = {"cache": "ask a teacher for every row of a data set, once, and keep its answers in a folder"}
+COMMANDS = {
+    "cache": "ask a teacher for every row of a data set, once, and keep its answers in a folder",
+    "student": "make a student from a part of its teacher: layers, width, vocabulary",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         usage: hf-distill COMMAND [arguments, or a YAML file]
         <BLANKLINE>
           cache   ask a teacher for every row of a data set, once, and keep its answers in a folder
+          student make a student from a part of its teacher: layers, width, vocabulary
         <BLANKLINE>
         hf-distill COMMAND --help lists what a command takes.
         0

@@ -6,7 +6,7 @@ Does not know: who made them (a student, a teacher, a cache), for which task, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -164,6 +164,7 @@ class Facts:
         vocab_size: number of token embeddings.
         problem_type: as in ``config.problem_type``.
         labels: class names in the order of the logits.
+        kept: which of its first teacher's hidden dimensions it has, if its width was cut (``config.distillation``).
     """
 
     name: str = "a model"
@@ -174,6 +175,7 @@ class Facts:
     vocab_size: int | None = None
     problem_type: str | None = None
     labels: tuple[str, ...] | None = None
+    kept: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, model: Any) -> Facts:
@@ -200,4 +202,30 @@ class Facts:
             vocab_size=getattr(text, "vocab_size", None),
             problem_type=getattr(config, "problem_type", None),
             labels=tuple(str(id2label[i]) for i in sorted(id2label)) if id2label else None,
+            kept=_kept(getattr(config, "distillation", None) or ()),
         )
+
+    def places(self, other: Facts) -> tuple[int, ...] | None:
+        """Say where another model has the hidden dimensions that this one kept; None: nowhere that is known.
+
+        Args:
+            other: the model that this one's width was cut from, or one that was cut from it before.
+
+        Example:
+            >>> wide, first = Facts(hidden_size=6), Facts(hidden_size=3, kept=(0, 2, 5))
+            >>> second = Facts(hidden_size=2, kept=(2, 5))
+            >>> first.places(wide), second.places(wide), second.places(first), wide.places(first)
+            ((0, 2, 5), (2, 5), (1, 2), None)
+        """
+        theirs = other.kept if other.kept is not None else range(other.hidden_size or 0)
+        if self.kept is None or len(self.kept) != self.hidden_size or not set(self.kept) <= set(theirs):
+            return None
+        return tuple(theirs.index(dimension) for dimension in self.kept)
+
+
+def _kept(steps: Iterable[Mapping[str, Any]]) -> tuple[int, ...] | None:
+    kept = None
+    for step in steps:
+        if (some := step.get("kept")) is not None:
+            kept = tuple(some) if kept is None else tuple(kept[dimension] for dimension in some)
+    return kept

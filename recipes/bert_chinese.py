@@ -76,8 +76,9 @@ class RecipeArguments(TextDataArguments):
     student_layers: int = field(default=1, metadata={"help": "Layers of a student made here."})
     student_hidden_size: int = field(default=128, metadata={"help": "Its width, in heads of 64."})
     student_from_teacher: bool = field(
-        default=False, metadata={"help": "Copy the student's layers from the teacher, evenly spread; same width."}
+        default=False, metadata={"help": "Copy the student's layers from the teacher; same width."}
     )
+    student_preset: str = field(default="uniform", metadata={"help": "Which ones: uniform (evenly), top or lowest."})
     lora_rank: int = field(default=0, metadata={"help": "Train a LoRA adapter of this rank on the student (PEFT)."})
     merge_lora: bool = field(default=False, metadata={"help": "Save full weights instead of the adapter."})
     skip_alone: bool = field(default=False, metadata={"help": "Do not train the student without its teacher."})
@@ -308,7 +309,7 @@ def make_student(
     elif recipe.student_from_teacher:
         if isinstance(teacher, str):
             teacher = AutoModelForSequenceClassification.from_pretrained(teacher)
-        student = keep_layers(teacher, recipe.student_layers)
+        student = keep_layers(teacher, recipe.student_layers, recipe.student_preset)
         labelled(student.config, splits)
     else:
         config = AutoConfig.from_pretrained(teacher) if isinstance(teacher, str) else teacher.config

@@ -93,3 +93,17 @@ def test_a_missing_file():
 def test_the_fields_come_after_those_of_training_arguments(tmp_path):
     assert DistillationTrainingArguments(str(tmp_path), use_cpu=True).output_dir == str(tmp_path)
     assert DistillationArguments() == DistillationArguments(alpha=None, temperature=2.0, objective=None)
+
+
+def test_a_field_without_a_default_may_come_from_a_file(tmp_path):
+    @dataclass
+    class Needed:
+        name: str
+
+    path = tmp_path / "settings.yaml"
+    path.write_text("name: here")
+    assert parse_arguments([Needed], [str(path)])[0].name == "here"
+    assert parse_arguments([Needed], [str(path), "--name", "there"])[0].name == "there"
+    path.write_text("{}")
+    with pytest.raises(SystemExit):
+        parse_arguments([Needed], [str(path)])

@@ -4,6 +4,8 @@ import tiny
 from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 
+from hf_distill.students import keep_layers
+
 REPORT = {
     "dataset": "some reviews",
     "language": "zh",
@@ -32,6 +34,7 @@ def test_without_a_report_it_says_how_and_claims_nothing(tmp_path):
     assert "`forward_kl` with weight 1, ForwardKL(temperature=3.0)" in text
     assert "`jsd` with weight 0.5, JSD(beta=0.5, temperature=2.0)" in text
     assert "Did the teacher help?" not in text
+    assert "How it was made" not in text
     assert "More information needed" not in text
     assert "### Training results" not in text  # nothing was evaluated: Trainer leaves the section empty
     assert "learning_rate: 0.01" in text  # Trainer's own section stays
@@ -64,6 +67,21 @@ def test_a_local_teacher_is_named_without_its_folder(tmp_path):
     text = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     assert "Teacher: `wise-teacher`, 2 layers of width 24" in text
     assert str(tmp_path / "deep") not in text
+
+
+def test_a_student_says_how_it_was_made(tmp_path):
+    made = keep_layers(keep_layers(tiny.bert(layers=4), [0, 1, 3]), 2, preset="top")
+    run = card(tmp_path, student=made)
+    run.create_model_card()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert (
+        "\n- How it was made: Layers 0, 1 and 3 of `BertForSequenceClassification` were kept."
+        "\n- How it was made: Layers 1 and 2 of `BertForSequenceClassification` were kept."
+        "\n- Teacher: "
+    ) in text
+    adapted = get_peft_model(keep_layers(tiny.bert(layers=2), 1), LoraConfig(r=2, target_modules="all-linear"))
+    card(tmp_path / "lora", student=adapted).create_model_card()
+    assert "How it was made: Layer 0 of" in (tmp_path / "lora" / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_adapter_is_loaded_with_peft(tmp_path):

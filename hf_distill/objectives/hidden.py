@@ -54,6 +54,11 @@ class HiddenTerm(Term):
         if self.projects and student.hidden_size != teacher.hidden_size:
             for ours, theirs in self.pairs:
                 projection = nn.Linear(student.hidden_size, teacher.hidden_size, bias=False)
+                if (
+                    places := student.places(teacher)
+                ) is not None:  # it was cut from the teacher: back to where it was
+                    with torch.no_grad():
+                        projection.weight.zero_()[list(places), range(len(places))] = 1.0
                 self.projections[f"{ours}_{theirs}"] = projection
 
     @abstractmethod

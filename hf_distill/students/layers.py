@@ -1,69 +1,140 @@
 """A student from some of its teacher's layers.
 
-Knows: a model's list of layers and its configuration. Does not know: training, tasks, teachers' whereabouts.
+Knows: which layers to take, and how a model is made of them. Does not know: how a model's layers are found, training,
+tasks, teachers' whereabouts.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from hf_distill.sharding import unsharded
+from hf_distill.students.depth import Stack, built, find_stacks, reshaped
+from hf_distill.students.lineage import record
+from hf_distill.students.positions import Moves, carry, check, settle
+
+PRESETS = ("uniform", "top", "lowest")
 
 
-def keep_layers(teacher: PreTrainedModel, layers: Sequence[int] | int) -> PreTrainedModel:
+def keep_layers(
+    teacher: PreTrainedModel,
+    layers: Sequence[int] | int | None,
+    preset: Literal["uniform", "top", "lowest"] = "uniform",
+    decoder_layers: Sequence[int] | int | None = None,
+) -> PreTrainedModel:
     """Copy a model with only some of its layers: the start that DistilBERT gave its student.
 
-    The embeddings, the kept layers and the head are the teacher's; nothing is shared with it.
+    The embeddings, the kept layers and the head are the teacher's; nothing is shared with it. Encoders, decoders and
+    encoder-decoders of any architecture: their layers are found by building the class one layer deeper, without
+    memory. What only the first layer has, such as T5's table of relative positions, goes to the new first layer. A
+    number that a class derives from a layer's position is that of the new position, as it will be after loading.
 
     Args:
-        teacher: a model with one list of ``config.num_hidden_layers`` layers.
-        layers: which to keep, from 0, in order; or how many, spread evenly from the first to the last.
+        teacher: any ``PreTrainedModel`` with lists of layers, or with one layer that is passed several times.
+        layers: which to keep, from 0, in order; or how many; None: all. Of an encoder-decoder: of its encoder.
+        preset: which ones a count means: ``"uniform"`` spreads them evenly from the first to the last, ``"top"`` takes
+            the last ones, ``"lowest"`` the first ones.
+        decoder_layers: the same for the decoder of an encoder-decoder. None: as in its encoder, if both are equally
+            deep.
 
     Returns:
-        A model of the same class whose configuration has the new number of layers.
+        A model of the same class whose configuration has the new depth, in training mode if the teacher was.
 
     Raises:
-        ValueError: there is no such list of layers, or a layer that is not there.
+        ValueError: no list of layers is found, a layer is not there, or the class would build a kept layer
+            differently in its new place.
 
     Reference:
-        Sanh et al.: DistilBERT, 2019, section 3 (one layer of the teacher out of two).
+        Sanh et al.: DistilBERT, arXiv:1910.01108, section 3 (one layer of the teacher out of two); Sajjad et al.: On
+        the Effect of Dropping Layers of Pre-trained Transformer Models, arXiv:2004.03844 (the presets); Shleifer,
+        Rush: Pre-trained Summarization Distillation, arXiv:2010.13002 (a whole encoder with few decoder layers).
 
     Example:
         >>> from transformers import BertConfig, BertModel
         >>> four = BertConfig(hidden_size=8, num_hidden_layers=4, num_attention_heads=1, intermediate_size=8)
-        >>> keep_layers(BertModel(four), 2).config.num_hidden_layers
-        2
+        >>> keep_layers(BertModel(four), 2, preset="top").config.distillation[0]["layers"]
+        [2, 3]
     """
-    depth = teacher.config.num_hidden_layers
-    if isinstance(layers, int):
-        if not 1 <= layers <= depth:
-            raise ValueError(f"{layers} layers were asked of a model with {depth}: ask for 1 to {depth}.")
-        layers = [round(i * (depth - 1) / max(1, layers - 1)) for i in range(layers)]
-    if not layers or sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < depth:
-        raise ValueError(
-            f"layers {list(layers)} were asked of a model with {depth}: name some of 0 to {depth - 1}, in order."
-        )
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r} was asked for: use {', '.join(PRESETS)}.")
     whole = unsharded(teacher)  # ZeRO-3 may have partitioned it while it was loaded
+    chosen = _choices(whole, layers, preset, decoder_layers)
+    before = built(type(whole), whole.config)
+    after = built(type(whole), reshaped(whole.config, chosen))
+    moves = Moves({path: kept for stack, kept in chosen.items() for path in stack.paths})
+    check(before, after, moves)
     student = whole if whole is not teacher else copy.deepcopy(teacher)
-    stacks = [(n, m) for n, m in student.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if len(stacks) != 1:
-        raise ValueError(
-            f"{type(teacher).__name__} has {len(stacks)} lists of {depth} layers ({[name for name, _ in stacks]}), "
-            "one was expected: make its student by hand."
-        )
-    path, stack = stacks[0]
-    parent = student.get_submodule(path.rpartition(".")[0])
-    setattr(parent, path.rpartition(".")[2], nn.ModuleList(stack[i] for i in layers))
-    for position, layer in enumerate(layers):
-        for module in stack[layer].modules():
-            if getattr(module, "layer_idx", None) == layer:  # decoders find their cache by it
-                module.layer_idx = position
-    student.config.num_hidden_layers = len(layers)
-    if kinds := getattr(student.config, "layer_types", None):
-        student.config.layer_types = [kinds[layer] for layer in layers]
+    for path, kept in moves.lists.items():
+        stack = student.get_submodule(path)
+        some = [stack[layer] for layer in kept]
+        carry(after, path, first=stack[0], into=some[0])
+        parent, _, name = path.rpartition(".")
+        listed = nn.Sequential(*some) if isinstance(stack, nn.Sequential) else type(stack)(some)
+        setattr(student.get_submodule(parent), name, listed)
+    settle(student, before, after, moves)
+    kept = list(chosen.values())
+    shared = {} if moves.lists else {"shared": True}
+    both = {"decoder_layers": list(kept[1])} if len(kept) > 1 else {}
+    record(student, teacher, "keep_layers", layers=list(kept[0]), **both, **shared)
     student.requires_grad_(True)  # a teacher that was frozen before must not freeze its student
     return student
+
+
+def _choices(
+    model: PreTrainedModel,
+    layers: Sequence[int] | int | None,
+    preset: str,
+    decoder_layers: Sequence[int] | int | None,
+) -> dict[Stack, list[int]]:
+    """Decide which layers of each stack stay; the encoder comes first."""
+    name, stacks = type(model).__name__, find_stacks(model)
+    if not stacks:
+        raise ValueError(
+            f"layers of {name} were asked for, but no number in its configuration makes a list of layers longer: make "
+            "its student by hand."
+        )
+    if len(stacks) == 1:
+        if decoder_layers is not None:
+            raise ValueError(
+                f"decoder_layers={decoder_layers} was asked of {name}, which has one stack of layers: name them with "
+                "layers."
+            )
+        return {stacks[0]: _chosen(layers, stacks[0].depth, preset, "")}
+    stacks.sort(key=lambda stack: stack.decodes)
+    if [stack.decodes for stack in stacks] != [False, True]:
+        shown = [f"{'.'.join((*s.owner, s.key))}={s.depth} ({', '.join(s.paths)})" for s in stacks]
+        raise ValueError(
+            f"layers of {name} were asked for, whose configuration gives {len(stacks)} numbers of layers {shown}; one "
+            "is expected, or an encoder's and a decoder's: make its student by hand."
+        )
+    encoder, decoder = stacks
+    if decoder_layers is None and encoder.depth != decoder.depth:
+        raise ValueError(
+            f"layers={layers} was asked of {name}, whose encoder has {encoder.depth} layers and whose decoder has "
+            f"{decoder.depth}: say with decoder_layers which of the decoder's stay."
+        )
+    theirs = layers if decoder_layers is None else decoder_layers
+    return {
+        encoder: _chosen(layers, encoder.depth, preset, "'s encoder"),
+        decoder: _chosen(theirs, decoder.depth, preset, "'s decoder"),
+    }
+
+
+def _chosen(layers: Sequence[int] | int | None, depth: int, preset: str, of: str) -> list[int]:
+    if layers is None:
+        return [*range(depth)]
+    if isinstance(layers, int):
+        if not 1 <= layers <= depth:
+            raise ValueError(f"{layers} layers were asked of a model{of} with {depth}: ask for 1 to {depth}.")
+        spread = [round(i * (depth - 1) / max(1, layers - 1)) for i in range(layers)]
+        return {"uniform": spread, "top": [*range(depth - layers, depth)], "lowest": [*range(layers)]}[preset]
+    if not layers or sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < depth:
+        raise ValueError(
+            f"layers {list(layers)} were asked of a model{of} with {depth}: name some of 0 to {depth - 1}, in order."
+        )
+    return list(layers)

@@ -158,6 +158,5 @@ def facts_in(header: Mapping[str, Any]) -> Facts:
         ('a', 'b')
     """
     told = dict(header.get("facts", {}))
-    if told.get("labels") is not None:
-        told["labels"] = tuple(told["labels"])
-    return Facts(**told)
+    lists = {name: tuple(told[name]) for name in ("labels", "kept") if told.get(name) is not None}
+    return Facts(**{**told, **lists})

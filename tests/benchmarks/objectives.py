@@ -48,7 +48,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 from chinese_words import character_tokenizer
 
 KL = {"forward_kl": 1.0}
-FIRST_HALF, SECOND_HALF = {"until": 0.5}, {"from": 0.5}
+STAGES = {"hidden_mse": {"weight": {"until": 0.5}}, "forward_kl": {"weight": {"from": 0.5}}}
 ROWS = {
     "no KD": {"alpha": 0.0},
     "KL": {"objective": KL},
@@ -58,11 +58,10 @@ ROWS = {
     "KL + attention": {"objective": {**KL, "attention_kl": 1.0}},
     "KL + MiniLM": {"objective": {**KL, "minilm": 1.0}},
     "KL + RKD": {"objective": {**KL, "rkd_distance": 1.0, "rkd_angle": 2.0}},
-    "hidden, then KL": {
-        "objective": {"forward_kl": {"weight": SECOND_HALF}, "hidden_mse": {"weight": FIRST_HALF}},
-    },
+    "hidden, then KL": {"objective": STAGES},
     "KL + augmentation": {"objective": KL, "augmentation": {"mask": 0.15, "crop": {"keep": 0.5}}},
     "KL + unlabelled": {"objective": KL, "unlabelled": True},
+    "hidden, then KL, + unlabelled": {"objective": STAGES, "unlabelled": True},
 }
 BEGINNINGS = ("random", "teacher's layers")
 

@@ -182,13 +182,15 @@ def teacher(tmp_path):
 def test_a_teacher_by_path_and_a_student_of_its_layers(tmp_path, teacher):
     report = run(
         tmp_path, "--teacher_model_name_or_path", teacher[0], "--train_file", teacher[1], "--student_from_teacher",
-        "--student_layers", "2",
+        "--student_layers", "2", "--student_preset", "top",
     )  # fmt: skip
     student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert student.config.num_hidden_layers == 2
     assert student.config.id2label == {0: "差", 1: "好"}  # numbered as the teacher numbers them
     assert report["models"][0]["parameters"] > report["models"][2]["parameters"]
-    assert "`teacher`" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert "- How it was made: Layers 1 and 2 of `teacher` were kept." in card
+    assert "- Teacher: `teacher`" in card
 
 
 @pytest.mark.parametrize("finetune", [[], ["--finetune_teacher"]])

@@ -1,3 +1,5 @@
+import json
+
 import peft
 import tiny
 import torch
@@ -5,7 +7,7 @@ from torch import nn
 
 from hf_distill import AdapterOffTeacher, Facts, FunctionTeacher, LiveTeacher
 from hf_distill.teachers.absent import AbsentTeacher
-from hf_distill.teachers.identity import fingerprint, header_of, precision_of, vocabulary_of, weights_of
+from hf_distill.teachers.identity import facts_in, fingerprint, header_of, precision_of, vocabulary_of, weights_of
 
 
 def test_weights_are_hashed_as_they_will_be_computed_with():
@@ -91,3 +93,8 @@ def test_a_header_speaks_for_a_teacher_that_is_not_here():
     batch = {"input_ids": 1, "teacher_input_ids": 2, "labels": 3}
     assert teacher.inputs(batch) == {"input_ids": 2}
     assert teacher.inputs({"input_ids": 1, "token_type_ids": 4}) == {"input_ids": 1}
+
+
+def test_facts_are_read_back_as_they_were_written():
+    facts = Facts("my/teacher", hidden_size=2, labels=("a", "b"), kept=(0, 3))
+    assert facts_in(json.loads(json.dumps(header_of(facts)))) == facts

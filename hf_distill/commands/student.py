@@ -1,0 +1,259 @@
+"""``hf-distill student``: make a student from a part of its teacher, and save it with its tokenizer and a card.
+
+Knows: flags, in which order the parts are taken, what to report. Does not know: how a part is taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.arguments import parse_arguments
+from hf_distill.commands.sources import SourceArguments, load_rows, load_teacher
+from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
+from hf_distill.students.layers import PRESETS
+from hf_distill.students.lineage import named
+
+BATCH = 16
+
+
+@dataclass
+class StudentArguments:
+    """Which teacher, which part of it, and where the student goes."""
+
+    teacher: str = field(metadata={"help": "The teacher: a folder, or an id on the Hub."})
+    output: str = field(metadata={"help": "A new folder for the student, its tokenizer and its card."})
+    layers: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which layers stay: a count (spread evenly), top:4 or lowest:4, or a JSON list such as [0,3,6,9]. "
+            "Of an encoder-decoder: of its encoder. Default: all."
+        },
+    )
+    decoder_layers: str | None = field(
+        default=None, metadata={"help": "The same for a decoder beside an encoder. Default: as in the encoder."}
+    )
+    hidden_size: int | None = field(default=None, metadata={"help": "The new width; needs --calibration_file."})
+    num_heads: int | None = field(default=None, metadata={"help": "The new number of heads; needs the file too."})
+    intermediate_size: int | None = field(default=None, metadata={"help": "The new inner width; needs the file too."})
+    calibration_file: str | None = field(
+        default=None, metadata={"help": "Texts that show what the teacher uses: txt (one a line), json, csv, parquet."}
+    )
+    calibration_samples: int = field(default=1024, metadata={"help": "Only its first rows."})
+    max_length: int = field(default=128, metadata={"help": "Cut them to this many tokens."})
+    vocabulary_file: str | None = field(
+        default=None, metadata={"help": "Keep only the tokens that these texts use: a file of the same kinds."}
+    )
+    min_count: int = field(default=1, metadata={"help": "A token must occur so often in them."})
+    text_column: str = field(default="text", metadata={"help": "The text in a json, csv or parquet file."})
+
+
+def main(argv: Sequence[str]) -> None:
+    """Make a student and save it.
+
+    Args:
+        argv: flags, or a YAML or JSON file and flags that override it.
+
+    Raises:
+        ValueError: in one sentence, what cannot be done and what to do.
+    """
+    (args,) = parse_arguments([StudentArguments], argv)
+    folder = Path(args.output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already and holds something: name a new folder with --output.")
+    narrow = {name: getattr(args, name) for name in ("hidden_size", "num_heads", "intermediate_size")}
+    narrow = {name: size for name, size in narrow.items() if size is not None}
+    deep = args.layers is not None or args.decoder_layers is not None
+    if not (deep or narrow or args.vocabulary_file):
+        raise ValueError(
+            "no part of the teacher was asked for: give --layers, --hidden_size, --intermediate_size or "
+            "--vocabulary_file."
+        )
+    if narrow and args.calibration_file is None:
+        raise ValueError(f"{', '.join(narrow)} was asked for: name some texts with --calibration_file.")
+    layers, below = chosen("layers", args.layers), chosen("decoder_layers", args.decoder_layers)
+
+    dtype = str(getattr(AutoConfig.from_pretrained(args.teacher), "dtype", None) or "float32").removeprefix("torch.")
+    source = SourceArguments(args.teacher, "", teacher_dtype=dtype)
+    teacher = load_teacher(source, torch.device("cpu"))
+    tokenizer = AutoTokenizer.from_pretrained(args.teacher)
+    asked = {"layers": args.layers, "decoder layers": args.decoder_layers, **narrow}
+    parts = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items() if value is not None]
+    parts += [f"the tokens of {args.vocabulary_file}"] if args.vocabulary_file else []
+    print(f"A student of {named(args.teacher)}, a {type(teacher).__name__}: {', '.join(parts)}.")
+
+    student = with_layers(teacher, layers, below) if deep else teacher
+    if narrow:
+        texts = islice(texts_of(args.calibration_file, args), args.calibration_samples)
+        student = shrink_width(student, **narrow, batches=batches_of(texts, tokenizer, args.max_length))
+    if args.vocabulary_file:
+        student, tokenizer = trim_vocabulary(student, tokenizer, texts_of(args.vocabulary_file, args), args.min_count)
+    table = compared(teacher, student)
+    student.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_card(folder, args, student, table)
+    print("\n".join(lineage(student)))
+    print(table)
+    print(f"Saved at {folder}.")
+
+
+def chosen(name: str, asked: Any) -> tuple[Sequence[int] | int, str] | None:
+    """Read which layers a flag asks for.
+
+    Args:
+        name: the flag's.
+        asked: a count, ``preset:count``, or a list, as a flag or a YAML file gives it; None: nothing.
+
+    Returns:
+        The layers or how many, and which a count means.
+
+    Raises:
+        ValueError: something else.
+
+    Example:
+        >>> chosen("layers", "4"), chosen("layers", "top:2"), chosen("layers", "[0, 3]")
+        ((4, 'uniform'), (2, 'top'), ([0, 3], 'uniform'))
+    """
+    if asked is None:
+        return None
+    preset, colon, count = str(asked).rpartition(":")
+    try:
+        layers = json.loads(count)
+    except json.JSONDecodeError:
+        layers = None
+    whole = isinstance(layers, int) or (isinstance(layers, list) and all(isinstance(one, int) for one in layers))
+    if not whole or (colon and (preset not in PRESETS or isinstance(layers, list))):
+        raise ValueError(
+            f"{name}={asked} was given: use a count, top:4, lowest:4, uniform:4 or a list such as [0,3,6]."
+        )
+    return layers, preset or "uniform"
+
+
+def with_layers(teacher: PreTrainedModel, layers: Any, below: Any) -> PreTrainedModel:
+    """Keep layers, each stack by its own preset.
+
+    Args:
+        teacher: loaded.
+        layers: as ``chosen`` gives them; None: all.
+        below: the same for a decoder.
+
+    Raises:
+        ValueError: see ``keep_layers``.
+    """
+    if below is None:
+        return keep_layers(teacher, layers[0], layers[1])
+    if layers is None:
+        return keep_layers(teacher, None, below[1], below[0])
+    if len({preset for some, preset in (layers, below) if isinstance(some, int)}) > 1:
+        raise ValueError(
+            f"layers by {layers[1]} and decoder_layers by {below[1]} were asked for: one preset is for both, write "
+            "one of them as a list."
+        )
+    return keep_layers(teacher, layers[0], below[1] if isinstance(below[0], int) else layers[1], below[0])
+
+
+def texts_of(path: str, args: StudentArguments) -> Iterator[str]:
+    """Read texts, one a row.
+
+    Args:
+        path: a file.
+        args: which column of it.
+
+    Raises:
+        ValueError: there is no such file or column.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"texts were asked from {path}, there is no such file: check the path.")
+    if Path(path).suffix == ".txt":
+        with open(path, encoding="utf-8") as lines:
+            yield from (text for line in lines if (text := line.strip()))
+        return
+    rows = load_rows(SourceArguments(args.teacher, path))
+    if args.text_column not in rows.column_names:
+        raise ValueError(
+            f"{path} has the columns {rows.column_names}, {args.text_column!r} was asked for: name one with "
+            "--text_column."
+        )
+    yield from (text for text in rows[args.text_column] if text)
+
+
+def batches_of(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict[str, Any]]:
+    """Tokenise texts and put them into batches.
+
+    Args:
+        texts: the rows.
+        tokenizer: the teacher's.
+        max_length: in tokens.
+    """
+    reader = copy.deepcopy(tokenizer)
+    reader.pad_token = reader.pad_token or reader.eos_token  # what it pads with is masked
+    collator = DataCollatorWithPadding(reader)
+    rows = [reader(text, truncation=True, max_length=max_length) for text in texts]
+    return [dict(collator(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]
+
+
+def compared(teacher: nn.Module, student: nn.Module) -> str:
+    """Write a table of sizes, for a terminal and for a card.
+
+    Args:
+        teacher: whole.
+        student: whole.
+    """
+    rows = [("", "teacher", "student", "share"), (":--", "--:", "--:", "--:")]
+    pairs = zip(*(sizes(model) for model in (teacher, student)), strict=True)
+    for name, (theirs, ours) in zip(("parameters", "without embeddings", "MB"), pairs, strict=True):
+        shown = "{:,.1f}" if name == "MB" else "{:,}"
+        rows.append((name, shown.format(theirs), shown.format(ours), f"{ours / max(theirs, 1e-9):.1%}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(f"| {_aligned(row, widths)} |" for row in rows)
+
+
+def sizes(model: nn.Module) -> tuple[int, int, float]:
+    """Count parameters, those outside of embeddings (and of heads tied to them), and 10**6 bytes.
+
+    Args:
+        model: whole.
+
+    Example:
+        >>> sizes(nn.Sequential(nn.Embedding(10, 2), nn.Linear(2, 1)))
+        (23, 3, 9.2e-05)
+    """
+    all_of_it = {id(p): p for p in model.parameters()}
+    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    inner = sum(p.numel() for key, p in all_of_it.items() if key not in embedded)
+    held = sum(p.numel() * p.element_size() for p in all_of_it.values())
+    return sum(p.numel() for p in all_of_it.values()), inner, held / 1e6
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    fills = ["-" if cell.endswith("--:") or cell.startswith(":--") else " " for cell in row]
+    first = row[0].ljust(widths[0], fills[0])
+    return " | ".join([first, *(c.rjust(w, f) for c, w, f in zip(row[1:], widths[1:], fills[1:], strict=True))])
+
+
+def write_card(folder: Path, args: StudentArguments, student: PreTrainedModel, table: str) -> None:
+    """Write the card of a student that was not trained yet.
+
+    Args:
+        folder: where it was saved.
+        args: what was asked.
+        student: just made.
+        table: its sizes.
+    """
+    base = [] if Path(args.teacher).exists() else [f"base_model: {args.teacher}"]
+    lines = [
+        "---", "library_name: transformers", *base, "tags:", "- hf_distill", "- knowledge-distillation", "---", "",
+        f"# {folder.resolve().name}", "",
+        f"A {type(student).__name__} made from a part of `{named(args.teacher)}`, not trained since: distil it before "
+        "you rely on it.", "", *(f"- {step}" for step in lineage(student)), "", table, "",
+    ]  # fmt: skip
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

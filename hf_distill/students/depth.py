@@ -1,0 +1,192 @@
+"""Where a model's layers are: found by building it one layer deeper, without memory, and looking at what grew.
+
+Knows: configurations, module lists. Does not know: the names of architectures, weights, which layers are wanted.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+DEPTH = re.compile(r"layer|depth|block")
+PER_LAYER = re.compile(r"layer|_types$|block_type|pattern|window|_heads|intermediate_size|idx|indices|indexes")
+NOT_PER_LAYER = re.compile(r"token|section|label|architectures|^mtp")
+LEADING = ("max_window_layers", "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
+"""Numbers that say how many of the first layers are of another kind."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A depth in a configuration, and the lists of layers that follow it.
+
+    Args:
+        owner: the part of the configuration that holds it; () is the configuration itself.
+        key: its name there.
+        depth: its value.
+        paths: the lists of layers; several where a model keeps a layer's parts in parallel lists, none where one
+            layer is passed ``depth`` times.
+    """
+
+    owner: tuple[str, ...]
+    key: str
+    depth: int
+    paths: tuple[str, ...]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it is a decoder that stands beside an encoder, or would."""
+        return bool(self.paths) and all("decoder" in path for path in self.paths)
+
+
+def built(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """Build a model of a configuration without memory for its weights, and without a draw from the random generator.
+
+    Args:
+        kind: the model's class.
+        config: is left as it is.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> next(built(BertModel, BertConfig(num_hidden_layers=1)).parameters()).device
+        device(type='meta')
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return kind(copy.deepcopy(config))
+        except (NotImplementedError, RuntimeError):  # it reads a number from a tensor while it is built
+            return kind(copy.deepcopy(config))
+
+
+def find_stacks(model: PreTrainedModel) -> list[Stack]:
+    """Find the stacks of layers of a model, each with the number in the configuration that it follows.
+
+    Args:
+        model: whole.
+
+    Returns:
+        One ``Stack`` for each number; those of the text part, if the model has parts. Empty: none was found.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> find_stacks(GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=3, n_head=1, vocab_size=8)))
+        [Stack(owner=(), key='n_layer', depth=3, paths=('transformer.h',))]
+    """
+    before = built(type(model), model.config)
+    lists, shapes = _lists(before), _shapes(before)
+    found, shared = [], []
+    for owner, part in parts(model.config):
+        for key, depth in part.to_dict().items():
+            if not (isinstance(depth, int) and not isinstance(depth, bool) and depth > 0 and DEPTH.search(key)):
+                continue
+            deepest = key == part.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+            if depth not in lists.values() and not deepest:
+                continue
+            stack = Stack(owner, key, depth, ())
+            try:
+                after = built(type(model), reshaped(model.config, {stack: [*range(depth), depth - 1]}))
+            except Exception:  # whatever a class says to a number that is no depth, or that it cannot make one larger
+                continue
+            grown = _lists(after)
+            paths = tuple(p for p, n in lists.items() if n == depth and grown.get(p) == depth + 1)
+            if any(next(before.get_submodule(path)[0].children(), None) is not None for path in paths):  # not tables
+                found.append(Stack(owner, key, depth, paths))
+            elif deepest and max(lists.values(), default=1) == 1 and _shapes(after) == shapes:
+                shared.append(stack)
+    found = found or shared
+    if getattr(model.config, "is_encoder_decoder", False):
+        return found
+    text = model.config.get_text_config()
+    return [one for one in found if one.owner and _part(model.config, one.owner) is text] or found
+
+
+def parts(config: PretrainedConfig, owner: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], PretrainedConfig]]:
+    """Go through a configuration and the configurations in it.
+
+    Args:
+        config: any.
+        owner: where it was found.
+    """
+    yield owner, config
+    for name in config.sub_configs:
+        if isinstance(part := getattr(config, name, None), PretrainedConfig):
+            yield from parts(part, (*owner, name))
+
+
+def reshaped(config: PretrainedConfig, chosen: Mapping[Stack, Sequence[int]]) -> PretrainedConfig:
+    """Copy a configuration so that it describes a model of other layers, whatever it says layer by layer.
+
+    Args:
+        config: is left as it is.
+        chosen: for each stack which of its layers there are now, in their new order.
+
+    Returns:
+        The copy: the depth, lists with one entry a layer, lists of layer numbers, and numbers of leading layers.
+
+    Example:
+        >>> from transformers import Qwen2Config
+        >>> old = Qwen2Config(num_hidden_layers=4, layer_types=["full_attention"] * 3 + ["sliding_attention"])
+        >>> new = reshaped(old, {Stack((), "num_hidden_layers", 4, ("layers",)): [0, 3]})
+        >>> new.num_hidden_layers, new.layer_types
+        (2, ['full_attention', 'sliding_attention'])
+    """
+    config = copy.deepcopy(config)
+    for stack, layers in chosen.items():
+        part = _part(config, stack.owner)
+        others = {"encoder", "decoder"} - {word for word in ("encoder", "decoder") if word in stack.key}
+        for name in list(part.to_dict()):
+            value = getattr(part, name, None)
+            foreign = len(others) == 1 and any(word in name.replace("encoder_decoder", "") for word in others)
+            if name in LEADING and isinstance(value, int):
+                setattr(part, name, sum(layer < value for layer in layers))
+            if foreign or not PER_LAYER.search(name) or NOT_PER_LAYER.search(name):
+                continue
+            if isinstance(value, (list, tuple)) and (cut := _cut(value, layers, stack.depth)) is not None:
+                setattr(part, name, cut)
+        setattr(part, stack.key, len(layers))
+        # Some configurations keep the encoder's depth under a second name that no module reads.
+        second = "encoder" in stack.key and "num_hidden_layers" in vars(part)
+        if second and part.num_hidden_layers == stack.depth:
+            part.num_hidden_layers = len(layers)
+    return config
+
+
+def _cut(value: Sequence[Any], layers: Sequence[int], depth: int) -> list[Any] | None:
+    """Choose from a list what belongs to some layers; None: it does not speak of layers one by one."""
+    numbers = all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+    if value and numbers and list(value) == sorted(set(value)) and 0 <= value[0] and value[-1] < depth:
+        if len(value) < depth or list(value) == list(range(depth)):  # the numbers of some layers, not a flag for each
+            return [new for new, old in enumerate(layers) if old in value]
+    if len(value) == depth:
+        return [value[layer] for layer in layers]
+    runs = all(isinstance(one, (list, tuple)) and len(one) == 2 and isinstance(one[1], int) for one in value)
+    if value and runs and all(isinstance(kinds, (list, tuple)) for kinds, _ in value):  # [[kinds, times], ...]
+        spread = [kind for kinds, times in value for _ in range(times) for kind in kinds]
+        if len(spread) == depth:
+            return [[[spread[layer] for layer in layers], 1]]
+    return None
+
+
+def _part(config: PretrainedConfig, owner: tuple[str, ...]) -> PretrainedConfig:
+    for name in owner:
+        config = getattr(config, name)
+    return config
+
+
+def _lists(model: nn.Module) -> dict[str, int]:
+    """The lists that are in no other list, and their lengths: experts and heads are inside layers."""
+    kinds = (nn.ModuleList, nn.Sequential)
+    found = {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
+    outer = (path for path in found if not any(path.startswith(f"{other}.") for other in found if other != path))
+    return {path: len(found[path]) for path in outer}
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.named_parameters()}

@@ -1,0 +1,122 @@
+"""How a student was made, kept in its configuration: one entry a step, so that it is saved and loaded with it.
+
+Knows: the steps that this room can take and how to say them. Does not know: how a step is done, how a card is written.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from hf_distill.signals import Facts
+
+
+def record(student: Any, teacher: Any, step: str, **what: Any) -> None:
+    """Add a step to ``student.config.distillation``; the teacher's own steps come first, as its student has them too.
+
+    Args:
+        student: just made; its configuration is its own.
+        teacher: what it was made from. Of a local folder only the last name is kept, which says nothing of a machine.
+        step: the function that made it.
+        what: how, in values that JSON can hold.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> sizes = dict(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        >>> model = BertModel(BertConfig(**sizes))
+        >>> record(model, model, "keep_layers", layers=[0])
+        >>> model.config.distillation
+        [{'step': 'keep_layers', 'teacher': 'BertModel', 'revision': None, 'layers': [0]}]
+    """
+    facts = Facts.of(teacher)
+    earlier = getattr(teacher.config, "distillation", None) or []
+    who = {"step": step, "teacher": named(facts.name), "revision": facts.revision}
+    student.config.distillation = [*copy.deepcopy(list(earlier)), {**who, **what}]
+
+
+def named(name: str) -> str:
+    """Name a model so that it can be published: a Hub id as it is, of a folder its last name.
+
+    Args:
+        name: an id or a path.
+
+    Example:
+        >>> named("google-bert/bert-base-chinese"), named("/data/me/teacher")
+        ('google-bert/bert-base-chinese', 'teacher')
+    """
+    path = Path(name)
+    return path.name if path.is_absolute() or name.startswith((".", "~")) or path.exists() else name
+
+
+def lineage(model: Any) -> list[str]:
+    """Say in plain sentences how a student was made, oldest step first.
+
+    Args:
+        model: a model, or its configuration.
+
+    Returns:
+        One sentence a step; none for a model that was not made here.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> lineage(BertConfig(distillation=[{"step": "keep_layers", "teacher": "big", "layers": [0, 3]}]))
+        ['Layers 0 and 3 of `big` were kept.']
+    """
+    config = model if isinstance(model, PretrainedConfig) else getattr(model, "config", None)
+    return [_sentence(dict(step)) for step in getattr(config, "distillation", None) or []]
+
+
+def _sentence(step: dict[str, Any]) -> str:
+    name, revision = step.pop("step", "a step"), step.pop("revision", None)
+    whom = f"`{step.pop('teacher', 'a model')}`" + (f" (revision `{revision[:8]}`)" if revision else "")
+    say = SENTENCES.get(name)
+    try:
+        return say(whom, step)
+    except (KeyError, TypeError):  # a step of another version, or one that somebody wrote by hand
+        return f"`{name}` was done to {whom}" + (f" with {step}." if step else ".")
+
+
+def _kept_layers(whom: str, step: dict[str, Any]) -> str:
+    if step.get("shared"):
+        return f"The one layer of {whom} is passed {len(step['layers'])} times."
+    if "decoder_layers" not in step:
+        return f"{_some('Layer', step['layers'])} of {whom} {_were(step['layers'])} kept."
+    encoder, decoder = step["layers"], step["decoder_layers"]
+    return f"Of {whom} encoder {_some('layer', encoder)} and decoder {_some('layer', decoder)} were kept."
+
+
+def _shrunk(whom: str, step: dict[str, Any]) -> str:
+    sizes = [f"{name.replace('_', ' ')} {old} to {new}" for name, (old, new) in step["sizes"].items()]
+    return f"By importance over {step['tokens']} tokens, {whom} was cut: {', '.join(sizes)}."
+
+
+def _fresh(whom: str, step: dict[str, Any]) -> str:
+    how = {"copied": "copied", "reduced": "reduced to their main directions", "none": "random"}[step["embeddings"]]
+    sizes = ", ".join(f"{name} {value}" for name, value in step["sizes"].items())
+    return f"It began as a random model of the kind of {whom} ({sizes}); its word embeddings were {how}."
+
+
+def _trimmed(whom: str, step: dict[str, Any]) -> str:
+    return f"Of the {step['before']:,} tokens of {whom} the {step['after']:,} that a corpus needs were kept."
+
+
+SENTENCES = {
+    "keep_layers": _kept_layers,
+    "shrink_width": _shrunk,
+    "fresh_student": _fresh,
+    "trim_vocabulary": _trimmed,
+}
+"""Step -> how it is said."""
+
+
+def _some(noun: str, numbers: Sequence[int]) -> str:
+    *first, last = (str(number) for number in numbers)
+    return f"{noun}s {', '.join(first)} and {last}" if first else f"{noun} {last}"
+
+
+def _were(numbers: Sequence[int]) -> str:
+    return "was" if len(numbers) == 1 else "were"
