@@ -305,7 +305,9 @@ def test_what_cannot_be_augmented_is_refused_at_construction(tmp_path, what):
 
 
 def test_a_loss_of_ones_own_is_no_part_of_alpha_1(tmp_path):
-    trainer(tmp_path, student=own_student(), alpha=1.0).train()
+    run = trainer(tmp_path, student=own_student(), alpha=1.0)
+    run.train()
+    assert run.state.global_step == 3
 
 
 def test_a_users_loss_is_refused(tmp_path):
