@@ -158,7 +158,6 @@ class SequenceClassification(Task):
         Args:
             label: of a sample, as a data set holds it.
 
-
         Example:
             >>> SequenceClassification(num_labels=3).no_label([0.0, 1.0, 1.0])
             [-100.0, -100.0, -100.0]
