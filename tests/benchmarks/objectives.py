@@ -217,38 +217,47 @@ class THUCNews(Study):
 
 
 def table(study, seeds, rates, temperature, times):
-    """The rows of which every seed is there, the student alone first."""
+    """Each row over the seeds that are there, beside the student alone with the same seeds."""
     lines, sentences, teacher = [], [], study.done["teacher"]
     for row in ROWS:
-        cells, seconds = [], []
+        cells, seconds, counts = [], [], []
         for beginning, rate in rates.items():
-            alone, found = (
-                [study.done.get(key_of(who, beginning, seed, rate, temperature, times)) for seed in seeds]
-                for who in ("no KD", row)
-            )
-            if not all((*alone, *found)):
+            pairs = [
+                [study.done.get(key_of(who, beginning, seed, rate, temperature, times)) for who in ("no KD", row)]
+                for seed in seeds
+            ]
+            there = [pair for pair in pairs if all(pair)]
+            alone, found = [pair[0] for pair in there], [pair[1] for pair in there]
+            counts.append(len(found))
+            if not found:
                 cells += ["", ""]
                 continue
             scores = np.array([run["test"] for run in found])
-            error = scores.std(ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
             gap = gap_closed([run["test"] for run in alone], scores, [teacher["test"]] * len(scores))
-            share = (
-                "" if gap.ratio is None or row == "no KD" else f"{100 * gap.ratio:.0f} ± {100 * gap.ratio_error:.0f}"
-            )
-            cells += [f"{100 * scores.mean():.2f} ± {100 * error:.2f}", share]
+            known = gap.ratio is not None and row != "no KD"
+            cells += [percent(scores), f"{100 * gap.ratio:.0f} ± {100 * gap.ratio_error:.0f}" if known else ""]
             seconds += [run["seconds"] for run in found]
             if row != "no KD":
                 sentences.append(f"{beginning}, {row}: {gap}")
         if seconds:
-            lines.append([row, *cells, f"{np.median(seconds):.0f}"])
-    header = ["objective", *(cell for one in rates for cell in (f"{one}, %", "gap closed, %")), "CPU s"]
-    encoder = sum(p.numel() for n, p in study.teacher.named_parameters() if ".layer." in n)
-    kept = keep_layers(study.teacher, study.layers)
-    print(f"teacher {100 * teacher['test']:.2f} %, {teacher['seconds']:.0f} CPU s; encoder {encoder:,} and "
-          f"{sum(p.numel() for n, p in kept.named_parameters() if '.layer.' in n):,} parameters; "
-          f"learning rates {rates}, temperature {temperature:g}\n")  # fmt: skip
+            seen = "-".join(map(str, sorted({count for count in counts if count})))
+            lines.append([row, *cells, f"{np.median(seconds):.0f}", seen])
+    header = ["objective", *(cell for one in rates for cell in (f"{one}, %", "gap closed, %")), "CPU s", "seeds"]
+    encoder, kept = (
+        sum(p.numel() for name, p in model.named_parameters() if ".layer." in name)
+        for model in (study.teacher, keep_layers(study.teacher, study.layers))
+    )
+    print(
+        f"teacher {100 * teacher['test']:.2f} %, {teacher['seconds']:.0f} CPU s; encoder {encoder:,} and {kept:,} "
+        f"parameters; learning rates {rates}, temperature {temperature:g}\n"
+    )
     print(markdown_table(header, lines))
     print("\n".join(sentences))
+
+
+def percent(scores):
+    error = f" ± {100 * scores.std(ddof=1) / len(scores) ** 0.5:.2f}" if len(scores) > 1 else ""
+    return f"{100 * scores.mean():.2f}{error}"
 
 
 def main():
