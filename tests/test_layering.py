@@ -18,7 +18,7 @@ ALLOWED = {
     "preflight": set(),
     "carry": {"eager", "hearing", "objectives", "preflight", "signals", "teachers"},
     "cache": {"signals", "topk"},
-    "commands": {"arguments", "cache", "objectives", "students", "tasks", "teachers"},
+    "commands": {"arguments", "cache", "objectives", "reports", "students", "tasks", "teachers"},
     "cli": {"commands"},
     "logs": {"tally"},
     "checkpoint": {"carry", "objectives", "sharding"},

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, Pre
 
 from hf_distill.arguments import parse_arguments
 from hf_distill.commands.sources import SourceArguments, load_rows, load_teacher
+from hf_distill.reports.table import markdown_table
 from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
 from hf_distill.students.layers import PRESETS
 from hf_distill.students.lineage import named
@@ -208,13 +209,11 @@ def compared(teacher: nn.Module, student: nn.Module) -> str:
         teacher: whole.
         student: whole.
     """
-    rows = [("", "teacher", "student", "share"), (":--", "--:", "--:", "--:")]
-    pairs = zip(*(sizes(model) for model in (teacher, student)), strict=True)
+    rows, pairs = [], zip(*(sizes(model) for model in (teacher, student)), strict=True)
     for name, (theirs, ours) in zip(("parameters", "without embeddings", "MB"), pairs, strict=True):
         shown = "{:,.1f}" if name == "MB" else "{:,}"
-        rows.append((name, shown.format(theirs), shown.format(ours), f"{ours / max(theirs, 1e-9):.1%}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(f"| {_aligned(row, widths)} |" for row in rows)
+        rows.append([name, shown.format(theirs), shown.format(ours), f"{ours / max(theirs, 1e-9):.1%}"])
+    return markdown_table(["", "teacher", "student", "share"], rows)
 
 
 def sizes(model: nn.Module) -> tuple[int, int, float]:
@@ -232,12 +231,6 @@ def sizes(model: nn.Module) -> tuple[int, int, float]:
     inner = sum(p.numel() for key, p in all_of_it.items() if key not in embedded)
     held = sum(p.numel() * p.element_size() for p in all_of_it.values())
     return sum(p.numel() for p in all_of_it.values()), inner, held / 1e6
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    fills = ["-" if cell.endswith("--:") or cell.startswith(":--") else " " for cell in row]
-    first = row[0].ljust(widths[0], fills[0])
-    return " | ".join([first, *(c.rjust(w, f) for c, w, f in zip(row[1:], widths[1:], fills[1:], strict=True))])
 
 
 def write_card(folder: Path, args: StudentArguments, student: PreTrainedModel, table: str) -> None:
