@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where it is installed, need not look for others
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread does nothing for tiny models but wait for the other worker
 
 import pytest
 import torch
@@ -14,3 +15,13 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+SHARED = {"default", "ran", "two_processes", "two_ranks", "whole"}
+"""Fixtures that cost many seconds: the tests that share one go to one worker, which makes it once."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for name in SHARED & set(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{name}"))
