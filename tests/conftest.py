@@ -6,7 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where it is installed, need not look for others
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread does nothing for tiny models but wait for the other worker
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from more, and two workers share the cores
 
 import pytest
 import torch
