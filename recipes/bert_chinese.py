@@ -95,6 +95,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     output_dir: str = str(ROOT)
     alpha: float | None = 0.9
     temperature: float = 2.0
+    objective: dict | str | None = "auto"
     per_device_train_batch_size: int = 128
     per_device_eval_batch_size: int = 512
     learning_rate: float = 2e-3
