@@ -1,30 +1,26 @@
-"""What a user may set: the distillation fields, mixed into TrainingArguments, and how a script reads them.
+"""What a user may set: the distillation fields, mixed into TrainingArguments.
 
 Knows: names, defaults, validity. Does not know: models, data, how a field is used.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import yaml
-from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
+from hf_distill.fusion import FusionArguments
 from hf_distill.objectives import build
 from hf_distill.objectives.presets import AUTO
 from hf_distill.transfer import TransferArguments
 
 
 @dataclass
-class DistillationArguments(TransferArguments):
+class DistillationArguments(TransferArguments, FusionArguments):
     """The fields that distillation adds to ``TrainingArguments``.
 
     Each is a plain value, so that a command line, a YAML file and a hyperparameter search can all set it.
@@ -50,6 +46,7 @@ class DistillationArguments(TransferArguments):
             rows are padded, and one rounding off what it would have answered in training order.
 
         augmentation: copies of the training rows, for the teacher to speak about; see ``TransferArguments``.
+        fused_logits: whether a large vocabulary's logits are ever made whole; see ``FusionArguments``.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -209,52 +206,3 @@ def teacher_dtype(args: TrainingArguments) -> torch.dtype | None:
     if asked == "auto":
         asked = "bfloat16" if args.bf16 else "float16" if args.fp16 else None
     return None if asked is None else getattr(torch, asked)
-
-
-def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """Read dataclasses from flags, from a YAML or JSON file, or from a file with flags that override it.
-
-    Args:
-        types: the dataclasses, such as a script's own and ``DistillationTrainingArguments``.
-        argv: the words of the command line, without the script; None takes ``sys.argv``.
-
-    Returns:
-        One instance of each type.
-
-    Raises:
-        ValueError: the file cannot be read, or has a key that no type knows.
-
-    Example:
-        >>> (args,) = parse_arguments([DistillationArguments], ["--alpha", "0.9", "--objective", '{"jsd": 2.0}'])
-        >>> args.alpha, args.objective
-        (0.9, {'jsd': 2.0})
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(list(types))
-    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        settings = _read_settings(Path(argv.pop(0)))
-        known = {f.name for kind in types for f in fields(kind) if f.init}
-        for name in settings:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                raise ValueError(
-                    f"the settings have {name!r}, which is no argument: "
-                    + (f"did you mean {close[0]!r}?" if close else "--help lists them all.")
-                )
-        parser.set_defaults(**settings)
-        for action in parser._actions:  # argparse asks for a required flag even where it has a default
-            action.required = action.required and action.dest not in settings
-    return parser.parse_args_into_dataclasses(argv)
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"settings were asked from {path}, there is no such file: check the path.")
-    text = path.read_text(encoding="utf-8")
-    try:
-        settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} could not be read ({' '.join(str(error).split())}): correct it.") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no settings: write one 'name: value' a line.")
-    return settings

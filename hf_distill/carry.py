@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_distill.eager import show_attention
+from hf_distill.fusion import check_fused
 from hf_distill.hearing import hearing
 from hf_distill.objectives import Objective, build
 from hf_distill.objectives.presets import AUTO, preset
@@ -53,6 +54,7 @@ def equip(trainer: DistillationMixin) -> None:
             torch.default_generator.manual_seed(trainer.args.seed)
             objective.build(Facts.of(trainer.model), trainer.teacher.facts, named_facts(trainer.teacher))
         trainer.distillation, trainer.equipped = objective, (student, spec)
+        check_fused(trainer, student)
         make_visible(trainer, student)
     attach(student, trainer.distillation if trainer.alpha > 0 else None)
 

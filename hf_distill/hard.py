@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_distill.objectives import normalise
 
 if TYPE_CHECKING:
+    from hf_distill.signals import Sum
     from hf_distill.trainer import DistillationMixin
 
 
@@ -33,6 +34,7 @@ def hard_loss(
     window: Mapping[str, Tensor],
     world: int,
     num_items: Tensor | int | None,
+    done: Sum | None = None,
 ) -> Tensor:
     """Compute the supervised loss by the first there is: the user's, the label smoother's, the task's, the model's.
 
@@ -43,6 +45,7 @@ def hard_loss(
         window: what the whole optimizer step counts.
         world: how many ranks hold different data; 1 outside of training.
         num_items: Trainer's own count of labels, for the user's ``compute_loss_func``.
+        done: the task's sum where it was computed already, on the way through the logits.
 
     Returns:
         A scalar: added over micro-batches and averaged over ranks, it is the loss of the whole step.
@@ -50,6 +53,8 @@ def hard_loss(
     Raises:
         ValueError: there are no labels, or nobody returned a loss.
     """
+    if done is not None:
+        return normalise(done.total, window["labels"], world)
     labels = inputs.get("labels")
     if labels is None and not needs_own_loss(trainer):
         raise ValueError(

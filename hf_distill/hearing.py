@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hf_distill.linear import LinearLogits, emptied, head_of, tail_of
+
 TAP = "tap:"
 """A need that begins with this names a module by its path, as ``model.get_submodule`` does."""
 QKV = "qkv"
 """The need for queries, keys and values."""
+
+LINEAR = "linear"
+"""The need for what enters the head in place of its logits, which are then not made."""
 
 HEARD = (TAP.rstrip(":"), QKV)
 """What a model that is run here can be heard to give, as a teacher says it: any tap is a ``"tap"``."""
@@ -55,10 +60,12 @@ class Heard(NamedTuple):
     Args:
         taps: module path -> its output; of several outputs the first.
         qkv: for each attention, from the first layer up, its queries, keys and values.
+        linear: what entered the head, with the head; empty where logits were made.
     """
 
     taps: dict[str, Tensor]
     qkv: list[dict[str, Tensor]]
+    linear: list[LinearLogits]
 
 
 @contextmanager
@@ -67,7 +74,8 @@ def hearing(model: nn.Module, needs: Iterable[str]) -> Iterator[Heard | None]:
 
     Args:
         model: the model itself, not its wrapper (DDP, a compiled module); a PEFT model's paths are those of its base.
-        needs: ``"tap:<module path>"`` and ``"qkv"``; all others are somebody else's.
+        needs: ``"tap:<module path>"``, ``"qkv"`` and, of a model whose head can be taken apart (``linear.tail_of``),
+            ``"linear"``; all others are somebody else's.
 
     Yields:
         What was heard; None where nothing is to be heard.
@@ -83,11 +91,11 @@ def hearing(model: nn.Module, needs: Iterable[str]) -> Iterator[Heard | None]:
         torch.Size([1, 3])
     """
     paths = sorted(need.removeprefix(TAP) for need in needs if need.startswith(TAP))
-    if not paths and QKV not in needs:
+    if not paths and not {QKV, LINEAR} & set(needs):
         yield None
         return
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    heard, hooks = Heard({}, []), []
+    heard, hooks = Heard({}, [], []), ExitStack()
     outside = torch.is_grad_enabled()
 
     def listen(module: nn.Module, keep: Callable[[Tensor], None]) -> None:
@@ -102,19 +110,18 @@ def hearing(model: nn.Module, needs: Iterable[str]) -> Iterator[Heard | None]:
                 )
             keep(first)
 
-        hooks.append(module.register_forward_hook(hook))
+        hooks.callback(module.register_forward_hook(hook).remove)
 
-    try:
+    with hooks:
         for path in paths:
             listen(tapped(core, path), lambda output, path=path: heard.taps.__setitem__(path, output))
         if QKV in needs:
             for parts in attentions(core):
                 for kind, module in parts.items():
                     listen(module, lambda output, kind=kind: _hear(heard.qkv, kind, output))
+        if LINEAR in needs:
+            hooks.enter_context(emptied(head_of(model), tail_of(model), heard.linear))
         yield heard
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _hear(qkv: list[dict[str, Tensor]], kind: str, output: Tensor) -> None:

@@ -18,8 +18,9 @@ from hf_distill.arguments import DistillationArguments, cache_settings, check_bl
 from hf_distill.card import add_distillation
 from hf_distill.carry import equip
 from hf_distill.checkpoint import CheckpointMixin
+from hf_distill.fusion import fused, shares
 from hf_distill.hard import hard_loss, needs_own_loss
-from hf_distill.hearing import hearing
+from hf_distill.hearing import LINEAR, hearing
 from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
@@ -72,7 +73,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
         self.distillation: Objective | None = None  # not `objective`: Trainer's search keeps its score there
         self.asked, self.equipped = objective, (None, None)  # what to learn, and for whom it was built
-        self._window, self._training, self._evaluating = None, Tally(), None
+        self._window, self._training, self._evaluating, self._loss_only = None, Tally(), None, False
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
         self.task = task
         self.loss_is_scaled_for_ga = None if task is None else True
@@ -180,27 +181,31 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         stepping = model.training and self.is_in_train and self._window is not None
         window = self._window if stepping else self._counts(inputs)
         window, world = dict(zip(UNITS, window, strict=True)), self.data_ranks() if stepping else 1
-        taught = self._taught(inputs) if self.alpha > 0 else None
+        student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        wanted = return_outputs and not self._loss_only
+        thin = self.alpha > 0 and fused(self, student, inputs, wanted)
+        taught = self._taught(inputs, thin) if self.alpha > 0 else None
 
         fed, asked = self._student_inputs(inputs), {}
         if taught is None:
             sums, outputs, resting = {}, model(**fed), 0.0
         else:
-            student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-            asked = asking(self.distillation.needs, student)
+            needs = self.distillation.needs | ({LINEAR} if thin else set())
+            asked, known = asking(needs, student), shares(self, window, world) if thin else None
 
             def after(outputs: Any) -> tuple[dict[str, Sum], Tensor | float]:
                 shown = self.task.shown(student, inputs, outputs, heard)
-                sums = self.distillation(shown, self.task.aligned(shown, taught, inputs), inputs)
+                sums = self.distillation(shown, self.task.aligned(shown, taught, inputs), inputs, known)
                 return sums, self.distillation.resting()
 
-            with hearing(student, self.distillation.needs) as heard, joined(student, after, self.accelerator.autocast):
+            with hearing(student, needs) as heard, joined(student, after, self.accelerator.autocast):
                 both = model(**fed, **asked)
             (sums, resting), outputs = both["parts"], both["outputs"]
 
         parts, loss = {}, 0.0
         if self.alpha < 1:
-            parts["hard"] = hard_loss(self, outputs, inputs, window, world, num_items_in_batch)
+            done = sums.pop("hard", None)
+            parts["hard"] = hard_loss(self, outputs, inputs, window, world, num_items_in_batch, done)
             loss = (1 - self.alpha) * parts["hard"]
         for name, part in sums.items():
             parts[name] = normalise(part.total, window[self.distillation.terms[name].unit], world)
@@ -226,7 +231,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         ours = set(inspect.signature(core_of(self.model).forward).parameters)
         return set() if self.teacher is None else self.teacher.columns - ours
 
-    def _taught(self, inputs: Mapping[str, Any]) -> Signals:
+    def _taught(self, inputs: Mapping[str, Any], thin: bool) -> Signals:
         """Ask the teacher, and refuse an answer that nobody could learn from."""
         self.distillation.follow(self.temperature)
         self.distillation.at(self.state.global_step, self.state.max_steps)
@@ -235,7 +240,8 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
                 f"alpha=1 learns from the teacher alone, and from step {gap} of {self.state.max_steps} no term has a "
                 "weight: let the schedules of the weights meet, or set alpha below 1."
             )
-        signals = self.teacher(inputs, self.distillation.asks)
+        asks = self.distillation.asks
+        signals = self.teacher(inputs, asks | {LINEAR} if thin and getattr(self.teacher, "linear", False) else asks)
         for name, head in signals.answers(self.teacher.facts.name):
             finite = head.logits.finite()
             lost = ~finite & head.rows.to(finite.device)
@@ -276,7 +282,11 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         """
         if self.teacher is not None and not all(inputs.get(name) is not None for name in self.label_names):
             inputs = self._student_inputs(inputs)
-        return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+        self._loss_only = prediction_loss_only
+        try:
+            return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+        finally:
+            self._loss_only = False
 
     # ---- A training ----
 

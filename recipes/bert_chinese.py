@@ -41,7 +41,7 @@ from transformers import (
 )
 
 from hf_distill import DistillationTrainer, DistillationTrainingArguments
-from hf_distill.arguments import parse_arguments
+from hf_distill.parsing import parse_arguments
 from hf_distill.preflight import check_output_dir
 from hf_distill.reports import ClassificationMetric
 from hf_distill.sharding import is_sharded, unsharded

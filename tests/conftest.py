@@ -21,6 +21,7 @@ SHARED = {"default", "ran", "two_processes", "two_ranks", "whole"}
 """Fixtures that cost many seconds: the tests that share one go to one worker, which makes it once."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
     for item in items:
         for name in SHARED & set(item.fixturenames):

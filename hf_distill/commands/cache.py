@@ -17,12 +17,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, send_to_device
 from transformers import AutoTokenizer, DataCollatorForSeq2Seq, DataCollatorWithPadding
 
-from hf_distill.arguments import parse_arguments
 from hf_distill.cache.encoding import VALUES, Encoding
 from hf_distill.cache.hub import push
 from hf_distill.cache.store import DATA, Store
 from hf_distill.commands.sources import SourceArguments, load_rows, load_teacher, tokenised
 from hf_distill.objectives.functional import forward_kl
+from hf_distill.parsing import parse_arguments
 from hf_distill.tasks import Task
 from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.fill import TOKENS, fill

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.arguments import parse_arguments
 from hf_distill.commands.sources import SourceArguments, load_rows, load_teacher
+from hf_distill.parsing import parse_arguments
 from hf_distill.reports.table import markdown_table
 from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
 from hf_distill.students.layers import PRESETS

@@ -1,6 +1,6 @@
-"""Terms that compare distributions: one loop over chunks of rows, many divergences.
+"""Terms that compare distributions: many divergences of two chunks of rows.
 
-Knows: heads. Does not know: the task a head belongs to, or how its logits are held.
+Knows: two chunks of logits. Does not know: the task they belong to, how they are held, or who goes through them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from hf_distill.objectives import few, functional
+from hf_distill.objectives.one_pass import compared
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Signals, Sum
 from hf_distill.topk import TopKLogits
 
 logger = logging.getLogger(__name__)
-
-CHUNK_ELEMENTS = 2**24
-"""How many float32 logits a chunk holds at most: 64 MiB, the size at which temporaries stop mattering."""
 
 
 class LogitTerm(Term):
@@ -83,20 +81,7 @@ class LogitTerm(Term):
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add the divergence of every row that counts in every head; see ``Term.forward``."""
-        totals, count = [], 0
-        for name, head in student.heads.items():
-            ours, theirs = head.logits.select(head.rows), teacher.heads[name].logits.select(head.rows)
-            rows, classes = ours.shape
-            if kept := isinstance(theirs, TopKLogits):
-                self.check_few(theirs.temperature)
-            step = max(1, CHUNK_ELEMENTS // max(1, classes))
-            part, compare = (theirs.few, self.divergence_from_few) if kept else (theirs.chunk, self.divergence)
-            for start in range(0, max(1, rows), step):  # once also where no row counts: a zero needs its graph
-                chunk = ours.chunk(start, start + step)
-                labels = [head.labelled(start, start + step)] if self.labelled else []
-                totals.append(compare(chunk, part(start, start + step).to(chunk.device), *labels).sum())
-            count += rows
-        return Sum(torch.stack(totals).sum(), torch.tensor(count, device=totals[0].device))
+        return compared({"": (self, teacher)}, student)[""]
 
 
 class TemperedTerm(LogitTerm):
@@ -258,3 +243,13 @@ class Top1CrossEntropy(LogitTerm):
         """Return [n], for the highest id."""
         first = teacher.ids.gather(-1, teacher.log_p.argmax(dim=-1, keepdim=True)).squeeze(-1)
         return torch.nn.functional.cross_entropy(student.float(), first, reduction="none")
+
+
+class LabelCrossEntropy(LogitTerm):
+    """Cross-entropy with the label of each row: the supervised loss, where it is computed beside the soft one."""
+
+    labelled: ClassVar[bool] = True
+
+    def divergence(self, student: Tensor, labels: Tensor) -> Tensor:
+        """Return [n], 0 for a row without a label."""
+        return torch.nn.functional.cross_entropy(student, labels, reduction="none")

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hf_distill.objectives.logits import LabelCrossEntropy, LogitTerm
+from hf_distill.objectives.one_pass import compared
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Facts, Signals, Sum
@@ -137,23 +139,35 @@ class Objective(nn.Module):
         for name, schedule in self.temperatures.items():
             self.terms[name].temperature = schedule.at(step, steps)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> dict[str, Sum]:
+    def forward(
+        self,
+        student: Signals,
+        teacher: Signals,
+        batch: Mapping[str, Any],
+        shares: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Sum]:
         """Compare the two models.
 
         Args:
             student: what the student shows.
             teacher: what the teacher shows, aligned to the student, and each named one of several likewise.
             batch: the batch.
+            shares: name -> what a term's total is multiplied by in the loss, for heads that are gone through once;
+                with a share for ``"hard"`` the supervised loss of their labels is computed on the way.
 
         Returns:
             name -> Sum, unweighted and undivided, of each term whose weight is not 0 now.
         """
         heard = {name: teacher.named[one] for name, one in self.teachers.items()}
-        return {
-            name: term(student, heard.get(name, teacher), batch)
-            for name, term in self.terms.items()
-            if self.weights[name]
-        }
+        active = {name: term for name, term in self.terms.items() if self.weights[name]}
+        # Terms that go through the rows of a head do so together.
+        rows = {name: term for name, term in active.items() if type(term).forward is LogitTerm.forward}
+        asked = {name: (term, heard.get(name, teacher)) for name, term in rows.items()}
+        if shares is not None and "hard" in shares:
+            asked["hard"] = (LabelCrossEntropy(), None)
+        sums = compared(asked, student, shares) if asked else {}
+        sums |= {n: term(student, heard.get(n, teacher), batch) for n, term in active.items() if n not in rows}
+        return {name: sums[name] for name in (*active, "hard") if name in sums}
 
     def resting(self) -> Tensor | float:
         """Return a zero with the graph of every parameter that no term uses now: DDP waits for each of them."""

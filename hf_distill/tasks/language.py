@@ -26,6 +26,7 @@ class _LanguageModel(Task):
     """What decoders with and without an encoder share; a subclass says what each position should predict."""
 
     positions: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
     classes: ClassVar[frozenset[str]]
     hidden: ClassVar[str]
 
@@ -79,10 +80,14 @@ class _LanguageModel(Task):
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
         """Read logits, and the decoder's hidden states and attention maps if they are there; see ``Task.signals``."""
         name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
-        logits, prefix = self._logits(outputs, batch, name), self.hidden
+        rows, prefix = self.rows(batch), self.hidden
         shown = outputs if isinstance(outputs, Mapping) else {}
+        if heard is not None and heard.linear:
+            logits = heard.linear[-1].last(rows.shape[1])
+        else:
+            logits = DenseLogits(self._logits(outputs, batch, name))
         return Signals(
-            heads={"logits": Head(DenseLogits(logits), self.rows(batch), self.targets(batch))},
+            heads={"logits": Head(logits, rows, self.targets(batch))},
             hidden=tuple(shown.get(f"{prefix}hidden_states") or ()),
             attention=tuple(shown.get(f"{prefix}attentions") or ()),
             mask=self.mask(batch),

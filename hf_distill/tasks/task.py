@@ -29,6 +29,7 @@ class Task(ABC):
         shifts_labels: the model predicts position t + 1 at position t, as causal language models do.
         positions: its heads hold one distribution for each position of ``mask``, and not one a sample.
         reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
+        linear: its head is the model's output embeddings, its hard loss the cross-entropy with that head's labels.
     """
 
     auto_class: ClassVar[str]
@@ -38,6 +39,7 @@ class Task(ABC):
     shifts_labels: ClassVar[bool] = False
     positions: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
 
     @classmethod
     def of(cls, model: nn.Module) -> Task:
@@ -67,11 +69,7 @@ class Task(ABC):
 
     @classmethod
     def find(cls, model: nn.Module) -> Task | None:
-        """Find the task that a model was made for, as ``of`` does, or None.
-
-        Args:
-            model: any module.
-        """
+        """Find the task that a model was made for, as ``of`` does, or None."""
         return next((found for task in _tasks() if (found := task.reading(model)) is not None), None)
 
     @classmethod

@@ -34,6 +34,8 @@ class AdapterOffTeacher(LiveTeacher):
         'the student with its adapter off'
     """
 
+    linear = False  # its adapter is on again when a chunk of its logits is made
+
     def __init__(self, task: Task | None = None) -> None:
         super().__init__(nn.Identity(), task)
         self.facts = Facts(name="the student with its adapter off")

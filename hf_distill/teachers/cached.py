@@ -23,6 +23,7 @@ from hf_distill.cache.answers import KEPT
 from hf_distill.cache.batches import KEYS, join, plain, take
 from hf_distill.cache.encoding import Encoding
 from hf_distill.cache.keys import keys_of, spans_of
+from hf_distill.hearing import LINEAR
 from hf_distill.signals import Signals
 from hf_distill.teachers.absent import AbsentTeacher
 from hf_distill.teachers.identity import fingerprint, known_of
@@ -100,6 +101,7 @@ class CachedTeacher:
     collective = property(lambda self: self.teacher.collective)
     columns = property(lambda self: self.teacher.columns | {self.column})
     model = property(lambda self: self.teacher.model)
+    linear = property(lambda self: getattr(self.teacher, "linear", False))
 
     @property
     def temperature(self) -> float | None:
@@ -150,9 +152,10 @@ class CachedTeacher:
         keys = batch.get(self.column)
         training = keys is not None or self.watch.training
         batch = plain(batch)
-        if not self._keeps(needs, training) or not self.check(batch, needs):
+        kept = needs - {LINEAR}  # what is kept is kept whole
+        if not self._keeps(kept, training) or not self.check(batch, kept):
             return self.teacher(batch, needs)
-        needs = self.memory.serve(needs)
+        needs = self.memory.serve(kept)
         keys = keys or self.keys(batch)
         found, missing = self.memory.look(keys)
         if training and not self._counted:
@@ -234,11 +237,7 @@ class CachedTeacher:
         return not self.memory.off
 
     def anywhere(self, flag: bool) -> bool:
-        """Say whether it is so on any rank, where all must ask together; otherwise whether it is so here.
-
-        Args:
-            flag: what is so here.
-        """
+        """Say whether it is so on any rank, where all must ask together; otherwise whether it is so here."""
         if not self.collective or self._world == 1:
             return flag
         told = torch.tensor(float(flag), device=self.watch.device)

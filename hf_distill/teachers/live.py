@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from hf_distill.hearing import HEARD, hearing
+from hf_distill.linear import tail_of
 from hf_distill.signals import Facts, Signals
 from hf_distill.tasks import Task
 from hf_distill.tasks.outputs import SHOWN, asking, core_of
@@ -82,6 +83,11 @@ class LiveTeacher:
         self._accepts = set(parameters)
         self._takes_any = not self._takes and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.columns = frozenset(self._takes | {PREFIX + name for name in self._takes})
+
+    @property
+    def linear(self) -> bool:
+        """Whether it can show what enters its head in place of its logits; a head that is sharded cannot."""
+        return not self.collective and tail_of(self.model) is not None
 
     def prepare(self, trainer: Trainer) -> None:
         """Freeze, cast and place the model; see ``Teacher.prepare``."""

@@ -27,6 +27,9 @@ class Teacher(Protocol):
         collective: it is sharded, so every rank must call it together.
         columns: the batch columns that it reads; they are not removed from the data set and not given to the student.
 
+    A teacher that also has ``linear``, and it is true, may be asked for ``"linear"`` beside ``"heads"``: its head is
+    then what enters it (``LinearLogits``).
+
     A teacher whose heads hold a few ids (``TopKLogits``) also has ``temperature``, a float: that of these ids. Without
     the attribute, or with None, heads are whole.
     """

@@ -4,7 +4,7 @@ import pytest
 import reference
 import torch
 
-from hf_distill.objectives import DKD, ForwardKL
+from hf_distill.objectives import DKD, ForwardKL, one_pass
 from hf_distill.objectives.decoupled import decoupled_kl
 from hf_distill.signals import DenseLogits, Head, Signals
 
@@ -56,11 +56,10 @@ def test_a_row_without_a_label_takes_the_teachers_first_choice():
 
 
 def test_labels_follow_their_rows_through_chunks(monkeypatch):
-    from hf_distill.objectives import logits
 
     student, teacher, labels = torch.randn(2, 5, 3), torch.randn(2, 5, 3), torch.randint(3, (2, 5))
     rows = torch.rand(2, 5) > 0.4
-    monkeypatch.setattr(logits, "CHUNK_ELEMENTS", 6)  # two rows
+    monkeypatch.setattr(one_pass, "CHUNK_ELEMENTS", 6)  # two rows
     found = DKD()(shown(student, labels, rows), shown(teacher, None, rows), {})
     assert torch.allclose(found.total, decoupled_kl(student[rows], teacher[rows], labels[rows]).sum())
     assert found.count == rows.sum()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_distill.cache.sampled import restore, sample
-from hf_distill.objectives import TERMS, build, correlation, decoupled, few, functional, logits, partial
+from hf_distill.objectives import TERMS, build, correlation, decoupled, few, functional, logits, one_pass, partial
 from hf_distill.signals import DenseLogits, Head, Signals
 
 FUNCTIONS = {
@@ -49,7 +49,7 @@ def test_a_term_is_the_sum_of_its_function_over_the_rows(name):
 def test_the_size_of_a_chunk_does_not_matter(name, monkeypatch):
     student, teacher = torch.randn(9, 4), torch.randn(9, 4)
     whole = build(name).terms[name](shown(student), shown(teacher), {})
-    monkeypatch.setattr(logits, "CHUNK_ELEMENTS", 8)  # two rows
+    monkeypatch.setattr(one_pass, "CHUNK_ELEMENTS", 8)  # two rows
     chunked = build(name).terms[name](shown(student), shown(teacher), {})
     assert torch.allclose(whole.total, chunked.total)
     assert whole.count == chunked.count == 9
@@ -156,7 +156,7 @@ def test_the_first_choice_is_the_highest_of_few_ids_at_any_temperature(temperatu
 def test_few_ids_chunk_by_chunk_and_without_rows(name, monkeypatch):
     student, teacher = torch.randn(9, 30, requires_grad=True), few_shown(torch.randn(9, 30))
     whole = term_of(name)(shown(student), teacher, {})
-    monkeypatch.setattr(logits, "CHUNK_ELEMENTS", 60)  # two rows
+    monkeypatch.setattr(one_pass, "CHUNK_ELEMENTS", 60)  # two rows
     assert torch.allclose(term_of(name)(shown(student), teacher, {}).total, whole.total)
     nobody = torch.zeros(9, dtype=torch.bool)
     found = term_of(name)(shown(student, nobody), teacher, {})

@@ -1,0 +1,67 @@
+"""How a script reads what a user sets: flags, a file, or a file with flags that override it.
+
+Knows: dataclasses, command lines, YAML and JSON. Does not know: what a field means.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+
+def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Read dataclasses from flags, from a YAML or JSON file, or from a file with flags that override it.
+
+    Args:
+        types: the dataclasses, such as a script's own and ``DistillationTrainingArguments``.
+        argv: the words of the command line, without the script; None takes ``sys.argv``.
+
+    Returns:
+        One instance of each type.
+
+    Raises:
+        ValueError: the file cannot be read, or has a key that no type knows.
+
+    Example:
+        >>> from hf_distill.arguments import DistillationArguments
+        >>> (args,) = parse_arguments([DistillationArguments], ["--alpha", "0.9", "--objective", '{"jsd": 2.0}'])
+        >>> args.alpha, args.objective
+        (0.9, {'jsd': 2.0})
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(list(types))
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        settings = _read_settings(Path(argv.pop(0)))
+        known = {f.name for kind in types for f in fields(kind) if f.init}
+        for name in settings:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                raise ValueError(
+                    f"the settings have {name!r}, which is no argument: "
+                    + (f"did you mean {close[0]!r}?" if close else "--help lists them all.")
+                )
+        parser.set_defaults(**settings)
+        for action in parser._actions:  # argparse asks for a required flag even where it has a default
+            action.required = action.required and action.dest not in settings
+    return parser.parse_args_into_dataclasses(argv)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"settings were asked from {path}, there is no such file: check the path.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} could not be read ({' '.join(str(error).split())}): correct it.") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no settings: write one 'name: value' a line.")
+    return settings
