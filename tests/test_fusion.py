@@ -80,7 +80,7 @@ def counted(monkeypatch):
     """How often heads were gone through a chunk at a time."""
     calls = []
     inside = one_pass._Pass.apply
-    monkeypatch.setattr(one_pass._Pass, "apply", lambda *args: calls.append(len(args[2])) or inside(*args))
+    monkeypatch.setattr(one_pass._Pass, "apply", lambda *args: calls.append(len(args[4]) / args[2]) or inside(*args))
     return calls
 
 

@@ -10,23 +10,25 @@ shares are known before, because an optimizer step is counted before its first f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hf_distill.linear import LinearLogits, is_plain
+from hf_distill.linear import LinearLogits, Tail, is_plain
 from hf_distill.signals import Head, Logits, Signals, Sum
 
 if TYPE_CHECKING:
     from hf_distill.objectives.logits import LogitTerm
 
 CHUNK_ELEMENTS = 2**24
-"""How many float32 logits a chunk holds at most: 64 MiB, the size at which temporaries stop mattering."""
+"""How many float32 logits a chunk holds at most: 64 MiB, enough rows for a matrix product to be one."""
+BLOCK_ELEMENTS = 2**19
+"""How many of them a CPU compares at once: their temporaries stay in its cache, which is three times faster."""
 
 Part = Callable[[Tensor, int, int], Tensor]
-"""A chunk of the student's logits [n, V], its first row and the row after its last -> the sum of what they cost."""
+"""Rows of the student's logits [n, V], the first of them and the one after the last -> the sum of what they cost."""
 
 
 def compared(
@@ -38,7 +40,7 @@ def compared(
         asked: name -> the term, and the teacher that it listens to; None: it reads the labels only.
         student: what the student shows.
         shares: name -> scalar, what the total is multiplied by in the loss. With it linear logits are gone through
-            once; without it their chunks are kept for the backward.
+            once; without it they are made whole for the backward.
 
     Returns:
         name -> the total with its graph, and how many rows there were.
@@ -50,16 +52,18 @@ def compared(
         rows, classes = ours.shape
         size = max(1, CHUNK_ELEMENTS // max(1, classes))
         once: dict[int, _Once] = {}
+        for _, teacher in asked.values():
+            if teacher is not None and id(teacher.heads[name].logits) not in once:
+                theirs = teacher.heads[name].logits
+                once[id(theirs)] = _Once(theirs.select(head.rows), size)
         parts = {
-            key: _part(term, head, None if teacher is None else _once(teacher.heads[name], head, once))
+            key: _part(term, head, None if teacher is None else once[id(teacher.heads[name].logits)])
             for key, (term, teacher) in asked.items()
         }
-        chunks = [(start, min(start + size, max(1, rows))) for start in range(0, max(1, rows), size)]
-        if isinstance(ours, LinearLogits) and shares is not None and torch.is_grad_enabled() and rows:
-            found = _linear(ours, parts, chunks, torch.stack([shares[key].float() for key in parts]))
-        else:  # once also where no row counts: a zero needs its graph
-            each = [[part(chunk, *at) for part in parts.values()] for at in chunks for chunk in [ours.chunk(*at)]]
-            found = [torch.stack(one).sum() for one in zip(*each, strict=True)]
+        if isinstance(ours, LinearLogits) and torch.is_grad_enabled() and shares is not None and rows:
+            found = _linear(ours, parts, size, torch.stack([shares[key].float() for key in parts]))
+        else:
+            found = _chunks(ours, parts, size)
         for key, total in zip(parts, found, strict=True):
             totals[key].append(total)
         count += rows
@@ -73,38 +77,51 @@ def _part(term: LogitTerm, head: Head, theirs: _Once | None) -> Part:
     if theirs is not None and theirs.few:
         term.check_few(theirs.logits.temperature)
 
-    def part(chunk: Tensor, start: int, stop: int) -> Tensor:
-        given = [] if theirs is None else [theirs(start, stop).to(chunk.device)]
+    def part(rows: Tensor, start: int, stop: int) -> Tensor:
+        given = [] if theirs is None else [theirs(start, stop).to(rows.device)]
         if term.labelled:
             given.append(head.labelled(start, stop))
         compare = term.divergence_from_few if theirs is not None and theirs.few else term.divergence
-        return compare(chunk, *given).sum()
+        return compare(rows, *given).sum()
 
     return part
 
 
 class _Once:
-    """A teacher's rows, whose chunk is made once for all terms that listen to it."""
+    """A teacher's rows, of which a chunk is made once for all terms and all blocks that it is compared in."""
 
-    def __init__(self, logits: Logits) -> None:
-        self.logits, self.few, self.at, self.made = logits, hasattr(logits, "few"), None, None
+    def __init__(self, logits: Logits, size: int) -> None:
+        self.logits, self.size, self.few = logits, size, hasattr(logits, "few")
+        self.first, self.made = -1, None
 
     def __call__(self, start: int, stop: int) -> Any:
-        if self.at != (start, stop):
+        if self.few:
+            return self.logits.few(start, stop)
+        first = start - start % self.size
+        if self.first != first:
             self.made = None  # before the next is made: two are twice the memory
-            self.at, self.made = (start, stop), (self.logits.few if self.few else self.logits.chunk)(start, stop)
-        return self.made
+            self.first, self.made = first, self.logits.chunk(first, first + self.size)
+        return self.made[start - first : stop - first]
 
 
-def _once(theirs: Head, ours: Head, known: dict[int, _Once]) -> _Once:
-    return known.setdefault(id(theirs.logits), _Once(theirs.logits.select(ours.rows)))
+def _chunks(ours: Logits, parts: Mapping[str, Part], size: int) -> list[Tensor]:
+    """Sum chunk by chunk what autograd keeps; once also where no row counts: a zero needs its graph."""
+    rows = ours.shape[0]
+    if torch.is_grad_enabled():  # split once: each slice of its own would have a gradient of the whole size
+        pieces: Iterable[Tensor] = ours.chunk(0, max(1, rows)).split(size)
+    else:
+        pieces = (ours.chunk(start, start + size) for start in range(0, max(1, rows), size))
+    each = [
+        [part(piece, n * size, n * size + len(piece)) for part in parts.values()] for n, piece in enumerate(pieces)
+    ]
+    return [torch.stack(one).sum() for one in zip(*each, strict=True)]
 
 
-def _linear(ours: LinearLogits, parts: Mapping[str, Part], chunks: list, shares: Tensor) -> list[Tensor]:
+def _linear(ours: LinearLogits, parts: Mapping[str, Part], size: int, shares: Tensor) -> list[Tensor]:
     trained = [parameter for parameter in ours.head.parameters() if parameter.requires_grad]
     if is_plain(ours.head):
         trained = [ours.head.weight, *([] if ours.head.bias is None else [ours.head.bias])]
-    return list(_Pass.apply(ours, list(parts.values()), chunks, shares, ours.hidden, *trained))
+    return list(_Pass.apply(ours, list(parts.values()), size, shares, ours.hidden, *trained))
 
 
 class _Pass(torch.autograd.Function):
@@ -116,46 +133,19 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, ours: LinearLogits, parts: list[Part], chunks: list, shares: Tensor, hidden: Tensor, *trained: Tensor
+        ctx: Any, ours: LinearLogits, parts: list[Part], size: int, shares: Tensor, hidden: Tensor, *trained: Tensor
     ) -> tuple[Tensor, ...]:
         largest = shares.abs().max()
         shares = shares / torch.where(largest > 0, largest, 1.0)  # near 1, so that float16 does not lose its gradient
-        plain = is_plain(ours.head)
         wanted = ctx.needs_input_grad[5:]
         into = [torch.zeros_like(p, dtype=torch.float32) if w else None for p, w in zip(trained, wanted, strict=True)]
         to_hidden, totals = torch.zeros_like(hidden), torch.zeros(len(parts), device=hidden.device)
-        kind = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
-        weight = trained[0].detach().to(kind or trained[0].dtype) if plain else None
-        for start, stop in chunks:
-            rows = hidden[start:stop].detach()
-            if plain:
-                rows = rows.to(weight.dtype)
-                logits = rows @ weight.t()
-                if ours.head.bias is not None:
-                    logits = logits + trained[1].detach().to(logits.dtype)
-                leaf, inputs = logits.float().requires_grad_(), None
-                del logits
-            else:
-                rows.requires_grad_()
-                inputs = [rows, *(p for p, w in zip(trained, wanted, strict=True) if w)]
-            with torch.enable_grad():
-                chunk = ours.tail(leaf if plain else ours.head(rows).float())
-                costs = torch.stack([part(chunk, start, stop) for part in parts])
-                del chunk
-                found = torch.autograd.grad((costs * shares).sum(), [leaf] if plain else inputs)
-            totals += costs.detach()
-            if plain:
-                to_logits = found[0].to(weight.dtype)
-                del leaf, costs, found
-                to_hidden[start:stop] = to_logits @ weight
-                if into[0] is not None:
-                    _add_product(into[0], to_logits, rows)
-                if len(into) > 1 and into[1] is not None:
-                    into[1] += to_logits.float().sum(dim=0)
-            else:
-                to_hidden[start:stop] = found[0]
-                for kept, one in zip([one for one in into if one is not None], found[1:], strict=True):
-                    kept += one
+        apply = _plain if is_plain(ours.head) else _called
+        for start in range(0, len(hidden), size):
+            at = slice(start, min(start + size, len(hidden)))
+            logits, finish = apply(ours.head, hidden[at].detach(), trained, into)
+            totals += _costs(logits, ours.tail, parts, shares, start)  # and in place of the logits their gradient
+            to_hidden[at] = finish(logits)
         kept = [None if one is None else one.to(p.dtype) for one, p in zip(into, trained, strict=True)]
         ctx.save_for_backward(shares, to_hidden, *(one for one in kept if one is not None))
         ctx.there, ctx.spent = [one is not None for one in kept], False
@@ -183,9 +173,59 @@ class _Pass(torch.autograd.Function):
         )
 
 
-def _add_product(into: Tensor, to_logits: Tensor, rows: Tensor) -> None:
-    """Add the gradient of the weight [V, H], without a second tensor of its size where the types allow it."""
-    if to_logits.dtype == into.dtype:
-        into.addmm_(to_logits.t(), rows)
-    else:
-        into += to_logits.t() @ rows
+def _costs(logits: Tensor, tail: Tail, parts: list[Part], shares: Tensor, start: int) -> Tensor:
+    """Return what each part of a chunk costs, and put the gradient of their weighed sum where the logits were."""
+    rows, classes = logits.shape
+    size = max(1, BLOCK_ELEMENTS // classes) if logits.device.type == "cpu" else rows
+    totals = torch.zeros(len(parts), device=logits.device)
+    for first in range(0, rows, size):
+        block = logits[first : first + size]
+        leaf = block.float().requires_grad_()
+        with torch.enable_grad():
+            seen = tail(leaf)
+            costs = torch.stack([part(seen, start + first, start + first + len(block)) for part in parts])
+            (gradient,) = torch.autograd.grad((costs * shares).sum(), leaf)
+        block.copy_(gradient)
+        totals += costs.detach()
+    return totals
+
+
+def _plain(
+    head: nn.Linear, rows: Tensor, trained: Sequence[Tensor], into: Sequence[Tensor | None]
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Make a chunk of logits with a weight, and say what their gradient is to be turned into."""
+    kind = rows.device.type
+    weight = trained[0].detach()
+    weight = weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
+    rows = rows.to(weight.dtype)
+    logits = rows @ weight.t()
+    if len(trained) > 1:
+        logits += trained[1].detach()
+
+    def finish(gradient: Tensor) -> Tensor:
+        if into[0] is not None and gradient.dtype == into[0].dtype:
+            into[0].addmm_(gradient.t(), rows)  # without a second tensor of the size of a head
+        elif into[0] is not None:
+            into[0] += gradient.t() @ rows
+        if len(into) > 1 and into[1] is not None:
+            into[1] += gradient.float().sum(dim=0)
+        return gradient @ weight
+
+    return logits, finish
+
+
+def _called(
+    head: nn.Module, rows: Tensor, trained: Sequence[Tensor], into: Sequence[Tensor | None]
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Make a chunk of logits by calling the head, such as one with an adapter; see ``_plain``."""
+    rows = rows.requires_grad_()
+    with torch.enable_grad():
+        made = head(rows)
+
+    def finish(gradient: Tensor) -> Tensor:
+        to_rows, *others = torch.autograd.grad(made, [rows, *trained], gradient.to(made.dtype))
+        for kept, one in zip(into, others, strict=True):
+            kept += one
+        return to_rows
+
+    return made.detach().clone(), finish

@@ -17,6 +17,7 @@ SHARES = {"hard": 0.3, "forward_kl": 0.5, "reverse_kl": 0.1}
 @pytest.fixture(autouse=True)
 def _three_rows_a_chunk(monkeypatch):
     monkeypatch.setattr(one_pass, "CHUNK_ELEMENTS", 3 * V)
+    monkeypatch.setattr(one_pass, "BLOCK_ELEMENTS", 2 * V)
 
 
 def parts(dtype=torch.float32, head=None):
