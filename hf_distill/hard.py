@@ -1,4 +1,4 @@
-"""The supervised half of the loss: whose it is, and how it becomes a share of the step.
+"""The supervised half of the loss, and what a model adds to any loss: whose it is, how it becomes a share of the step.
 
 Knows: the four places where it may come from, and their order. Does not know: teachers, terms, alpha.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from hf_distill.objectives import normalise
+from hf_distill.tasks.outputs import core_of
 
 if TYPE_CHECKING:
     from hf_distill.signals import Sum
@@ -77,5 +78,39 @@ def hard_loss(
         )
     else:
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs[0]
-    here = trainer.task.counts(inputs)["samples"]  # a mean over the micro-batch, weighted by its share of the step
-    return normalise(loss * here, window["samples"], world)
+    return _shared(trainer, loss, inputs, window, world)
+
+
+def router_loss(
+    trainer: DistillationMixin,
+    outputs: Any,
+    inputs: Mapping[str, Any],
+    window: Mapping[str, Tensor],
+    world: int,
+) -> Tensor | None:
+    """Return what keeps a mixture of experts balanced; a model that is called without labels leaves it to its caller.
+
+    It knows of no labels and no teacher, so it belongs to neither half of the blend.
+
+    Args:
+        trainer: the trainer.
+        outputs: what the student returned.
+        inputs: the micro-batch.
+        window: what the whole optimizer step counts.
+        world: how many ranks hold different data; 1 outside of training.
+
+    Returns:
+        A scalar, times ``config.router_aux_loss_coef``; None where the student has none, or added it itself.
+    """
+    loss = outputs.get("aux_loss") if isinstance(outputs, Mapping) else None
+    coefficient = getattr(core_of(trainer.model).config.get_text_config(), "router_aux_loss_coef", None)
+    if loss is None or not coefficient or needs_own_loss(trainer):
+        return None
+    return _shared(trainer, coefficient * loss, inputs, window, world)
+
+
+def _shared(
+    trainer: DistillationMixin, loss: Tensor, inputs: Mapping[str, Any], window: Mapping[str, Tensor], world: int
+) -> Tensor:
+    """Weigh a mean over the micro-batch by its share of the step."""
+    return normalise(loss * trainer.task.counts(inputs)["samples"], window["samples"], world)

@@ -19,7 +19,7 @@ from hf_distill.card import add_distillation
 from hf_distill.carry import equip
 from hf_distill.checkpoint import CheckpointMixin
 from hf_distill.fusion import fused, shares
-from hf_distill.hard import hard_loss, needs_own_loss
+from hf_distill.hard import hard_loss, needs_own_loss, router_loss
 from hf_distill.hearing import LINEAR, hearing
 from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
@@ -211,6 +211,8 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
             parts[name] = normalise(part.total, window[self.distillation.terms[name].unit], world)
             loss = loss + self.alpha * self.distillation.weights[name] * parts[name]
         loss = loss + resting
+        if (balance := router_loss(self, outputs, inputs, window, world)) is not None:
+            parts["router"], loss = balance, loss + balance
         self._note(parts, stepping)
         if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
             loss = loss * undivided

@@ -34,7 +34,7 @@ ALLOWED = {
     "transfer": {"teachers"},
     "arguments": {"fusion", "objectives", "transfer"},
     "card": {"signals", "students", "tasks"},
-    "hard": {"objectives"},
+    "hard": {"objectives", "tasks"},
     "trainer": {
         "arguments", "card", "carry", "checkpoint", "fusion", "hard", "hearing", "joint", "logs", "objectives",
         "preflight", "signals", "tally", "tasks", "teachers", "transfer",

@@ -58,11 +58,6 @@ class SFTDistillationTrainer(DistillationMixin, SFTTrainer):
         loss = getattr(self.args, "loss_type", "nll")
         if loss != "nll" and self.alpha < 1:
             raise ValueError(f"loss_type={loss!r} was given beside a teacher, which is blended with 'nll': use that.")
-        if getattr(self, "aux_loss_enabled", False) and self.alpha < 1:
-            raise ValueError(
-                "the student is a mixture of experts with a load-balancing loss, which is not part of the blend with "
-                "a teacher: set router_aux_loss_coef=0.0."
-            )
 
     def compute_loss(
         self,
@@ -85,22 +80,28 @@ class SFTDistillationTrainer(DistillationMixin, SFTTrainer):
         if self.teacher is None:
             return SFTTrainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
         inputs = {**inputs, "use_cache": False}
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        self._loss_only = self._loss_only or not return_outputs  # then logits of large vocabularies are not made
+        try:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        finally:
+            self._loss_only = False
         self._measure(outputs, inputs)
         return (loss, outputs) if return_outputs else loss
 
     def _measure(self, outputs: Any, inputs: dict[str, Any]) -> None:
-        """Token accuracy and tokens seen, under SFTTrainer's names."""
+        """Tokens seen and, where there are logits, token accuracy, under SFTTrainer's names."""
         mode, targets = "train" if self.model.training else "eval", self.task.targets(inputs)
         mask = inputs.get("attention_mask")
         tokens = inputs["input_ids"].new_tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
         counts = [tokens.new_zeros(()), tokens.new_zeros(()), tokens]
-        if targets is not None:
+        made = outputs["logits"].shape[1] > 0
+        if targets is not None and made:
             logits = outputs["logits"][:, -targets.shape[1] :].detach()
             counted = targets != -100
             counts[:2] = [((logits.argmax(-1) == targets) & counted).sum(), counted.sum()]
         right, all_of_them, tokens = self.accelerator.reduce(torch.stack(counts), reduction="sum").tolist()
-        self._metrics[mode]["mean_token_accuracy"].append(right / max(all_of_them, 1))
+        if made:
+            self._metrics[mode]["mean_token_accuracy"].append(right / max(all_of_them, 1))
         if mode == "train":
             self._total_train_tokens += tokens // self._tp_size
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]

@@ -107,3 +107,13 @@ def test_losses_that_are_no_part_of_the_blend_are_refused(tmp_path):
 def test_augmentation_is_refused_because_labels_go_with_the_tokens(tmp_path):
     with pytest.raises(ValueError, match="which CausalLM cannot read: its labels go with the tokens"):
         trainer(tmp_path, teacher_model=tiny_language.teacher(), args={"augmentation": "mask"})
+
+
+def test_logits_of_large_vocabularies_are_not_made(tmp_path):
+    whole, gradients, _ = step(tmp_path, 8, 1, {"fused_logits": "off"})
+    parts, found, run = step(tmp_path, 8, 1, {"fused_logits": "on"})
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert tiny.relative(found, gradients) < 1e-5
+    assert "num_tokens" in run.state.log_history[0]
+    assert "mean_token_accuracy" not in run.state.log_history[0]  # it reads logits
+    assert "eval_mean_token_accuracy" not in run.evaluate(run.train_dataset)

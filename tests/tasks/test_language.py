@@ -1,11 +1,13 @@
 """Language models: which positions count, what their loss is, and that both are exact however a batch is cut."""
 
+import copy
+
 import peft
 import pytest
 import tiny
 import tiny_language
 import torch
-from transformers import DataCollatorForSeq2Seq
+from transformers import DataCollatorForSeq2Seq, MixtralConfig, MixtralForCausalLM, Trainer, TrainingArguments
 
 from hf_distill import CausalLM, DistillationTrainer, Seq2SeqDistillationTrainer, Seq2SeqLM
 from hf_distill.arguments import Seq2SeqDistillationTrainingArguments
@@ -144,3 +146,38 @@ def test_a_model_with_its_own_loss_is_asked_for_it(tmp_path):
     run = trainer(tmp_path, "llama", student=student)
     run.train()
     assert tiny.losses(run)[0] > 0
+
+
+def test_a_mixture_of_experts_stays_balanced(tmp_path):
+    """Without labels the model leaves its load-balancing loss to its caller: alpha=0 is plain Trainer's loss."""
+    torch.manual_seed(0)
+    experts = MixtralForCausalLM(MixtralConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4, router_aux_loss_coef=0.5, output_router_logits=True,
+    ))  # fmt: skip
+    collate = DataCollatorForSeq2Seq(tiny_language.tokenizer())
+    found = {}
+    for name, kind, more in [
+        ("plain", Trainer, {}),
+        ("alone", DistillationTrainer, {"alpha": 0.0}),
+        ("taught", DistillationTrainer, {"alpha": 1.0}),
+        ("thin", DistillationTrainer, {"alpha": 1.0, "fused_logits": "on"}),
+        ("in parts", DistillationTrainer, {"alpha": 1.0, "gradient_accumulation_steps": 4}),
+    ]:
+        student, seen = copy.deepcopy(experts), tiny.Gradients()
+        args = {"max_steps": 1, "per_device_train_batch_size": 8 // more.get("gradient_accumulation_steps", 1), **more}
+        plain = {"plain_args": tiny.arguments(tmp_path, TrainingArguments, max_steps=1)} if name == "plain" else {}
+        teacher = {} if kind is Trainer else {"teacher_model": tiny_language.teacher()}
+        run = tiny.trainer(
+            tmp_path, student, tiny_language.texts(), kind, args, data_collator=collate, callbacks=[seen],
+            **plain, **teacher,
+        )  # fmt: skip
+        run.train()
+        found[name] = (run.state.log_history[0], seen.first)
+    assert found["alone"][0]["loss"] == pytest.approx(found["plain"][0]["loss"], rel=1e-5)
+    assert tiny.relative(found["alone"][1], found["plain"][1]) < 1e-5
+    taught = found["taught"][0]
+    assert taught["loss/router"] > 0.5
+    assert taught["loss"] == pytest.approx(taught["loss/forward_kl"] + taught["loss/router"], rel=1e-6)
+    assert tiny.relative(found["thin"][1], found["taught"][1]) < 1e-5
+    assert "loss/router" in found["in parts"][0]
