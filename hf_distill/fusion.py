@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from hf_distill.linear import classes_of, head_of, tail_of
+from hf_distill.linear import classes_of, head_of, is_plain, tail_of
 from hf_distill.objectives import normalise
 from hf_distill.sharding import is_sharded
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WHOLE = 2**24
 """Up to so many logits of a batch, one chunk, nothing is gained: they are made whole."""
+MANY = 2**15
+"""From so many classes on a sharded student's logits are never whole: ranks must not differ, and their batches do."""
 
 
 @dataclass
@@ -58,7 +60,7 @@ class FusionArguments:
 
 
 def check_fused(trainer: DistillationMixin, student: nn.Module) -> None:
-    """Refuse ``fused_logits="on"`` where logits must be made whole.
+    """Refuse ``fused_logits="on"`` where logits must be made whole, and measure a student before it is sharded.
 
     Args:
         trainer: the trainer, with its objective built.
@@ -67,6 +69,8 @@ def check_fused(trainer: DistillationMixin, student: nn.Module) -> None:
     Raises:
         ValueError: in one sentence.
     """
+    if trainer.task.linear and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        tail_of(student)
     if _asked(trainer) == "on" and (reason := obstacle(trainer, student)):
         raise ValueError(f"fused_logits=on was asked for, but {reason}: leave it at auto.")
 
@@ -83,9 +87,9 @@ def fused(trainer: DistillationMixin, student: nn.Module, batch: Mapping[str, An
     asked = _asked(trainer)
     if asked == "off" or outputs or not trainer.task.linear or (head := head_of(student)) is None:
         return False
-    if asked == "auto" and trainer.task.rows(batch).numel() * classes_of(head) <= WHOLE:
-        return False
-    return not obstacle(trainer, student)
+    classes = classes_of(head)
+    few = classes < MANY if is_sharded(student) else trainer.task.rows(batch).numel() * classes <= WHOLE
+    return not (asked == "auto" and few) and not obstacle(trainer, student)
 
 
 def obstacle(trainer: DistillationMixin, student: nn.Module) -> str:
@@ -103,8 +107,8 @@ def obstacle(trainer: DistillationMixin, student: nn.Module) -> str:
         return "compute_loss_func or label smoothing reads whole logits"
     if getattr(trainer.args, "torch_compile", False):
         return "a compiled student is one graph, its head included"
-    if is_sharded(student):
-        return "the student is sharded, and its head cannot be used by its weight"
+    if is_sharded(student) and not is_plain(head_of(student)):
+        return "the student is sharded, and its head is more than a weight"
     if tail_of(student) is None:
         return f"the head of {type(student).__name__} cannot be taken apart"
     return ""

@@ -130,7 +130,9 @@ def classes_of(head: nn.Module) -> int:
     Args:
         head: ``nn.Linear``, or a module around one that knows its ``out_features``.
     """
-    return head.weight.shape[0] if is_plain(head) else head.out_features
+    if not is_plain(head):
+        return head.out_features
+    return getattr(head.weight, "ds_shape", head.weight.shape)[0]  # ZeRO-3 leaves a share of no shape
 
 
 def head_of(model: nn.Module) -> nn.Module | None:
