@@ -150,7 +150,7 @@ class Objective(nn.Module):
         """
         heard = {name: teacher.named[one] for name, one in self.teachers.items()}
         return {
-            name: term(student, heard.get(name, teacher), batch)
+            name: term(student.named.get(self.teachers.get(name), student), heard.get(name, teacher), batch)
             for name, term in self.terms.items()
             if self.weights[name]
         }
