@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_distill.signals import Facts
-from hf_distill.tasks.alignment import PREFIX
+from hf_distill.tasks.alignment import PREFIX, TokenAlignment
 
 if TYPE_CHECKING:
     from hf_distill.trainer import DistillationMixin
@@ -87,8 +87,8 @@ def introduce(trainer: DistillationMixin) -> None:
     if alignment is None:
         return
     own = any(name.startswith(PREFIX) for name in getattr(trainer.train_dataset, "column_names", None) or ())
-    plain = type(alignment).__name__ == "TokenAlignment"
-    for name, one in (getattr(teacher, "members", None) or {None: teacher}).items():
+    plain, members = isinstance(alignment, TokenAlignment), getattr(teacher, "members", None) or {None: teacher}
+    for name, one in members.items():
         sizes = {one.facts.vocab_size, student.vocab_size} - {None}
         ours, theirs = trainer.processing_class, _tokenizer_of(one)
         if not plain or own or len(sizes) > 1:
@@ -96,6 +96,13 @@ def introduce(trainer: DistillationMixin) -> None:
             theirs = theirs or tokenizer_at(one.facts.name)
         both = (_vocabulary(ours), _vocabulary(theirs))
         alignment.meet(student, both[0], one.facts, both[1], own, name)
+    first = next(name for name in members if getattr(teacher, "weights", {}).get(name, 1))
+    if own and any(known[1] != alignment.known[first][1] for known in alignment.known.values()):
+        raise ValueError(
+            f"the teachers {', '.join(members)} have different tokenizers and would all read {PREFIX}input_ids: use "
+            "teachers with one tokenizer."
+        )
+    alignment.known[None] = alignment.known[first]  # that of their mean, which reads what each of them does
 
 
 def _tokenizer_of(teacher: Any) -> PreTrainedTokenizerBase | None:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from hf_distill.signals import DenseLogits
+from hf_distill.objectives.logits import ForwardKL
+from hf_distill.signals import DenseLogits, Facts, Head, Signals
+from hf_distill.tasks import CausalLM
 from hf_distill.tasks.spelling import BYTES, spelled
 from hf_distill.tasks.vocabulary import Columns, Shared, is_prefix, renamed
 from hf_distill.topk import TopKLogits
@@ -69,6 +71,22 @@ def test_a_few_ids_are_renamed_and_a_row_that_keeps_a_stranger_is_refused():
     assert found.ids.min() >= 0  # a row that does not count still has ids that can be looked up
     with pytest.raises(ValueError, match=r"1 rows keep one that is no token of the student.*keep whole logits"):
         renamed(kept, columns, torch.tensor([[True, True]]))
+
+
+def test_a_few_ids_under_other_numbers_teach_the_same():
+    theirs, order = {word: 6 - index for word, index in WORDS.items()}, torch.arange(6, -1, -1)
+    logits, student = torch.randn(1, 3, 7), torch.randn(1, 3, 9)
+    top = logits.log_softmax(-1).topk(4)
+    tail = 1 - top.values.exp().sum(-1)
+    drawn = (logits.argsort(-1)[..., :2], logits[..., 0].abs())
+    fed, task, found = {"input_ids": torch.ones(1, 3, dtype=torch.int64)}, CausalLM(), []
+    for name, vocabulary, ids in (("plain", WORDS, torch.arange(7)), ("moved", theirs, order)):
+        task.alignment.meet(Facts(), WORDS, Facts(), vocabulary, own=True, name=name)
+        kept = TopKLogits(ids[top.indices], top.values, ids[drawn[0]], tail, drawn[1], temperature=1.0, classes=7)
+        teacher = Signals({"logits": Head(kept, torch.ones(1, 3, dtype=torch.bool))})
+        sides = task.alignment.pair(task, task.signals(None, fed, student), teacher, fed, name)
+        found.append(ForwardKL(temperature=1.0)(*sides, fed).total)
+    assert torch.allclose(*found)
 
 
 def test_tokens_are_compared_by_their_text():

@@ -1,14 +1,21 @@
 """Two vocabularies in a training: padded heads, other ids, other tokenizers."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import tiny
 import tiny_language
 import torch
 from datasets import Dataset
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast
+from safetensors.torch import load_file
+from tokenizers import models
+from transformers import DataCollatorForSeq2Seq
+from two_texts import characters, one_step, sentences, taught, trainer, two_texts, words
 
-from hf_distill import CausalLM, DistillationTrainer, DistillationTrainingArguments, LiveTeacher, TwoTokenizers
+from hf_distill import CausalLM, DistillationTrainer, DistillationTrainingArguments, Several, TwoTokenizers
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.signals import Facts
 from hf_distill.tasks import Seq2SeqLM
@@ -16,62 +23,6 @@ from hf_distill.teachers import CachedTeacher
 
 TOKENS = len(tiny_language.tokenizer())  # 31: the smaller head of 32 is padded too
 MAKES = {"llama": (tiny_language.llama, tiny_language.texts), "t5": (tiny_language.t5, tiny_language.pairs)}
-
-
-def closed(tokenizer):
-    """Put <s> before every text and </s> behind it."""
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    return tokenizer
-
-
-def characters():
-    letters = Tokenizer(
-        models.WordLevel({c: i for i, c in enumerate([*tiny_language.SPECIAL, *"w0123456789"])}, unk_token="<unk>")
-    )
-    letters.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("."), "isolated")]
-    )
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return closed(PreTrainedTokenizerFast(tokenizer_object=letters, **special))
-
-
-def words():
-    return closed(tiny_language.tokenizer())
-
-
-def sentences(n=8, seed=5):
-    generator, made = torch.Generator().manual_seed(seed), []
-    for _ in range(n):
-        length = int(torch.randint(2, 6, (), generator=generator))
-        made.append(" ".join(tiny_language.WORDS[i] for i in torch.randint(0, 24, (length,), generator=generator)))
-    return made
-
-
-def two_texts(ours, theirs, n=8):
-    both = TwoTokenizers(ours, theirs)
-    return both, Dataset.from_list([both.encode(text) for text in sentences(n)])
-
-
-def trainer(folder, student, teacher, data, collate=None, callbacks=(), **args):
-    settings = tiny.arguments(folder, DistillationTrainingArguments, **args)
-    return tiny.trainer(
-        folder, student, data, DistillationTrainer, plain_args=settings, teacher_model=teacher,
-        data_collator=collate or DataCollatorForSeq2Seq(tiny_language.tokenizer()),
-        processing_class=tiny_language.tokenizer(), callbacks=list(callbacks),
-    )  # fmt: skip
-
-
-def taught(model, tokenizer=None):
-    return LiveTeacher(model, tokenizer=tokenizer or tiny_language.tokenizer())
-
-
-def one_step(folder, student, teacher, data, collate=None, **args):
-    seen = tiny.Gradients()
-    run = trainer(folder, student, teacher, data, collate, [seen], **{"alpha": 1.0, "max_steps": 1, **args})
-    run.train()
-    return run.state.log_history[0]["loss"], seen.first
 
 
 # ---- One tokenizer, padded heads ----
@@ -210,6 +161,35 @@ def test_8_x_1_equals_2_x_4(tmp_path, way):
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
     assert tiny.relative(found[1][1], found[0][1]) < 1e-5
     assert tiny.relative(found[2][1], found[0][1]) < 1e-5
+
+
+def test_two_ranks_are_one(tmp_path):
+    file = Path(__file__).parent / "two_texts.py"
+    found = subprocess.run(
+        [sys.executable, *"-m torch.distributed.run --nproc_per_node 2 --standalone".split(), file, tmp_path],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-4000:]
+    collate, data = two_texts(words(), characters())
+    for way in ("span", "uld"):
+        teacher, args = taught(tiny_language.teacher(), characters()), {"teacher_alignment": way, "alpha": 0.7}
+        _, one = one_step(tmp_path, tiny_language.llama(), teacher, data, collate, **args)
+        for rank in (0, 1):
+            assert tiny.relative(load_file(tmp_path / f"{way}-{rank}.safetensors"), one) < 1e-5
+
+
+def test_each_of_two_teachers_with_other_paddings_is_compared_in_its_own_columns(tmp_path):
+    def teachers():
+        return {str(size): taught(tiny_language.teacher(vocab_size=size)) for size in (40, 36)}
+
+    rows, expected = tiny_language.texts(), []
+    for teacher in teachers().values():
+        expected.append(one_step(tmp_path, tiny_language.llama(), teacher, rows)[0])
+    terms = {size: {"term": "forward_kl", "teacher": size} for size in teachers()}
+    found = one_step(tmp_path, tiny_language.llama(), Several(teachers()), rows, objective=terms)
+    assert found[0] == pytest.approx(sum(expected), rel=1e-5)
+    same = Several([taught(tiny_language.teacher(vocab_size=40)) for _ in range(2)])
+    assert one_step(tmp_path, tiny_language.llama(), same, rows)[0] == pytest.approx(expected[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(("way", "objective"), [("span", "forward_kl"), ("span", "jsd"), ("uld", "uld")])
