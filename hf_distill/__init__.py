@@ -29,6 +29,7 @@ _HOME = {
     "CachedTeacher": "teachers",
     "FunctionTeacher": "teachers",
     "Several": "teachers",
+    "TwoTokenizers": "teachers",
     "AugmentingCollator": "transfer",
     "Signals": "signals",
     "Head": "signals",

@@ -16,11 +16,12 @@ from transformers import Seq2SeqTrainingArguments, TrainingArguments
 from hf_distill.fusion import FusionArguments
 from hf_distill.objectives import build
 from hf_distill.objectives.presets import AUTO
+from hf_distill.tasks.settings import AlignmentArguments
 from hf_distill.transfer import TransferArguments
 
 
 @dataclass
-class DistillationArguments(TransferArguments, FusionArguments):
+class DistillationArguments(AlignmentArguments, TransferArguments, FusionArguments):
     """The fields that distillation adds to ``TrainingArguments``.
 
     Each is a plain value, so that a command line, a YAML file and a hyperparameter search can all set it.
@@ -33,7 +34,6 @@ class DistillationArguments(TransferArguments, FusionArguments):
             to weights or options, written as JSON on a command line. None means the task's own: forward KL between
             distributions, mean squared error between regression predictions. ``auto`` adds hidden states to it where
             both models have them; see ``objectives.presets``.
-
         teacher_dtype: the precision of the teacher's weights and computation: ``float32``, ``bfloat16``, ``float16``
             or ``auto``, the run's own. None leaves the weights as they are and runs them under the student's autocast.
         teacher_quantization: quantise the teacher while it is loaded from its path: ``bitsandbytes_8bit``,
@@ -45,8 +45,8 @@ class DistillationArguments(TransferArguments, FusionArguments):
         teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
             rows are padded, and one rounding off what it would have answered in training order.
 
-        augmentation: copies of the training rows, for the teacher to speak about; see ``TransferArguments``.
-        fused_logits: whether a large vocabulary's logits are ever made whole; see ``FusionArguments``.
+        augmentation, teacher_alignment, fused_logits: see ``TransferArguments``, ``AlignmentArguments`` and
+            ``FusionArguments``.
 
     Raises:
         ValueError: a value that cannot be used.

@@ -73,6 +73,11 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
         ValueError: in one sentence.
     """
     for name, term in objective.terms.items():
+        if "heads" in term.needs and not (term.sorts or getattr(task.alignment, "same_classes", True)):
+            raise ValueError(
+                f"{name} compares class with class, which two vocabularies do not have under "
+                'teacher_alignment="uld": use the objective uld, or teacher_alignment="span".'
+            )
         if term.distributions and not task.distributions:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
         if term.raw and name not in objective.teachers and getattr(teacher, "averaged", None) == "probabilities":

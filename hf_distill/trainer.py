@@ -29,7 +29,9 @@ from hf_distill.signals import Facts, Signals, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
 from hf_distill.tasks.outputs import asking, core_of, without
+from hf_distill.tasks.settings import align_by
 from hf_distill.teachers import Teacher, remembered, teacher_of
+from hf_distill.teachers.tokenizers import introduce
 from hf_distill.transfer import TransferMixin
 
 UNITS = ("rows", "tokens", "samples", "labels")
@@ -75,6 +77,8 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         self.asked, self.equipped = objective, (None, None)  # what to learn, and for whom it was built
         self._window, self._training, self._evaluating, self._loss_only = None, Tally(), None, False
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
+        if task is not None:
+            align_by(task, getattr(self.args, "teacher_alignment", "tokens"))
         self.task = task
         self.loss_is_scaled_for_ga = None if task is None else True
         self.teacher: Teacher | None = None
@@ -91,6 +95,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
             classes = getattr(task, "num_labels", None) if task.distributions else None
             check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
         self.teacher.prepare(self)
+        introduce(self)
         equip(self)
         check_optimizer(self.optimizer, self.distillation)
         check_pair(task, Facts.of(self.model), self.teacher)
@@ -118,7 +123,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         """Keep the teacher's columns in the data set beside the student's."""
         super()._set_signature_columns_if_needed()
         if self.teacher is not None:
-            extra = self.teacher.columns - set(self._signature_columns)
+            extra = (self.teacher.columns | self._aligning) - set(self._signature_columns)
             self._signature_columns = [*self._signature_columns, *sorted(extra)]
 
     def get_batch_samples(
@@ -195,7 +200,8 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
 
             def after(outputs: Any) -> tuple[dict[str, Sum], Tensor | float]:
                 shown = self.task.shown(student, inputs, outputs, heard)
-                sums = self.distillation(shown, self.task.aligned(shown, taught, inputs), inputs, known)
+                both = self.task.compared(shown, taught, inputs)
+                sums = self.distillation(*both, inputs, known, shown)
                 return sums, self.distillation.resting()
 
             with hearing(student, needs) as heard, joined(student, after, self.accelerator.autocast):
@@ -231,7 +237,12 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
     def foreign(self) -> set[str]:
         """The columns that only the teacher reads."""
         ours = set(inspect.signature(core_of(self.model).forward).parameters)
-        return set() if self.teacher is None else self.teacher.columns - ours
+        return set() if self.teacher is None else (self.teacher.columns | self._aligning) - ours
+
+    @property
+    def _aligning(self) -> frozenset[str]:
+        """The columns that say how the two models' tokens belong together."""
+        return getattr(self.task.alignment, "columns", frozenset())
 
     def _taught(self, inputs: Mapping[str, Any], thin: bool) -> Signals:
         """Ask the teacher, and refuse an answer that nobody could learn from."""

@@ -1,5 +1,7 @@
 """What every divergence must equal: the textbook formula, naively, in float64."""
 
+import math
+
 import torch
 
 
@@ -218,3 +220,27 @@ def info_nce(student, teacher, everyone, temperature):
 def discriminated(student, teacher):
     """The mean of two cross-entropies of scores [B], teacher 1 and student 0, added over rows."""
     return -(torch.sigmoid(teacher).log() + (1 - torch.sigmoid(student)).log()).sum() / 2
+
+
+def uld(student, teacher):
+    """Equation 7 with the closed form of section 3.2; rows [n, V], whose V may differ, added."""
+    total = 0.0
+    for s, t in zip(student.double().softmax(-1).tolist(), teacher.double().softmax(-1).tolist(), strict=True):
+        size = max(len(s), len(t))
+        s, t = (sorted(one, reverse=True) + [0.0] * (size - len(one)) for one in (s, t))
+        total += sum(abs(a - b) for a, b in zip(s, t, strict=True))
+    return total
+
+
+def span_classes(logits, tokens, shared, place=None):
+    """The classes of one span, ``logits`` [k, V] of its k tokens: the ``shared`` columns, the span, all others."""
+    q = logits.double().softmax(-1)
+    span = math.prod(q[i, token].item() for i, token in enumerate(tokens))
+    first = q[0].clone()
+    first[tokens[0]] -= span
+    classes = [first[column].item() for column in shared]
+    if place is None:
+        classes.append(span)
+    else:
+        classes[place] += span
+    return torch.tensor([*classes, 1 - sum(classes)], dtype=torch.float64)

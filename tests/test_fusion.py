@@ -22,7 +22,7 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from hf_distill import AdapterOffTeacher, DistillationTrainingArguments
+from hf_distill import AdapterOffTeacher, DistillationTrainingArguments, LiveTeacher
 from hf_distill.linear import LinearLogits
 from hf_distill.objectives import one_pass
 
@@ -132,6 +132,23 @@ def test_lora(tmp_path, targets, base, counted):
     assert counted
     equal(found[1], found[0])
     assert all("lora" in name for name in found[1][1])
+
+
+def test_heads_that_are_padded_otherwise_go_through_one_pass_too(tmp_path, counted):
+    """The soft targets of the tokens that both have, the label among all of the student's."""
+    for sizes in ((40, 32), (32, 40)):
+        found = []
+        for how in ("off", "on"):
+            parts = {
+                "student": tiny_language.llama(vocab_size=sizes[0]), "processing_class": tiny_language.tokenizer(),
+                "teacher_model": LiveTeacher(
+                    tiny_language.teacher(vocab_size=sizes[1]), tokenizer=tiny_language.tokenizer()
+                ),
+            }  # fmt: skip
+            found.append(step(tmp_path, how=how, **parts))
+        equal(found[1], found[0])
+        assert counted
+        counted.clear()
 
 
 def test_rows_without_any_label(tmp_path):

@@ -26,6 +26,7 @@ from hf_distill.objectives.relation import RKDAngle, RKDDistance, SimilarityPres
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.objectives.tap import TapMSE
 from hf_distill.objectives.term import Term
+from hf_distill.objectives.uld import ULD
 
 TERMS: dict[str, type[Term]] = {
     "forward_kl": ForwardKL,
@@ -40,6 +41,7 @@ TERMS: dict[str, type[Term]] = {
     "standardised_kl": StandardisedKL,
     "topk_kl": TopKKL,
     "adaptive_kl": AdaptiveKL,
+    "uld": ULD,
     "hidden_mse": HiddenMSE,
     "hidden_cosine": HiddenCosine,
     "pkd": PKD,

@@ -81,7 +81,7 @@ class LogitTerm(Term):
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add the divergence of every row that counts in every head; see ``Term.forward``."""
-        return compared({"": (self, teacher)}, student)[""]
+        return compared({"": (self, student, teacher)})[""]
 
 
 class TemperedTerm(LogitTerm):

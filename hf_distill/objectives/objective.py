@@ -145,6 +145,7 @@ class Objective(nn.Module):
         teacher: Signals,
         batch: Mapping[str, Any],
         shares: Mapping[str, Tensor] | None = None,
+        own: Signals | None = None,
     ) -> dict[str, Sum]:
         """Compare the two models.
 
@@ -154,19 +155,20 @@ class Objective(nn.Module):
             batch: the batch.
             shares: name -> what a term's total is multiplied by in the loss, for heads that are gone through once;
                 with a share for ``"hard"`` the supervised loss of their labels is computed on the way.
+            own: what the student showed before it was aligned, for the supervised loss; None: the same.
 
         Returns:
             name -> Sum, unweighted and undivided, of each term whose weight is not 0 now.
         """
-        heard = {name: teacher.named[one] for name, one in self.teachers.items()}
+        named = {n: (student.named.get(one, student), teacher.named[one]) for n, one in self.teachers.items()}
+        both = {name: named.get(name, (student, teacher)) for name in self.terms}
         active = {name: term for name, term in self.terms.items() if self.weights[name]}
         # Terms that go through the rows of a head do so together.
-        rows = {name: term for name, term in active.items() if type(term).forward is LogitTerm.forward}
-        asked = {name: (term, heard.get(name, teacher)) for name, term in rows.items()}
+        asked = {n: (term, *both[n]) for n, term in active.items() if type(term).forward is LogitTerm.forward}
         if shares is not None and "hard" in shares:
-            asked["hard"] = (LabelCrossEntropy(), None)
-        sums = compared(asked, student, shares) if asked else {}
-        sums |= {n: term(student, heard.get(n, teacher), batch) for n, term in active.items() if n not in rows}
+            asked["hard"] = (LabelCrossEntropy(), own or student, None)
+        sums = compared(asked, shares)
+        sums |= {name: term(*both[name], batch) for name, term in active.items() if name not in asked}
         return {name: sums[name] for name in (*active, "hard") if name in sums}
 
     def resting(self) -> Tensor | float:

@@ -32,59 +32,79 @@ Part = Callable[[Tensor, int, int], Tensor]
 
 
 def compared(
-    asked: Mapping[str, tuple[LogitTerm, Signals | None]], student: Signals, shares: Mapping[str, Tensor] | None = None
+    asked: Mapping[str, tuple[LogitTerm, Signals, Signals | None]], shares: Mapping[str, Tensor] | None = None
 ) -> dict[str, Sum]:
     """Add up what each term makes of every row that counts in every head.
 
     Args:
-        asked: name -> the term, and the teacher that it listens to; None: it reads the labels only.
-        student: what the student shows.
+        asked: name -> the term, what the student shows, what the teacher that it listens to shows; None: it reads the
+            labels only.
         shares: name -> scalar, what the total is multiplied by in the loss. With it linear logits are gone through
             once; without it they are made whole for the backward.
 
     Returns:
         name -> the total with its graph, and how many rows there were.
     """
+    stacks: dict[tuple[str, int, int], _Stack] = {}
+    for key, (term, student, teacher) in asked.items():
+        for name, head in student.heads.items():
+            whole, pick = _looked_at(head.logits)
+            stack = stacks.setdefault((name, id(whole), id(head.rows)), _Stack(whole, head.rows))
+            stack.add(key, term, head, pick, None if teacher is None else teacher.heads[name].logits)
     totals: dict[str, list[Tensor]] = {name: [] for name in asked}
-    count = 0
-    for name, head in student.heads.items():
-        ours = head.logits.select(head.rows)
-        rows, classes = ours.shape
-        size = max(1, CHUNK_ELEMENTS // max(1, classes))
-        once: dict[int, _Once] = {}
-        for _, teacher in asked.values():
-            if teacher is not None and id(teacher.heads[name].logits) not in once:
-                theirs = teacher.heads[name].logits
-                once[id(theirs)] = _Once(theirs.select(head.rows), size)
-        parts = {
-            key: _part(term, head, None if teacher is None else once[id(teacher.heads[name].logits)])
-            for key, (term, teacher) in asked.items()
-        }
-        if isinstance(ours, LinearLogits) and torch.is_grad_enabled() and shares is not None and rows:
-            found = _linear(ours, parts, size, torch.stack([shares[key].float() for key in parts]))
-        else:
-            found = _chunks(ours, parts, size)
-        for key, total in zip(parts, found, strict=True):
+    counts = dict.fromkeys(asked, 0)
+    for stack in stacks.values():
+        for key, total in stack.totals(shares).items():
             totals[key].append(total)
-        count += rows
+            counts[key] += len(stack)
     return {
-        key: Sum(torch.stack(found).sum(), torch.tensor(count, device=found[0].device))
+        key: Sum(torch.stack(found).sum(), torch.tensor(counts[key], device=found[0].device))
         for key, found in totals.items()
     }
 
 
-def _part(term: LogitTerm, head: Head, theirs: _Once | None) -> Part:
-    if theirs is not None and theirs.few:
-        term.check_few(theirs.logits.temperature)
+def _looked_at(logits: Logits) -> tuple[Logits, Callable[[Tensor], Tensor]]:
+    """Return the logits that a view is of, and how it sees some of their rows."""
+    if not hasattr(logits, "seen"):
+        return logits, lambda rows: rows
+    whole, pick = _looked_at(logits.logits)
+    return whole, lambda rows: logits.seen(pick(rows))
 
-    def part(rows: Tensor, start: int, stop: int) -> Tensor:
-        given = [] if theirs is None else [theirs(start, stop).to(rows.device)]
-        if term.labelled:
-            given.append(head.labelled(start, stop))
-        compare = term.divergence_from_few if theirs is not None and theirs.few else term.divergence
-        return compare(rows, *given).sum()
 
-    return part
+class _Stack:
+    """One student head, gone through for all parts that are computed from it."""
+
+    def __init__(self, logits: Logits, rows: Tensor) -> None:
+        self.rows, self.ours = rows, logits.select(rows)
+        self.size = max(1, CHUNK_ELEMENTS // max(1, self.ours.shape[-1]))
+        self.parts: dict[str, Part] = {}
+        self.theirs: dict[int, _Once] = {}
+
+    def __len__(self) -> int:
+        return self.ours.shape[0]
+
+    def add(self, key: str, term: LogitTerm, head: Head, pick: Callable, theirs: Logits | None) -> None:
+        once = None
+        if theirs is not None:
+            once = self.theirs.setdefault(id(theirs), _Once(theirs.select(self.rows), self.size))
+        if few := once is not None and once.few:
+            term.check_few(once.logits.temperature)
+        compare = term.divergence_from_few if few else term.divergence
+
+        def part(rows: Tensor, start: int, stop: int) -> Tensor:
+            given = [] if once is None else [once(start, stop).to(rows.device)]
+            if term.labelled:
+                given.append(head.labelled(start, stop))
+            return compare(pick(rows), *given).sum()
+
+        self.parts[key] = part
+
+    def totals(self, shares: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        if isinstance(self.ours, LinearLogits) and torch.is_grad_enabled() and shares is not None and len(self):
+            found = _linear(self.ours, self.parts, self.size, torch.stack([shares[key].float() for key in self.parts]))
+        else:
+            found = _chunks(self.ours, self.parts, self.size)
+        return dict(zip(self.parts, found, strict=True))
 
 
 class _Once:

@@ -25,6 +25,7 @@ class Term(nn.Module):
         distributions: it compares probabilities, so it has no meaning for a regression model.
         raw: it compares logits as they are, so it can learn nothing from a mean of several teachers' probabilities.
         citation: the paper, for the model card.
+        sorts: it compares sorted probabilities, so the two heads may have other classes, and another number of them.
         few: it can compare heads of which the teacher keeps a few ids (``TopKLogits``), at one temperature.
 
     Example:
@@ -49,6 +50,7 @@ class Term(nn.Module):
     raw: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     few: ClassVar[bool] = False
+    sorts: ClassVar[bool] = False
 
     @property
     def asks(self) -> frozenset[str]:

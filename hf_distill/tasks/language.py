@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -17,8 +18,12 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from hf_distill.signals import DenseLogits, Facts, Head, Signals, Sum
+from hf_distill.signals import DenseLogits, Head, Signals, Sum
+from hf_distill.tasks.alignment import PREFIX
+from hf_distill.tasks.offsets import OFFSETS
 from hf_distill.tasks.outputs import core_of, logits_in
+from hf_distill.tasks.settings import ALIGNMENTS
+from hf_distill.tasks.spans import Tokens
 from hf_distill.tasks.task import Task
 
 
@@ -30,8 +35,10 @@ class _LanguageModel(Task):
     classes: ClassVar[frozenset[str]]
     hidden: ClassVar[str]
 
-    def __init__(self, own_loss: bool = False) -> None:
-        self.own_loss = own_loss
+    def __init__(self, own_loss: bool = False, align: str = "tokens") -> None:
+        if align not in ALIGNMENTS:
+            raise ValueError(f"align={align!r} is not known: use {', '.join(ALIGNMENTS)}.")
+        self.own_loss, self.alignment = own_loss, ALIGNMENTS[align]()
 
     @classmethod
     def reading(cls, model: nn.Module) -> _LanguageModel | None:
@@ -54,14 +61,29 @@ class _LanguageModel(Task):
             Token ids [B, T], -100 where nothing is asked for; None where the batch has no labels.
         """
 
-    def check(self, student: Facts, teacher: Facts) -> None:
-        """Refuse vocabularies of different sizes; see ``Task.check``."""
-        sizes = (teacher.vocab_size, student.vocab_size)
-        if None not in sizes and sizes[0] != sizes[1]:
-            raise ValueError(
-                f"the teacher {teacher.name} has a vocabulary of {sizes[0]}, the student of {sizes[1]}: use two "
-                "models with the same vocabulary."
-            )
+    @property
+    def default_objective(self) -> str:
+        """What the alignment makes comparable."""
+        return self.alignment.objective
+
+    @abstractmethod
+    def text(self, batch: Mapping[str, Any]) -> Tokens | None:
+        """Say which tokens are predicted, and where they are in the text if the batch says so.
+
+        Args:
+            batch: as the student reads it, or the teacher; see ``theirs``.
+
+        Returns:
+            The tokens, padded as the head's rows are; None where the batch does not hold them.
+        """
+
+    def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the columns ``teacher_x`` as ``x``, if there are any; see ``Task.theirs``."""
+        return {name.removeprefix(PREFIX): one for name, one in batch.items() if name.startswith(PREFIX)} or batch
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Rows are the distributions that are compared; see ``Task.counts``."""
+        return {**super().counts(batch), "rows": self.alignment.count(self, batch)}
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Positions whose target is known; see ``Task.labels``."""
@@ -94,14 +116,15 @@ class _LanguageModel(Task):
         )
 
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
-        """Refuse other positions and other vocabularies; see ``Task.align``."""
-        ours, theirs = student.heads["logits"].logits, teacher.heads["logits"].logits
-        if ours.shape != theirs.shape:
-            raise ValueError(
-                f"the teacher gave logits of shape {list(theirs.shape)}, the student {list(ours.shape)}: both must "
-                "read the same positions and have the same vocabulary."
-            )
-        return teacher
+        """Return what is compared of the teacher; see ``Task.align``, and ``compared`` for the student's side."""
+        return self.alignment.pair(self, student, teacher, batch)[1]
+
+    def compared(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
+        """Bring both models' heads into one form, for each teacher; see ``Task.compared``."""
+        views = {n: self.alignment.pair(self, student, one, batch, n) for n, one in teacher.named.items()}
+        both = self.alignment.pair(self, student, teacher, batch) if teacher.heads else (student, teacher)
+        named = ({name: view[side] for name, view in views.items()} for side in (0, 1))
+        return tuple(replace(one, named=own) for one, own in zip(both, named, strict=True))
 
     def _logits(self, outputs: Any, batch: Mapping[str, Any], name: str) -> Tensor:
         logits, rows = logits_in(outputs, name), self.rows(batch)
@@ -116,6 +139,7 @@ class CausalLM(_LanguageModel):
 
     Args:
         own_loss: the model computes a loss of its own that this class does not know.
+        align: how two vocabularies are compared; see ``AlignmentArguments``.
 
     Example:
         >>> import torch
@@ -139,6 +163,14 @@ class CausalLM(_LanguageModel):
         labels = batch.get("labels")
         return None if labels is None else F.pad(labels[:, 1:], (0, 1), value=-100)
 
+    def text(self, batch: Mapping[str, Any]) -> Tokens | None:
+        """Every token, spoken of one position before it; see ``_LanguageModel.text``."""
+        if (ids := batch.get("input_ids")) is None:
+            return None
+        mask, predicted = self.mask(batch), F.pad(self.rows(batch)[:, :-1], (1, 0), value=False)
+        real = ids.new_ones(ids.shape).bool() if mask is None else mask
+        return Tokens(ids, batch.get(OFFSETS), real, predicted, shift=1)
+
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a target; without labels those before another token of the text. See ``Task.rows``."""
         if (known := self.labels(batch)) is not None:
@@ -153,6 +185,7 @@ class Seq2SeqLM(_LanguageModel):
 
     Args:
         own_loss: the model computes a loss of its own that this class does not know.
+        align: how two vocabularies are compared; see ``AlignmentArguments``.
 
     Example:
         >>> import torch
@@ -170,6 +203,19 @@ class Seq2SeqLM(_LanguageModel):
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The labels as they are; see ``_LanguageModel.targets``."""
         return batch.get("labels")
+
+    def text(self, batch: Mapping[str, Any]) -> Tokens | None:
+        """The labels, each at its own position; see ``_LanguageModel.text``."""
+        if (labels := batch.get("labels")) is None:
+            return None
+        return Tokens(labels, batch.get(OFFSETS), labels != -100, labels != -100, shift=0)
+
+    def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the teacher's columns; its decoder reads the student's labels if it has none of its own."""
+        read = super().theirs(batch)
+        if read is batch or "labels" in read or "decoder_input_ids" in read or "labels" not in batch:
+            return read
+        return {**read, "labels": batch["labels"]}
 
     def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The decoder's positions that are not padding."""

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from hf_distill.hearing import Heard, taken_apart
 from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.tasks.comparing import Comparing
 from hf_distill.tasks.outputs import core_of
 
 
-class Task(ABC):
+class Task(Comparing, ABC):
     """The contract of every task.
 
     Attributes:
@@ -98,7 +99,7 @@ class Task(ABC):
         """
         return False
 
-    def check(self, student: Facts, teacher: Facts) -> None:  # noqa: B027 - not every task has something to refuse
+    def check(self, student: Facts, teacher: Facts) -> None:
         """Refuse a pair of models that cannot be compared.
 
         Args:
@@ -204,22 +205,6 @@ class Task(ABC):
             ValueError: the outputs hold no logits.
         """
 
-    @abstractmethod
-    def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
-        """Bring the teacher's signals into the student's order of classes, rows and tokens.
-
-        Args:
-            student: what the student shows.
-            teacher: what the teacher shows.
-            batch: the batch.
-
-        Returns:
-            The teacher's signals, comparable with the student's.
-
-        Raises:
-            ValueError: they cannot be compared.
-        """
-
     def shown(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Heard | None = None) -> Signals:
         """Read a model's outputs, and what was heard inside it.
 
@@ -236,20 +221,6 @@ class Task(ABC):
         if heard is None:
             return signals
         return replace(signals, taps=heard.taps, qkv=taken_apart(core_of(model), heard.qkv))
-
-    def aligned(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
-        """Align what a teacher shows, and what each of several teachers shows by itself.
-
-        Args:
-            student: what the student shows.
-            teacher: what the teacher shows; without heads where only named teachers are listened to.
-            batch: the batch.
-
-        Returns:
-            The teacher's signals, comparable with the student's; see ``align``.
-        """
-        named = {name: self.align(student, shown, batch) for name, shown in teacher.named.items()}
-        return replace(self.align(student, teacher, batch) if teacher.heads else teacher, named=named)
 
 
 def _tasks() -> tuple[type[Task], ...]:

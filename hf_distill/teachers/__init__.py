@@ -7,6 +7,7 @@ from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.load import quantization_config, remembered, teacher_of
 from hf_distill.teachers.several import Several
 from hf_distill.teachers.teacher import Teacher
+from hf_distill.teachers.two_tokenizers import TwoTokenizers
 
 __all__ = [
     "AdapterOffTeacher",
@@ -15,6 +16,7 @@ __all__ = [
     "LiveTeacher",
     "Several",
     "Teacher",
+    "TwoTokenizers",
     "quantization_config",
     "remembered",
     "teacher_of",

@@ -122,10 +122,9 @@ class CachedTeacher:
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the teacher reads, and what it would make its decoder's inputs of; see ``Teacher.inputs``."""
-        inputs = self.teacher.inputs(plain(batch))
-        if self.task.reads_labels and "decoder_input_ids" not in inputs and batch.get("labels") is not None:
-            inputs = {**inputs, "labels": batch["labels"]}
-        return inputs
+        inputs, read = self.teacher.inputs(plain(batch)), self.task.theirs(batch)
+        made = self.task.reads_labels and "decoder_input_ids" not in inputs and read.get("labels") is not None
+        return {**inputs, "labels": read["labels"]} if made else inputs
 
     # ---- Asking ----
 
@@ -171,7 +170,8 @@ class CachedTeacher:
             if all_new and self.memory.encoding.exact:
                 return shown
         places = [found[key] for key in keys]
-        return self.memory.answers.signals(places, self._spans(batch), self.task.rows(batch), self.task.mask(batch))
+        read = self.task.theirs(batch)
+        return self.memory.answers.signals(places, self._spans(batch), self.task.rows(read), self.task.mask(read))
 
     def _ask_window(self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str]) -> None:
         new, seen = [], set()
@@ -197,7 +197,7 @@ class CachedTeacher:
         Args:
             batch: the batch.
         """
-        decoder = self.task.mask(batch) if self.task.reads_labels else None
+        decoder = self.task.mask(self.task.theirs(batch)) if self.task.reads_labels else None
         return keys_of(self.inputs(batch), self.memory.padding, decoder)
 
     def _take_in(self, shown: Signals, keys: Sequence[bytes], asked: Mapping[str, Any]) -> Places:
@@ -205,7 +205,7 @@ class CachedTeacher:
         return self.memory.take_in(shown, keys, self._spans(asked), last=again and not self.watch.stopped)
 
     def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
-        mask = self.task.mask(batch)
+        mask = self.task.mask(self.task.theirs(batch))
         return None if mask is None else spans_of(mask)
 
     # ---- Whether ----

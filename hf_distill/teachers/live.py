@@ -129,13 +129,14 @@ class LiveTeacher:
             )
         # Flags go in whatever the signature says: transformers models take them among their **kwargs.
         flags = {**asking(needs, self.model), **({"use_cache": False} if "use_cache" in self._accepts else {})}
-        inputs = self.task.complete(self.model, inputs, batch)
+        read = self.task.theirs(batch)
+        inputs = self.task.complete(self.model, inputs, read)
         with torch.no_grad(), self._autocast():
             with hearing(self.model, needs) as heard:
                 outputs = self._forward(**inputs, **flags)
         # A model that is spread over devices, or lives on another one, may answer there.
         outputs, heard = (send_to_device(one, find_device(batch)) for one in (outputs, heard))
-        return self.task.shown(self.model, batch, outputs, heard)
+        return self.task.shown(self.model, read, outputs, heard)
 
     def _forward(self, **inputs: Any) -> Any:
         self.model.eval()  # someone who owns the model elsewhere may have called train()

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_distill.signals import Facts
+from hf_distill.tasks.alignment import PREFIX, TokenAlignment
 
-PREFIX = "teacher_"
-"""A batch column ``teacher_input_ids`` is the teacher's ``input_ids``, and nobody else's."""
+if TYPE_CHECKING:
+    from hf_distill.trainer import DistillationMixin
+
+__all__ = ["PREFIX", "check_tokenizers", "introduce", "tokenizer_at"]
 
 _BOTH = "tokenise with both and put the teacher's into columns teacher_input_ids, teacher_attention_mask, ..."
 
@@ -66,3 +69,46 @@ def check_tokenizers(
             f"{len(ours)} tokens have another id or none in the teacher's tokenizer: use one tokenizer for both, or "
             f"{_BOTH}."
         )
+
+
+def introduce(trainer: DistillationMixin) -> None:
+    """Tell the task which tokens the student and each teacher have, if it compares vocabularies.
+
+    Tokenizers are looked for beside the weights only where the models' sizes, the data set's columns or the alignment
+    ask for them.
+
+    Args:
+        trainer: the trainer, its teacher prepared.
+
+    Raises:
+        ValueError: in one sentence, if two vocabularies cannot be compared; see ``Alignment.meet``.
+    """
+    alignment, teacher, student = trainer.task.alignment, trainer.teacher, Facts.of(trainer.model)
+    if alignment is None:
+        return
+    own = any(name.startswith(PREFIX) for name in getattr(trainer.train_dataset, "column_names", None) or ())
+    plain, members = isinstance(alignment, TokenAlignment), getattr(teacher, "members", None) or {None: teacher}
+    for name, one in members.items():
+        sizes = {one.facts.vocab_size, student.vocab_size} - {None}
+        ours, theirs = trainer.processing_class, _tokenizer_of(one)
+        if not plain or own or len(sizes) > 1:
+            ours = getattr(ours, "tokenizer", ours) or tokenizer_at(student.name)
+            theirs = theirs or tokenizer_at(one.facts.name)
+        both = (_vocabulary(ours), _vocabulary(theirs))
+        alignment.meet(student, both[0], one.facts, both[1], own, name)
+    first = next(name for name in members if getattr(teacher, "weights", {}).get(name, 1))
+    if own and any(known[1] != alignment.known[first][1] for known in alignment.known.values()):
+        raise ValueError(
+            f"the teachers {', '.join(members)} have different tokenizers and would all read {PREFIX}input_ids: use "
+            "teachers with one tokenizer."
+        )
+    alignment.known[None] = alignment.known[first]  # that of their mean, which reads what each of them does
+
+
+def _tokenizer_of(teacher: Any) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that came with a teacher, or with the one that it remembers."""
+    return getattr(teacher, "tokenizer", None) or getattr(getattr(teacher, "teacher", None), "tokenizer", None)
+
+
+def _vocabulary(tokenizer: Any) -> dict[str, int] | None:
+    return tokenizer.get_vocab() if isinstance(tokenizer, PreTrainedTokenizerBase) else None

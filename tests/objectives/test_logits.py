@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from hf_distill.cache.sampled import restore, sample
-from hf_distill.objectives import TERMS, build, correlation, decoupled, few, functional, logits, one_pass, partial
+from hf_distill.objectives import (
+    TERMS,
+    build,
+    correlation,
+    decoupled,
+    few,
+    functional,
+    logits,
+    one_pass,
+    partial,
+    uld,
+)  # fmt: skip
 from hf_distill.signals import DenseLogits, Head, Signals
 
 FUNCTIONS = {
@@ -21,6 +32,7 @@ FUNCTIONS = {
     "standardised_kl": correlation.StandardisedKL().divergence,
     "topk_kl": partial.topk_kl,
     "adaptive_kl": partial.adaptive_kl,
+    "uld": uld.ULD().divergence,
 }
 TOGETHER = {"dist"}
 """Terms whose rows see each other: tests/objectives/test_correlation.py."""

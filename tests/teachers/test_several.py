@@ -120,7 +120,7 @@ def test_classes_in_another_order_are_put_into_the_students(tmp_path):
     made = batch()
     shown = Several(teachers)(made, HEADS | {"heads@odd"})
     student = TASK.signals(tiny.bert(), made, tiny.bert()(input_ids=made["input_ids"]))
-    aligned = task.aligned(student, shown, made)
+    _, aligned = task.compared(student, shown, made)
     assert torch.equal(logits(aligned).tensor, logits(shown).tensor[:, order])
     assert torch.equal(logits(aligned.named["odd"]).tensor, logits(shown.named["odd"]).tensor[:, order])
 

@@ -1,0 +1,65 @@
+"""How what two models show becomes comparable: the half of a task that sees both.
+
+Knows: two Signals and the batch they came from. Does not know: how a model is read, objectives, trainers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hf_distill.signals import Signals
+
+
+class Comparing(ABC):
+    """What every ``Task`` says of two models.
+
+    Attributes:
+        alignment: how two vocabularies are compared, see ``Alignment``; None: the task predicts no tokens.
+    """
+
+    alignment: Any = None
+
+    @abstractmethod
+    def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
+        """Bring the teacher's signals into the student's order of classes, rows and tokens.
+
+        Args:
+            student: what the student shows.
+            teacher: what the teacher shows.
+            batch: the batch.
+
+        Returns:
+            The teacher's signals, comparable with the student's.
+
+        Raises:
+            ValueError: they cannot be compared.
+        """
+
+    def compared(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
+        """Bring both models' signals into one form, and what each of several teachers shows by itself.
+
+        Args:
+            student: what the student shows.
+            teacher: what the teacher shows; without heads where only named teachers are listened to.
+            batch: the batch.
+
+        Returns:
+            The student's and the teacher's signals, comparable. Where what a teacher can be compared with is not what
+            all others are, the student's ``named`` have it under that teacher's name.
+        """
+        named = {name: self.align(student, shown, batch) for name, shown in teacher.named.items()}
+        return student, replace(self.align(student, teacher, batch) if teacher.heads else teacher, named=named)
+
+    def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the batch as a teacher with tokens of its own reads it.
+
+        Args:
+            batch: the batch.
+
+        Returns:
+            The batch itself, unless positions are compared and the teacher has columns of its own.
+        """
+        return batch
