@@ -30,6 +30,7 @@ _HOME = {
     "FunctionTeacher": "teachers",
     "Several": "teachers",
     "AugmentingCollator": "transfer",
+    "Rollout": "rollouts",
     "Signals": "signals",
     "Head": "signals",
     "Sum": "signals",

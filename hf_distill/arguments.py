@@ -20,11 +20,12 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArg
 
 from hf_distill.objectives import build
 from hf_distill.objectives.presets import AUTO
+from hf_distill.rollouts import RolloutArguments
 from hf_distill.transfer import TransferArguments
 
 
 @dataclass
-class DistillationArguments(TransferArguments):
+class DistillationArguments(TransferArguments, RolloutArguments):
     """The fields that distillation adds to ``TrainingArguments``.
 
     Each is a plain value, so that a command line, a YAML file and a hyperparameter search can all set it.
@@ -37,7 +38,6 @@ class DistillationArguments(TransferArguments):
             to weights or options, written as JSON on a command line. None means the task's own: forward KL between
             distributions, mean squared error between regression predictions. ``auto`` adds hidden states to it where
             both models have them; see ``objectives.presets``.
-
         teacher_dtype: the precision of the teacher's weights and computation: ``float32``, ``bfloat16``, ``float16``
             or ``auto``, the run's own. None leaves the weights as they are and runs them under the student's autocast.
         teacher_quantization: quantise the teacher while it is loaded from its path: ``bitsandbytes_8bit``,
@@ -48,8 +48,8 @@ class DistillationArguments(TransferArguments):
         teacher_whole_window: run the teacher once for all micro-batches of an optimizer step.
         teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
             rows are padded, and one rounding off what it would have answered in training order.
-
         augmentation: copies of the training rows, for the teacher to speak about; see ``TransferArguments``.
+        rollout: training samples that the student or the teacher writes anew; see ``RolloutArguments``.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -109,7 +109,7 @@ class DistillationArguments(TransferArguments):
 
     def __post_init__(self) -> None:
         """Check the values, then let ``TrainingArguments`` check its own."""
-        for name in ("objective", "teacher_quantization", "augmentation"):
+        for name in ("objective", "teacher_quantization", "augmentation", "rollout"):
             if isinstance(value := getattr(self, name), str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))

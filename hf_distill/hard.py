@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from hf_distill.objectives import normalise
+from hf_distill.tasks.supervision import supervised
 
 if TYPE_CHECKING:
     from hf_distill.trainer import DistillationMixin
@@ -50,6 +51,7 @@ def hard_loss(
     Raises:
         ValueError: there are no labels, or nobody returned a loss.
     """
+    inputs = supervised(inputs)
     labels = inputs.get("labels")
     if labels is None and not needs_own_loss(trainer):
         raise ValueError(

@@ -24,10 +24,13 @@ from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
 from hf_distill.preflight import check_kernels, check_labels, check_optimizer, check_pair, check_parallelism
+from hf_distill.rollouts import Rollout
+from hf_distill.rollouts.training import RolloutMixin
 from hf_distill.signals import Facts, Signals, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
 from hf_distill.tasks.outputs import asking, core_of, without
+from hf_distill.tasks.supervision import STUDENT_WROTE
 from hf_distill.teachers import Teacher, remembered, teacher_of
 from hf_distill.transfer import TransferMixin
 
@@ -35,7 +38,7 @@ UNITS = ("rows", "tokens", "samples", "labels")
 """What is counted in every optimizer step, over its micro-batches and over all ranks."""
 
 
-class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
+class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
     """What distillation adds to any ``Trainer``; put it before the class that it extends.
 
     Args:
@@ -45,6 +48,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         objective: what to learn from the teacher, before ``args.objective``: a name, a mapping, a ``Term`` or an
             ``Objective``; see ``hf_distill.objectives.build``.
         task: how to read the models' outputs; None finds it by the student's class.
+        rollout: samples that the student or the teacher writes anew, before ``args.rollout``; see ``Rollout``.
         **kwargs: the base trainer's own parameters.
 
     Raises:
@@ -66,12 +70,14 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         teacher_model: Any = None,
         objective: str | Mapping[str, Any] | Term | Objective | None = None,
         task: Task | None = None,
+        rollout: Rollout | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
         self.distillation: Objective | None = None  # not `objective`: Trainer's search keeps its score there
         self.asked, self.equipped = objective, (None, None)  # what to learn, and for whom it was built
+        self.rollout = rollout
         self._window, self._training, self._evaluating = None, Tally(), None
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
         self.task = task
@@ -89,6 +95,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         if self.alpha < 1 and self.train_dataset is not None:
             classes = getattr(task, "num_labels", None) if task.distributions else None
             check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
+        self.prepare_rollout()
         self.teacher.prepare(self)
         equip(self)
         check_optimizer(self.optimizer, self.distillation)
@@ -222,9 +229,9 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
 
     @property
     def foreign(self) -> set[str]:
-        """The columns that only the teacher reads."""
+        """The columns that the student does not read."""
         ours = set(inspect.signature(core_of(self.model).forward).parameters)
-        return set() if self.teacher is None else self.teacher.columns - ours
+        return {STUDENT_WROTE} | (set() if self.teacher is None else self.teacher.columns - ours)
 
     def _taught(self, inputs: Mapping[str, Any]) -> Signals:
         """Ask the teacher, and refuse an answer that nobody could learn from."""

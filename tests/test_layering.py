@@ -29,15 +29,16 @@ ALLOWED = {
     "students": {"hearing", "sharding", "signals"},
     "reports": set(),
     "transfer": {"teachers"},
-    "arguments": {"objectives", "transfer"},
+    "rollouts": {"tasks", "teachers"},
+    "arguments": {"objectives", "rollouts", "transfer"},
     "card": {"signals", "students", "tasks"},
-    "hard": {"objectives"},
+    "hard": {"objectives", "tasks"},
     "trainer": {
         "arguments", "card", "carry", "checkpoint", "hard", "hearing", "joint", "logs", "objectives", "preflight",
-        "signals", "tally", "tasks", "teachers", "transfer",
+        "rollouts", "signals", "tally", "tasks", "teachers", "transfer",
     },
     "seq2seq": {"trainer"},
-    "integrations": {"arguments", "trainer"},
+    "integrations": {"arguments", "tasks", "trainer"},
 }  # fmt: skip
 
 
