@@ -151,10 +151,10 @@ def check_student(trainer: Trainer, asked: Rollout) -> None:
         )
     if asked.on_policy and trainer.is_fsdp_enabled and not getattr(trainer.accelerator, "is_fsdp2", False):
         raise ValueError("on_policy was asked for under FSDP1, whose student cannot write: set fsdp_version to 2.")
-    if asked.on_policy and trainer.is_fsdp_enabled and not trainer.task.shifts_labels:
+    if trainer.is_fsdp_enabled and not trainer.task.shifts_labels:
         raise ValueError(
-            "on_policy was asked for an encoder-decoder model under FSDP2, which cannot run the encoder alone: use "
-            "DDP or ZeRO, or set on_policy=0."
+            "rollout was asked for encoder-decoder models under FSDP, which cannot run an encoder alone as generating "
+            "does: use DDP or ZeRO, or leave it out."
         )
     check_room(trainer, [], asked, trainer.task.shifts_labels)
 
@@ -171,10 +171,10 @@ def check_room(trainer: Trainer, prompts: Sequence[Row], asked: Rollout, behind:
     Raises:
         ValueError: in one sentence.
     """
-    longest = max((len(prompt["input_ids"]) for prompt in prompts), default=1) if behind else 0
+    longest = max((len(prompt["input_ids"]) for prompt in prompts), default=0) if behind else 0
     for name, limit in _contexts(trainer).items():
         if longest + asked.max_new_tokens > limit:
-            prompt = f"a prompt of {longest} tokens and " if behind else ""
+            prompt = f"a prompt of {longest} tokens and " if longest else ""
             raise ValueError(
                 f"rollout may make {prompt}a text of max_new_tokens={asked.max_new_tokens}, {name} reads {limit} "
                 "positions (max_position_embeddings): lower max_new_tokens, or shorten the prompts."
