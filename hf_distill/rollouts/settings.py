@@ -53,6 +53,19 @@ from 0 to 1 whose sum is more than 0 and at most 1.
     num_beams: int | None = None
     folder: str | None = None
 
+    def __str__(self) -> str:
+        """Say it as a model card does.
+
+        Example:
+            >>> print(Rollout(on_policy=0.5, seq_kd=0.25, temperature=0.7))
+            50 % written by the student at every step (temperature 0.7), 25 % written by the teacher, texts of at \
+most 128 tokens
+        """
+        how = f"temperature {self.temperature:g}" if self.do_sample else "greedily"
+        parts = [f"{100 * self.on_policy:g} % written by the student at every step ({how})"] if self.on_policy else []
+        parts += [f"{100 * self.seq_kd:g} % written by the teacher"] if self.seq_kd else []
+        return ", ".join((*parts, f"texts of at most {self.max_new_tokens} tokens"))
+
     def __post_init__(self) -> None:
         """Check the values."""
         shares = (self.on_policy, self.seq_kd)

@@ -120,7 +120,7 @@ class RolloutMixin:
     ) -> dict[str, Any]:
         ids = batch["input_ids"]
         rewritten = dict(batch)
-        if texts or batch.get("labels") is None:  # all batches of a step have the same columns
+        if texts or not {"labels", "attention_mask"} <= batch.keys():  # all batches of a step get the same columns
             texts = {row: text.to(ids.device) for row, text in texts.items()}
             rewritten = self._writers.layout.rewritten(batch, texts, self._writers.core)
         wrote = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)

@@ -212,6 +212,15 @@ def test_checkpointing_and_a_cached_teacher_change_nothing(tmp_path):
     assert len(run.teacher.memory) <= 16  # the rows and the teacher's texts; the student's never come again
 
 
+def test_what_a_student_writes_is_not_kept_and_says_nothing_about_the_other_rows(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        run = trainer(tmp_path, rollout={"on_policy": 1.0, "max_new_tokens": 6}, args={"max_steps": 4})
+        run.train()
+    assert len(run.teacher.memory) == 0
+    assert not run.teacher.watch.stopped  # an evaluation may still find its rows
+    assert not [record for record in caplog.records if "seen before" in record.message]
+
+
 def test_a_lora_student_writes_and_its_base_may_teach(tmp_path):
     torch.manual_seed(3)
     config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], init_lora_weights=False)
@@ -267,6 +276,27 @@ def test_prompts_alone_are_enough_where_the_student_writes_all(tmp_path):
     assert run.state.log_history[0]["loss/forward_kl"] > 0
     with pytest.raises(ValueError, match=r"alpha=0.5 trains on labels, and a row without any stays as it came"):
         trainer(tmp_path, rollout=MIXED, data=data, args={"max_steps": 1}).train()
+
+
+def test_all_batches_of_a_step_get_the_same_columns(tmp_path):
+    run = trainer(tmp_path, rollout={"on_policy": 0.5, "max_new_tokens": 4}, args={"alpha": 1.0, "max_steps": 1})
+    writers = [draw(Rollout(on_policy=0.5, max_new_tokens=4), 42, 0, row).writer for row in range(8)]
+    batches = [{"input_ids": torch.tensor([[5, 6, 7]])} for _ in writers]
+    found = run._rewrite(run.rolling(), batches, 8)
+    assert {"student", ""} == set(writers)
+    assert {frozenset(batch) for batch in found} == {
+        frozenset(("input_ids", "attention_mask", "labels", STUDENT_WROTE))
+    }
+    assert [bool(batch[STUDENT_WROTE]) for batch in found] == [writer == "student" for writer in writers]
+
+
+def test_the_card_says_who_wrote(tmp_path):
+    run = trainer(tmp_path, rollout={"on_policy": 0.5, "seq_kd": 0.25, "max_new_tokens": 6}, args={"max_steps": 1})
+    run.train()
+    run.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    told = "50 % written by the student at every step (temperature 1), 25 % written by the teacher, texts of at most 6"
+    assert f"- Training samples: {told} tokens\n- Soft term: `forward_kl`" in card
 
 
 def test_padding_stays_on_its_side(tmp_path):
