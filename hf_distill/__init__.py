@@ -31,6 +31,7 @@ _HOME = {
     "Several": "teachers",
     "TwoTokenizers": "teachers",
     "AugmentingCollator": "transfer",
+    "Rollout": "rollouts",
     "Signals": "signals",
     "Head": "signals",
     "Sum": "signals",

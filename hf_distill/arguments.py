@@ -16,12 +16,13 @@ from transformers import Seq2SeqTrainingArguments, TrainingArguments
 from hf_distill.fusion import FusionArguments
 from hf_distill.objectives import build
 from hf_distill.objectives.presets import AUTO
+from hf_distill.rollouts import RolloutArguments
 from hf_distill.tasks.settings import AlignmentArguments
 from hf_distill.transfer import TransferArguments
 
 
 @dataclass
-class DistillationArguments(AlignmentArguments, TransferArguments, FusionArguments):
+class DistillationArguments(AlignmentArguments, RolloutArguments, TransferArguments, FusionArguments):
     """The fields that distillation adds to ``TrainingArguments``.
 
     Each is a plain value, so that a command line, a YAML file and a hyperparameter search can all set it.
@@ -45,8 +46,8 @@ class DistillationArguments(AlignmentArguments, TransferArguments, FusionArgumen
         teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
             rows are padded, and one rounding off what it would have answered in training order.
 
-        augmentation, teacher_alignment, fused_logits: see ``TransferArguments``, ``AlignmentArguments`` and
-            ``FusionArguments``.
+        augmentation, rollout, teacher_alignment, fused_logits: see ``TransferArguments``, ``RolloutArguments``,
+            ``AlignmentArguments`` and ``FusionArguments``.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -106,7 +107,7 @@ class DistillationArguments(AlignmentArguments, TransferArguments, FusionArgumen
 
     def __post_init__(self) -> None:
         """Check the values, then let ``TrainingArguments`` check its own."""
-        for name in ("objective", "teacher_quantization", "augmentation"):
+        for name in ("objective", "teacher_quantization", "augmentation", "rollout"):
             if isinstance(value := getattr(self, name), str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))

@@ -74,6 +74,7 @@ def add_distillation(trainer: Trainer) -> None:
         ],
         alpha=f"{trainer.alpha:g}",
         temperature=f"{trainer.temperature:g}",
+        rollout=str(trainer.rolling() or ""),
         auto_class=trainer.task.auto_class,
         peft=hasattr(trainer.model, "get_base_model"),
         report=report,

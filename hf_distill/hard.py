@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_distill.objectives import normalise
 from hf_distill.tasks.outputs import core_of
+from hf_distill.tasks.supervision import supervised
 
 if TYPE_CHECKING:
     from hf_distill.signals import Sum
@@ -56,6 +57,7 @@ def hard_loss(
     """
     if done is not None:
         return normalise(done.total, window["labels"], world)
+    inputs = supervised(inputs)
     labels = inputs.get("labels")
     if labels is None and not needs_own_loss(trainer):
         raise ValueError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from hf_distill.arguments import DistillationArguments, cache_settings, check_blend, teacher_dtype
+from hf_distill.asking import aligning, taught_by
 from hf_distill.card import add_distillation
 from hf_distill.carry import equip
 from hf_distill.checkpoint import CheckpointMixin
@@ -25,11 +26,14 @@ from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
 from hf_distill.preflight import check_kernels, check_labels, check_optimizer, check_pair, check_parallelism
-from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.rollouts import Rollout
+from hf_distill.rollouts.training import RolloutMixin
+from hf_distill.signals import Facts, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
 from hf_distill.tasks.outputs import asking, core_of, without
 from hf_distill.tasks.settings import align_by
+from hf_distill.tasks.supervision import STUDENT_WROTE
 from hf_distill.teachers import Teacher, remembered, teacher_of
 from hf_distill.teachers.tokenizers import introduce
 from hf_distill.transfer import TransferMixin
@@ -38,7 +42,7 @@ UNITS = ("rows", "tokens", "samples", "labels")
 """What is counted in every optimizer step, over its micro-batches and over all ranks."""
 
 
-class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
+class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
     """What distillation adds to any ``Trainer``; put it before the class that it extends.
 
     Args:
@@ -48,6 +52,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         objective: what to learn from the teacher, before ``args.objective``: a name, a mapping, a ``Term`` or an
             ``Objective``; see ``hf_distill.objectives.build``.
         task: how to read the models' outputs; None finds it by the student's class.
+        rollout: samples that the student or the teacher writes anew, before ``args.rollout``; see ``Rollout``.
         **kwargs: the base trainer's own parameters.
 
     Raises:
@@ -69,12 +74,14 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         teacher_model: Any = None,
         objective: str | Mapping[str, Any] | Term | Objective | None = None,
         task: Task | None = None,
+        rollout: Rollout | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
         self.distillation: Objective | None = None  # not `objective`: Trainer's search keeps its score there
         self.asked, self.equipped = objective, (None, None)  # what to learn, and for whom it was built
+        self.rollout = rollout
         self._window, self._training, self._evaluating, self._loss_only = None, Tally(), None, False
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
         if task is not None:
@@ -94,6 +101,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         if self.alpha < 1 and self.train_dataset is not None:
             classes = getattr(task, "num_labels", None) if task.distributions else None
             check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
+        self.prepare_rollout()
         self.teacher.prepare(self)
         introduce(self)
         equip(self)
@@ -123,7 +131,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         """Keep the teacher's columns in the data set beside the student's."""
         super()._set_signature_columns_if_needed()
         if self.teacher is not None:
-            extra = (self.teacher.columns | self._aligning) - set(self._signature_columns)
+            extra = (self.teacher.columns | aligning(self.task)) - set(self._signature_columns)
             self._signature_columns = [*self._signature_columns, *sorted(extra)]
 
     def get_batch_samples(
@@ -189,7 +197,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         wanted = return_outputs and not self._loss_only
         thin = self.alpha > 0 and fused(self, student, inputs, wanted)
-        taught = self._taught(inputs, thin) if self.alpha > 0 else None
+        taught = taught_by(self, inputs, thin) if self.alpha > 0 else None
 
         fed, asked = self._student_inputs(inputs), {}
         if taught is None:
@@ -235,37 +243,10 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
 
     @property
     def foreign(self) -> set[str]:
-        """The columns that only the teacher reads."""
+        """The columns that the student does not read."""
         ours = set(inspect.signature(core_of(self.model).forward).parameters)
-        return set() if self.teacher is None else (self.teacher.columns | self._aligning) - ours
-
-    @property
-    def _aligning(self) -> frozenset[str]:
-        """The columns that say how the two models' tokens belong together."""
-        return getattr(self.task.alignment, "columns", frozenset())
-
-    def _taught(self, inputs: Mapping[str, Any], thin: bool) -> Signals:
-        """Ask the teacher, and refuse an answer that nobody could learn from."""
-        self.distillation.follow(self.temperature)
-        self.distillation.at(self.state.global_step, self.state.max_steps)
-        if self.alpha == 1 and (gap := self.distillation.gap(self.state.max_steps)) is not None:
-            raise ValueError(
-                f"alpha=1 learns from the teacher alone, and from step {gap} of {self.state.max_steps} no term has a "
-                "weight: let the schedules of the weights meet, or set alpha below 1."
-            )
-        asks = self.distillation.asks
-        signals = self.teacher(inputs, asks | {LINEAR} if thin and getattr(self.teacher, "linear", False) else asks)
-        for name, head in signals.answers(self.teacher.facts.name):
-            finite = head.logits.finite()
-            lost = ~finite & head.rows.to(finite.device)
-            if lost.any():
-                rows = sorted({row[0] for row in lost.nonzero().tolist()})
-                raise ValueError(
-                    f"the teacher {name} gave infinite or NaN logits for rows {rows} of the batch after step "
-                    f"{self.state.global_step}, nothing was trained on it: run the teacher in a wider dtype, or "
-                    "remove the rows."
-                )
-        return signals
+        theirs = () if self.teacher is None else self.teacher.columns | aligning(self.task)
+        return {STUDENT_WROTE} | (set(theirs) - ours)
 
     def data_ranks(self) -> int:
         """How many ranks hold different data; the ranks of a tensor-parallel group share theirs."""

@@ -32,15 +32,17 @@ ALLOWED = {
     "students": {"hearing", "sharding", "signals"},
     "reports": set(),
     "transfer": {"teachers"},
-    "arguments": {"fusion", "objectives", "tasks", "transfer"},
+    "rollouts": {"tasks", "teachers"},
+    "arguments": {"fusion", "objectives", "rollouts", "tasks", "transfer"},
     "card": {"signals", "students", "tasks"},
     "hard": {"objectives", "tasks"},
+    "asking": {"hearing", "signals", "tasks"},
     "trainer": {
-        "arguments", "card", "carry", "checkpoint", "fusion", "hard", "hearing", "joint", "logs", "objectives",
-        "preflight", "signals", "tally", "tasks", "teachers", "transfer",
+        "arguments", "asking", "card", "carry", "checkpoint", "fusion", "hard", "hearing", "joint", "logs",
+        "objectives", "preflight", "rollouts", "signals", "tally", "tasks", "teachers", "transfer",
     },
     "seq2seq": {"trainer"},
-    "integrations": {"arguments", "trainer"},
+    "integrations": {"arguments", "tasks", "trainer"},
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ except ImportError as error:
     raise ImportError('hf_distill.integrations.trl needs TRL: pip install "hf_distill[trl]".') from error
 
 from hf_distill.arguments import DistillationArguments
+from hf_distill.tasks.supervision import supervised
 from hf_distill.trainer import DistillationMixin, signature_of
 
 
@@ -38,15 +39,16 @@ class SFTDistillationTrainer(DistillationMixin, SFTTrainer):
 
     Args:
         *args: as ``SFTTrainer``.
-        **kwargs: as ``SFTTrainer``, and ``teacher_model``, ``objective`` and ``task`` as ``DistillationMixin``.
+        **kwargs: as ``SFTTrainer``, and ``teacher_model``, ``objective``, ``task`` and ``rollout`` as
+            ``DistillationMixin``.
 
     Raises:
         ValueError: a loss or an extra loss of SFTTrainer that a blend with a teacher leaves out.
 
     Example:
         >>> import inspect
-        >>> list(inspect.signature(SFTDistillationTrainer).parameters)[-3:]  # after all of SFTTrainer's
-        ['teacher_model', 'objective', 'task']
+        >>> list(inspect.signature(SFTDistillationTrainer).parameters)[-4:]  # after all of SFTTrainer's
+        ['teacher_model', 'objective', 'task', 'rollout']
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -90,7 +92,7 @@ class SFTDistillationTrainer(DistillationMixin, SFTTrainer):
 
     def _measure(self, outputs: Any, inputs: dict[str, Any]) -> None:
         """Tokens seen and, where there are logits, token accuracy, under SFTTrainer's names."""
-        mode, targets = "train" if self.model.training else "eval", self.task.targets(inputs)
+        mode, targets = "train" if self.model.training else "eval", self.task.targets(supervised(inputs))
         mask = inputs.get("attention_mask")
         tokens = inputs["input_ids"].new_tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
         counts = [tokens.new_zeros(()), tokens.new_zeros(()), tokens]

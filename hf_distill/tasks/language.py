@@ -24,6 +24,7 @@ from hf_distill.tasks.offsets import OFFSETS
 from hf_distill.tasks.outputs import core_of, logits_in
 from hf_distill.tasks.settings import ALIGNMENTS
 from hf_distill.tasks.spans import Tokens
+from hf_distill.tasks.supervision import supervised
 from hf_distill.tasks.task import Task
 
 
@@ -86,15 +87,15 @@ class _LanguageModel(Task):
         return {**super().counts(batch), "rows": self.alignment.count(self, batch)}
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Positions whose target is known; see ``Task.labels``."""
-        targets = self.targets(batch)
+        """Positions whose target is known and is not what the student wrote; see ``Task.labels``."""
+        targets = self.targets(supervised(batch))
         return None if targets is None else targets != -100
 
     def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
         """Sum the cross-entropy over the positions whose target is known; see ``Task.hard``."""
         if self.own_loss:
             return None
-        targets = self.targets(batch)
+        targets = self.targets(supervised(batch))
         logits, counted = self._logits(outputs, batch, "the student"), targets != -100
         loss = F.cross_entropy(logits[counted].float(), targets[counted], reduction="sum")
         return Sum(loss, counted.sum())
@@ -109,7 +110,7 @@ class _LanguageModel(Task):
         else:
             logits = DenseLogits(self._logits(outputs, batch, name))
         return Signals(
-            heads={"logits": Head(logits, rows, self.targets(batch))},
+            heads={"logits": Head(logits, rows, self.targets(supervised(batch)))},
             hidden=tuple(shown.get(f"{prefix}hidden_states") or ()),
             attention=tuple(shown.get(f"{prefix}attentions") or ()),
             mask=self.mask(batch),
@@ -173,8 +174,8 @@ class CausalLM(_LanguageModel):
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a target; without labels those before another token of the text. See ``Task.rows``."""
-        if (known := self.labels(batch)) is not None:
-            return known
+        if (targets := self.targets(batch)) is not None:
+            return targets != -100
         mask = self.mask(batch)
         mask = batch["input_ids"].new_ones(batch["input_ids"].shape).bool() if mask is None else mask
         return mask & F.pad(mask[:, 1:], (0, 1), value=False)
@@ -221,11 +222,13 @@ class Seq2SeqLM(_LanguageModel):
         """The decoder's positions that are not padding."""
         if (mask := batch.get("decoder_attention_mask")) is not None:
             return mask.bool()
-        return self.labels(batch)
+        return None if (targets := self.targets(batch)) is None else targets != -100
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a label; without labels those that the decoder is given. See ``Task.rows``."""
-        if (known := self.mask(batch) if batch.get("labels") is None else self.labels(batch)) is not None:
+        if (targets := self.targets(batch)) is not None:
+            return targets != -100
+        if (known := self.mask(batch)) is not None:
             return known
         return batch["decoder_input_ids"].new_ones(batch["decoder_input_ids"].shape).bool()
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hf_distill.signals import Facts
 from hf_distill.tasks import Task
@@ -76,14 +77,33 @@ class AdapterOffTeacher(LiveTeacher):
 
     def _forward(self, **inputs: Any) -> Any:
         student, engine = self.model, self._trainer.model_wrapped
-        with student.disable_adapter(), _evaluating(student):
+        with student.disable_adapter(), evaluating(student):
             # DeepSpeed must see the call; DDP and a compiled module have no part in a forward without gradients.
             return (engine if self._trainer.is_deepspeed_enabled else student)(**inputs)
 
+    writes = True  # as the student does, once it is known
+
+    def generate(self, **inputs: Any) -> Tensor:
+        """Let the base model write; see ``LiveTeacher.generate``."""
+        with self.model.disable_adapter(), evaluating(self.model), torch.no_grad(), self._autocast():
+            return self.model.generate(**inputs)
+
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and afterwards on again exactly where it was."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off, and afterwards on again exactly where it was.
+
+    Args:
+        model: the model.
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+        >>> with evaluating(model):
+        ...     [layer.training for layer in model]
+        [False, False]
+        >>> [layer.training for layer in model]
+        [True, False]
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

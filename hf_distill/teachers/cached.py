@@ -142,7 +142,7 @@ class CachedTeacher:
             return
         for batch in batches:
             batch[self.column] = tuple(self.keys(batch))
-        self.watch.foresee([batch[self.column] for batch in batches])
+        self.watch.foresee(batches)
         if self.whole_window and len(batches) > 1 and self.memory.padding.right:
             self._ask_window(batches, self.memory.serve(needs))
 

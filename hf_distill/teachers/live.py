@@ -138,6 +138,24 @@ class LiveTeacher:
         outputs, heard = (send_to_device(one, find_device(batch)) for one in (outputs, heard))
         return self.task.shown(self.model, read, outputs, heard)
 
+    @property
+    def writes(self) -> bool:
+        """Whether its model can write a text."""
+        return getattr(core_of(self.model), "can_generate", lambda: False)()
+
+    def generate(self, **inputs: Any) -> Tensor:
+        """Let the model write.
+
+        Args:
+            **inputs: as transformers' ``generate``.
+
+        Returns:
+            Token ids [B, T].
+        """
+        self.model.eval()
+        with torch.no_grad(), self._autocast():
+            return self.model.generate(**inputs)
+
     def _forward(self, **inputs: Any) -> Any:
         self.model.eval()  # someone who owns the model elsewhere may have called train()
         return (self._run or self.model)(**inputs)

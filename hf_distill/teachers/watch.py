@@ -5,14 +5,16 @@ Knows: a trainer's callbacks, how many rows were remembered ones. Does not know:
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from hf_distill.tasks.supervision import STUDENT_WROTE
 from hf_distill.teachers.fill import fill
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Watch(TrainerCallback):
         self._trainer: Trainer | None = None
         self._asking = False
         self._logged = [0, 0]
-        self._ranks, self._before, self._rows, self._hits = 1, 0, 0, 0
+        self._ranks, self._before, self._rows, self._hits, self._passing = 1, 0, 0, 0, 0
 
     @property
     def training(self) -> bool:
@@ -72,7 +74,7 @@ class Watch(TrainerCallback):
         self.repeats = 1 < state.num_train_epochs < sys.maxsize
         steps = args.eval_strategy == "steps" and state.max_steps > 2 * max(1, state.eval_steps or 1)
         self.reevaluates = args.eval_strategy != "no" and (self.repeats or steps)
-        self.stopped, self._before, self._rows, self._hits = False, 0, 0, 0
+        self.stopped, self._before, self._rows, self._hits, self._passing = False, 0, 0, 0, 0
         if self.prepass:
             self._asking = True
             try:
@@ -94,7 +96,7 @@ class Watch(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count anew."""
-        self._before, self._rows, self._hits = self._rows, 0, 0
+        self._before, self._rows, self._hits, self._passing = self._rows - self._passing, 0, 0, 0
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write, and let the other ranks know: without it each would have to ask for what another one knows."""
@@ -105,17 +107,24 @@ class Watch(TrainerCallback):
         """Write what is left."""
         self.cached.memory.flush()
 
-    def foresee(self, batches: Sequence[Sequence[bytes]]) -> None:
-        """Learn which rows of the next training step will not come again: copies, augmented anew in each epoch.
+    def foresee(self, batches: Sequence[Mapping[str, Any]]) -> None:
+        """Learn which rows of the next training step will not come again.
 
-        In a folder they are kept: the next run with the same seed makes the same ones.
+        They are copies, augmented anew in each epoch, and what the student writes, which is learning. In a folder
+        copies are kept: the next run with the same seed makes the same ones.
 
         Args:
-            batches: the keys of each micro-batch, the rows before their copies.
+            batches: the micro-batches, with their keys; in each the rows come before their copies.
         """
         copies = getattr(self._trainer, "copies", 0) if self.cached.memory.folder is None else 0
-        rows = {key for keys in batches for key in keys[: len(keys) // (1 + copies)]}
-        self.cached.memory.passing = frozenset(key for keys in batches for key in keys if copies and key not in rows)
+        again, every = set(), set()
+        for batch in batches:
+            keys, wrote = batch[self.cached.column], batch.get(STUDENT_WROTE)
+            every.update(keys)
+            keys = keys[: len(keys) // (1 + copies)]
+            again.update(keys if wrote is None else itertools.compress(keys, (~wrote).tolist()))
+        self.cached.memory.passing = frozenset(every - again)
+        self._passing += len(self.cached.memory.passing)
 
     def count(self, rows: int, hits: int) -> None:
         """Count the rows of a training batch.
@@ -136,8 +145,9 @@ class Watch(TrainerCallback):
 
     def _judge(self, last: bool) -> None:
         """Stop where a later epoch brings only new rows, as random augmentation does."""
-        enough = self._rows >= PATIENCE or (last and self._rows > 0)
-        new = enough and not self._hits and self._before >= min(self._rows, PATIENCE)
+        rows = self._rows - self._passing  # that could have been seen before
+        enough = rows >= PATIENCE or (last and rows > 0)
+        new = enough and not self._hits and self._before >= min(rows, PATIENCE)
         if last:  # ranks that ask together stop together
             new = not self.cached.anywhere(not new)
         if new and not self.stopped:
@@ -145,7 +155,7 @@ class Watch(TrainerCallback):
             logger.warning(
                 "None of the first %d rows of an epoch were seen before: the answers of %s are no longer kept. Random "
                 "augmentation does this; so does a collator that pads a model which sees padding.",
-                self._rows,
+                rows,
                 self.cached.facts.name,
             )
             self.cached.memory.forget()

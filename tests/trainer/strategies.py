@@ -33,6 +33,7 @@ from hf_distill import AdapterOffTeacher, CachedTeacher, LiveTeacher, Several
 from hf_distill.sharding import unsharded, whole_state
 from hf_distill.students import keep_layers
 
+FIXED = DataCollatorForSeq2Seq(tiny_language.tokenizer(), padding="max_length", max_length=16)
 OBJECTIVES = {
     "forward_kl": "forward_kl",
     "hidden_mse": {"hidden_mse": {"weight": 1.0, "layers": {"1": 2}}, "forward_kl": 0.5},
@@ -70,7 +71,7 @@ def trainer(folder, strategy, objective, student=None, **changes):
     teacher = changes.pop("teacher", None)
     callbacks = changes.pop("callbacks", ())
     data = changes.pop("data", None)
-    parts = {name: changes.pop(name) for name in ("data_collator", "model_init") if name in changes}
+    parts = {name: changes.pop(name) for name in ("data_collator", "model_init", "rollout") if name in changes}
     student = None if "model_init" in parts else student or tiny.bert()
     args = {"lr_scheduler_type": "constant", "learning_rate": 1e-2, "max_steps": 8, "max_grad_norm": 1.0}
     return tiny.trainer(
@@ -198,6 +199,31 @@ def record_decoder(folder, strategy):
             data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()), train_sampling_strategy="sequential",
         )  # fmt: skip
         write(here / f"decoder-{'tied' if tied else 'untied'}", run, parts, step=weights)
+
+
+def record_rollouts(folder, strategy):
+    """A step, then four, on what student and teacher write; some ranks have nothing to write in some of them."""
+    here, order = folder / strategy, {"train_sampling_strategy": "sequential"}
+    for kind, make in (("llama", tiny_language.llama), ("t5", tiny_language.t5)):
+        os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "LlamaDecoderLayer" if kind == "llama" else "T5Block"
+        parts = {
+            "data_collator": FIXED, **order,
+            "data": tiny_language.texts() if kind == "llama" else tiny_language.pairs(),
+            "rollout": {"on_policy": 0.4, "seq_kd": 0.3, "max_new_tokens": 6, "folder": str(here / f"{kind}-texts")},
+        }  # fmt: skip
+        try:
+            pair = {"student": make(), "teacher": tiny_language.teacher(make)}
+            run, weights, logged = one_step(here, strategy, "forward_kl", **pair, **parts)
+        except ValueError as refusal:
+            (here / f"{kind}-refused").write_text(str(refusal))
+            continue
+        pair = {"student": make(), "teacher": tiny_language.teacher(make)}
+        again = trainer(here, strategy, "forward_kl", **pair, **parts, max_steps=4)
+        again.train()
+        kept = {file.name: file.read_text().count("\n") for file in (here / f"{kind}-texts").iterdir()}
+        shares = {name: tiny.losses(again, f"rollout/{name}") for name in ("student", "teacher", "tokens")}
+        facts = {"world_size": run.args.world_size, "parts": logged, "losses": tiny.losses(again), "texts": kept}
+        write(here / f"rollout-{kind}", run, {**facts, **shares}, step=weights)
 
 
 def record_tensor_parallel(folder, strategy):
@@ -353,7 +379,7 @@ def main(folder, strategy):
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     everything = (
         record, record_cached, record_lora, record_edges, record_again, record_several, record_paths, record_decoder,
-        record_sft,
+        record_sft, record_rollouts,
     )  # fmt: skip
     chosen = {"one": (*everything, record_tensor_parallel), "tensor": (record_tensor_parallel,)}
     for part in chosen.get(strategy, everything):

@@ -105,7 +105,7 @@ def test_signature_is_the_base_trainers_then_ours_by_keyword(ours, theirs):
     shown = list(inspect.signature(ours).parameters.values())
     base = list(inspect.signature(theirs).parameters.values())
     assert [p.name for p in shown[: len(base)]] == [p.name for p in base]
-    assert [p.name for p in shown[len(base) :]] == ["teacher_model", "objective", "task"]
+    assert [p.name for p in shown[len(base) :]] == ["teacher_model", "objective", "task", "rollout"]
     assert all(p.kind is p.KEYWORD_ONLY for p in shown[len(base) :])
 
 

@@ -1,0 +1,198 @@
+"""A model that continues prompts.
+
+Knows: transformers' ``generate``, how a token is drawn. Does not know: batches, which rows are chosen, who else
+writes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from hf_distill.rollouts.padding import Row, stacked
+from hf_distill.rollouts.settings import Rollout
+from hf_distill.tasks.outputs import core_of
+
+KEPT = ("decoder_start_token_id", "forced_bos_token_id", "bos_token_id", "pad_token_id", "eos_token_id")
+"""What a model's own ``generation_config`` says about the form of a text, and not about how it is chosen."""
+
+CHANCE = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+class Draw(LogitsProcessor):
+    """Draws each row's token with numbers that were drawn before: the same token, whatever else is in the batch.
+
+    The token whose share of the cumulated probability holds the number is left as the only one.
+
+    Args:
+        uniform: float64 [B, max_new_tokens] in [0, 1).
+
+    Example:
+        >>> draw = Draw(torch.tensor([[0.1], [0.9]]))
+        >>> draw(torch.zeros(2, 1), torch.zeros(2, 4)).argmax(dim=-1)
+        tensor([0, 3])
+    """
+
+    def __init__(self, uniform: Tensor) -> None:
+        self.uniform, self.turn = uniform, 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Keep one token a row.
+
+        Args:
+            input_ids: what was written so far.
+            scores: logits [B, V].
+
+        Returns:
+            Logits [B, V], infinite but for one a row.
+        """
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64
+        shares = scores.to(exact).softmax(dim=-1).cumsum(dim=-1)
+        aim = self.uniform[:, self.turn : self.turn + 1].to(shares) * shares[:, -1:]
+        token = torch.searchsorted(shares, aim, right=True).clamp(max=scores.shape[-1] - 1)
+        self.turn += 1
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+
+def students_way(model: nn.Module, rollout: Rollout, tokenizer: Any) -> GenerationConfig:
+    """Say how a student writes: from its own distribution, without the penalties that its checkpoint may ask for.
+
+    Args:
+        model: the student.
+        rollout: what was asked.
+        tokenizer: the run's, or None; it is asked for special tokens that the model does not name.
+    """
+    form = {name: value for name in KEPT if (value := getattr(_own(model), name, None)) is not None}
+    return _whole(GenerationConfig(**form), rollout, tokenizer)
+
+
+def teachers_way(model: nn.Module, rollout: Rollout, tokenizer: Any) -> GenerationConfig:
+    """Say how a teacher writes: its most likely text, by its own beam search and penalties.
+
+    Args:
+        model: the teacher.
+        rollout: what was asked.
+        tokenizer: the run's, or None.
+    """
+    config = copy.deepcopy(_own(model))
+    for name in CHANCE:
+        setattr(config, name, None)
+    if rollout.num_beams is not None:
+        config.num_beams = rollout.num_beams
+    return _whole(config, rollout, tokenizer)
+
+
+def _own(model: nn.Module) -> GenerationConfig:
+    return getattr(core_of(model), "generation_config", None) or GenerationConfig()
+
+
+def _whole(config: GenerationConfig, rollout: Rollout, tokenizer: Any) -> GenerationConfig:
+    config.do_sample, config.use_cache, config.max_length = False, True, None  # chance is a processor here
+    config.max_new_tokens, config.num_return_sequences, config.return_dict_in_generate = (
+        rollout.max_new_tokens,
+        1,
+        False,
+    )
+    if config.eos_token_id is None:
+        config.eos_token_id = getattr(tokenizer, "eos_token_id", None)
+    if config.pad_token_id is None:
+        config.pad_token_id = pad_of(config, tokenizer)
+    return config
+
+
+def pad_of(config: GenerationConfig, tokenizer: Any) -> int:
+    """Return the token that fills a row; it is masked, so any will do.
+
+    Args:
+        config: how a model writes.
+        tokenizer: the run's, or None.
+    """
+    for found in (getattr(tokenizer, "pad_token_id", None), config.pad_token_id, config.eos_token_id):
+        if found is not None:
+            return found[0] if isinstance(found, (list, tuple)) else int(found)
+    return 0
+
+
+def drawing(rollout: Rollout, uniform: Sequence[np.ndarray]) -> list[LogitsProcessor]:
+    """Make what draws a student's tokens; nothing where it takes the most likely ones.
+
+    Args:
+        rollout: what was asked.
+        uniform: for each prompt float64 [max_new_tokens].
+    """
+    if not rollout.do_sample:
+        return []
+    warpers: list[LogitsProcessor] = []
+    if rollout.temperature != 1:
+        warpers.append(TemperatureLogitsWarper(float(rollout.temperature)))
+    if rollout.top_k:
+        warpers.append(TopKLogitsWarper(rollout.top_k))
+    if rollout.top_p < 1:
+        warpers.append(TopPLogitsWarper(rollout.top_p))
+    return [*warpers, Draw(torch.from_numpy(np.stack(uniform)))]
+
+
+def write(
+    model: nn.Module,
+    prompts: Sequence[Row],
+    config: GenerationConfig,
+    left: bool,
+    processors: Sequence[LogitsProcessor] = (),
+    generate: Callable[..., Tensor] | None = None,
+    synced: bool = False,
+) -> list[Tensor]:
+    """Let a model continue prompts.
+
+    Args:
+        model: a model that generates.
+        prompts: column -> tokens [n].
+        config: how it writes; the model's own is put aside.
+        left: whether padding comes before a prompt; after an encoder's it comes behind.
+        processors: what is done to its logits.
+        generate: what to call; None: the model's own.
+        synced: whether other ranks write at the same time and need this one until the last of them is done.
+
+    Returns:
+        For each prompt the tokens [m] that follow it, the first end-of-sequence token included, on the CPU.
+    """
+    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    rows = [{**prompt, "attention_mask": torch.ones_like(prompt["input_ids"])} for prompt in prompts]
+    fill = {"input_ids": config.pad_token_id, "token_type_ids": 0, "attention_mask": 0}
+    fed = {name: value.to(device) for name, value in stacked(rows, fill, left).items()}
+    with _own_config(core_of(model), config):
+        made = (generate or model.generate)(
+            **fed, generation_config=config, logits_processor=LogitsProcessorList(processors), synced_gpus=synced
+        )
+    begin = fed["input_ids"].shape[1] if left else 1  # a decoder beside an encoder begins with one token of its own
+    ends = config.eos_token_id
+    ends = torch.tensor([] if ends is None else [ends] if isinstance(ends, int) else list(ends), dtype=torch.int64)
+    return [_until(text, ends) for text in made[:, begin:].cpu()]
+
+
+def _until(text: Tensor, ends: Tensor) -> Tensor:
+    last = torch.isin(text, ends).nonzero()
+    return text[: int(last[0]) + 1] if len(last) else text
+
+
+@contextmanager
+def _own_config(core: nn.Module, config: GenerationConfig) -> Iterator[None]:
+    """Put a model's own settings aside: ``generate`` would fill in from them what was left out on purpose."""
+    own, core.generation_config = getattr(core, "generation_config", None), config
+    try:
+        yield
+    finally:
+        core.generation_config = own
