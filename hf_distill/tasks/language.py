@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from hf_distill.signals import DenseLogits, Facts, Head, Signals, Sum
+from hf_distill.tasks.classes import names_in, own_loss_of
 from hf_distill.tasks.outputs import core_of, logits_in
 from hf_distill.tasks.task import Task
 
@@ -35,12 +36,8 @@ class _LanguageModel(Task):
     @classmethod
     def reading(cls, model: nn.Module) -> _LanguageModel | None:
         """Return the task for a model of these classes, None for any other; see ``Task.reading``."""
-        core = core_of(model)
-        base = next((c for c in type(core).__mro__ if c.__name__ in cls.classes), None)
-        if base is None:
-            return None
-        # A subclass with its own forward, or an own loss function, means its own loss: it is then asked for it.
-        return cls(own_loss=type(core).forward is not base.forward or "_loss_function" in vars(core))
+        own = own_loss_of(model, cls.classes)
+        return None if own is None else cls(own_loss=own)
 
     @abstractmethod
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
@@ -124,7 +121,7 @@ class CausalLM(_LanguageModel):
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     pipeline_tag: ClassVar[str] = "text-generation"
     shifts_labels: ClassVar[bool] = True
-    classes: ClassVar[frozenset[str]] = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     hidden: ClassVar[str] = ""
 
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
@@ -159,7 +156,7 @@ class Seq2SeqLM(_LanguageModel):
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     pipeline_tag: ClassVar[str] = "text2text-generation"
     reads_labels: ClassVar[bool] = True
-    classes: ClassVar[frozenset[str]] = frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
+    classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
     hidden: ClassVar[str] = "decoder_"
 
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
