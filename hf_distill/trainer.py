@@ -18,7 +18,7 @@ from hf_distill.arguments import DistillationArguments, cache_settings, check_bl
 from hf_distill.card import add_distillation
 from hf_distill.carry import equip
 from hf_distill.checkpoint import CheckpointMixin
-from hf_distill.hard import hard_loss, needs_own_loss
+from hf_distill.hard import check_supervision, hard_loss, needs_own_loss
 from hf_distill.hearing import hearing
 from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
@@ -75,6 +75,8 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         self._window, self._training, self._evaluating = None, Tally(), None
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
         self.task = task
+        if task is not None and not self.label_names:
+            self.label_names = list(task.label_names)  # Trainer finds them by the name of the class
         self.loss_is_scaled_for_ga = None if task is None else True
         self.teacher: Teacher | None = None
         if teacher_model is not None:
@@ -84,6 +86,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
         self._check_settings()
         if self.teacher is None:
             return
+        self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
         check_parallelism(self)
         check_kernels(self)
         if self.alpha < 1 and self.train_dataset is not None:
@@ -99,9 +102,10 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
 
     @property
     def alpha(self) -> float:
-        """The teacher's share of the loss: ``args.alpha``, or 0.5 with a teacher and 0 without."""
+        """The teacher's share of the loss: ``args.alpha``, or 0 without a teacher, 0.5 with one, 1 without labels."""
         asked = getattr(self.args, "alpha", None)
-        return asked if asked is not None else (0.0 if self.teacher is None else 0.5)
+        usual = 0.0 if self.teacher is None else 0.5 if self.task.label_names else 1.0
+        return usual if asked is None else asked
 
     @property
     def temperature(self) -> float:
@@ -110,6 +114,8 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
 
     def _check_settings(self) -> None:
         check_blend(getattr(self.args, "alpha", None), self.temperature, self.teacher is not None)
+        if self.teacher is not None:
+            check_supervision(self.task, self.alpha, self.label_smoother is not None)
 
     # ---- Data ----
 

@@ -28,6 +28,7 @@ class _LanguageModel(Task):
 
     positions: ClassVar[bool] = True
     classes: ClassVar[frozenset[str]]
+    suffix: ClassVar[str | None] = None
     hidden: ClassVar[str]
 
     def __init__(self, own_loss: bool = False) -> None:
@@ -36,7 +37,7 @@ class _LanguageModel(Task):
     @classmethod
     def reading(cls, model: nn.Module) -> _LanguageModel | None:
         """Return the task for a model of these classes, None for any other; see ``Task.reading``."""
-        own = own_loss_of(model, cls.classes)
+        own = own_loss_of(model, cls.classes, cls.suffix)
         return None if own is None else cls(own_loss=own)
 
     @abstractmethod
