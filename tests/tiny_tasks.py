@@ -35,9 +35,8 @@ class Case(NamedTuple):
             intermediate_size=2 * width, max_position_embeddings=32, hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0, initializer_range=0.3,
         )  # fmt: skip
-        made = self.kind(
-            BertConfig(**{**sizes, **({"num_labels": 3} if self.task is TokenClassification else {}), **config})
-        )
+        classes = {"num_labels": 3} if self.task is TokenClassification else {}
+        made = self.kind(BertConfig(**{**sizes, **classes, **config}))
         for module in made.modules():  # BERT begins them at 0, which hides an error in them
             if getattr(module, "bias", None) is not None and isinstance(module, torch.nn.Linear):
                 module.bias.data.normal_(0, 0.1)

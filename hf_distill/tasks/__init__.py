@@ -10,7 +10,7 @@ from hf_distill.tasks.text import SequenceClassification
 from hf_distill.tasks.tokens import TokenClassification
 
 TASKS: tuple[type[Task], ...] = (
-    SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, CausalLM, Seq2SeqLM, MaskedLM,
+    SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM, CausalLM, Seq2SeqLM,
     SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""

@@ -22,6 +22,15 @@ from hf_distill.tasks.classes import names_in, own_loss_of
 from hf_distill.tasks.outputs import core_of, logits_in
 from hf_distill.tasks.task import Task
 
+UNSHIFTED = frozenset(
+    f"{name}ForCausalLM"
+    for name in (
+        "Bart", "BigBirdPegasus", "Blenderbot", "BlenderbotSmall", "CpmAnt", "MBart", "Marian", "Musicgen",
+        "MusicgenMelody", "Mvp", "PLBart", "Pegasus", "TrOCR", "Whisper",
+    )
+) | {"XLNetLMHeadModel"}  # fmt: skip
+"""Decoders whose own loss compares position t with label t: transformers wants their labels shifted by the user."""
+
 
 class _LanguageModel(Task):
     """What decoders with and without an encoder share; a subclass says what each position should predict."""
@@ -105,10 +114,12 @@ class CausalLM(_LanguageModel):
     """The next token at every position; a position counts if the token after it has a label.
 
     Position t predicts the label at t + 1: the labels are shifted, never the logits, so the last position has no row.
-    ``shift_labels`` are taken as they are. Without labels (``alpha=1``) every token of the text is a target.
+    ``shift_labels`` are taken as they are, and so are the labels of a few decoders (``UNSHIFTED``), whose own loss
+    takes them so. Without labels (``alpha=1``) every token of the text is a target.
 
     Args:
         own_loss: the model computes a loss of its own that this class does not know.
+        shifts_labels: the labels are the tokens of the text; False: they are those that follow each.
 
     Example:
         >>> import torch
@@ -121,16 +132,29 @@ class CausalLM(_LanguageModel):
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     pipeline_tag: ClassVar[str] = "text-generation"
-    shifts_labels: ClassVar[bool] = True
+    shifts_labels: bool = True
     classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     hidden: ClassVar[str] = ""
+
+    def __init__(self, own_loss: bool = False, shifts_labels: bool = True) -> None:
+        super().__init__(own_loss)
+        self.shifts_labels = shifts_labels
+
+    @classmethod
+    def reading(cls, model: nn.Module) -> CausalLM | None:
+        """Return the task for a causal language model, None for any other; see ``Task.reading``."""
+        if (task := super().reading(model)) is not None:
+            task.shifts_labels = UNSHIFTED.isdisjoint(base.__name__ for base in type(core_of(model)).__mro__)
+        return task
 
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The label of the next position; see ``_LanguageModel.targets``."""
         if (shifted := batch.get("shift_labels")) is not None:
             return shifted
         labels = batch.get("labels")
-        return None if labels is None else F.pad(labels[:, 1:], (0, 1), value=-100)
+        if labels is None or not self.shifts_labels:
+            return labels
+        return F.pad(labels[:, 1:], (0, 1), value=-100)
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a target; without labels those before another token of the text. See ``Task.rows``."""

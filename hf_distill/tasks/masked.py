@@ -10,6 +10,7 @@ from typing import ClassVar
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hf_distill.tasks.classes import names_in
+from hf_distill.tasks.language import Seq2SeqLM
 from hf_distill.tasks.tokens import EachToken
 
 
@@ -37,5 +38,6 @@ class MaskedLM(EachToken):
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     pipeline_tag: ClassVar[str] = "fill-mask"
-    classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    # Those that generate are in both mappings, and read their labels as a decoder does.
+    classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_MASKED_LM_MAPPING_NAMES) - Seq2SeqLM.classes
     suffix: ClassVar[str] = "ForMaskedLM"

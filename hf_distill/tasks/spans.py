@@ -60,10 +60,10 @@ class QuestionAnswering(Task):
     @classmethod
     def reading(cls, model: nn.Module) -> QuestionAnswering | None:
         """Return the task for an extractive question answering model, None for any other; see ``Task.reading``."""
-        # The name alone says too little: models that answer about images choose among words.
-        spans = set(HEADS.values()) <= set(inspect.signature(core_of(model).forward).parameters)
-        known, suffix = names_in(MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES), "ForQuestionAnswering"
-        own = own_loss_of(model, known, suffix if spans else None)
+        # The name alone says too little: models that answer about images choose among words, also in the mapping.
+        if not set(HEADS.values()) <= set(inspect.signature(core_of(model).forward).parameters):
+            return None
+        own = own_loss_of(model, names_in(MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES), "ForQuestionAnswering")
         return None if own is None else cls(own_loss=own)
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:

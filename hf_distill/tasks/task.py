@@ -37,7 +37,7 @@ class Task(ABC):
     pipeline_tag: ClassVar[str]
     default_objective: str = "forward_kl"
     own_loss: bool = False
-    shifts_labels: ClassVar[bool] = False
+    shifts_labels: bool = False
     positions: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)

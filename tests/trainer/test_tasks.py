@@ -8,6 +8,7 @@ import torch
 from tiny_tasks import CASES
 from transformers import Trainer
 
+from hf_distill.cache.encoding import Encoding
 from hf_distill.teachers import CachedTeacher, LiveTeacher
 
 LABELLED = [name for name in CASES if name != "embedding"]
@@ -161,8 +162,6 @@ def test_a_folder_of_answers_teaches_without_the_teacher(tmp_path, name):
 
 def test_answers_in_narrow_values_do_not_give_padding_a_share(tmp_path):
     for values in ("int8", "bfloat16", "float16"):
-        from hf_distill.cache.encoding import Encoding
-
         teacher = CachedTeacher(LiveTeacher(CASES["spans"].teacher()), always=True, encoding=Encoding(values))
         run = tiny_tasks.trainer(tmp_path, "spans", teacher_model=teacher)
         batch = CASES["spans"].batch()
