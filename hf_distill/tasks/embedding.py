@@ -72,6 +72,14 @@ class SentenceEmbedding(Task):
         """There are none, whatever the batch holds; see ``Task.labels``."""
         return None
 
+    def no_label(self, label: Any) -> Any:
+        """Return the label: nobody reads it, and an augmented text needs none.
+
+        Args:
+            label: of a sample, as a data set holds it.
+        """
+        return label
+
     def complete(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Take away a label of the data set, which a model without a head has no use for; see ``Task.complete``."""
         return {name: value for name, value in fed.items() if name != "labels"}

@@ -66,6 +66,13 @@ def test_a_label_in_the_data_is_left_alone(tmp_path):
     assert found[0] == found[1]
 
 
+def test_augmented_texts_need_no_label(tmp_path):
+    run = tiny_tasks.trainer(
+        tmp_path, "embedding", args={"augmentation": {"mask": 0.5}}, processing_class=tiny.tokenizer()
+    )  # fmt: skip
+    assert run.train().global_step == 3
+
+
 def test_a_teacher_with_a_head_is_heard_by_its_hidden_states(tmp_path):
     run = tiny_tasks.trainer(tmp_path, "embedding", teacher_model=tiny.teacher())
     assert run.train().global_step == 3

@@ -154,7 +154,7 @@ def test_two_processes_equal_one(tmp_path, two_processes, problem):
     alone.train()
     whole = ({k: v for k, v in alone.state.log_history[0].items() if k.startswith("loss")}, seen.first)
     evaluated = alone.evaluate()
-    for name in ("4x1", "2x2"):
+    for name in ("4x1", "2x2") if problem in tiny.PROBLEMS else ("2x2",):
         ranks = [json.loads((ranks_wrote / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
         assert [rank["world_size"] for rank in ranks] == [2, 2]  # an unnoticed single process would prove nothing
         assert ranks[0]["parts"] == ranks[1]["parts"]

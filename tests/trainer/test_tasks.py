@@ -149,6 +149,18 @@ def test_kept_is_asked(tmp_path, name, objective, caplog):
         assert tiny.losses(run, "teacher_cache_hits")[-1] == 1.0
 
 
+@pytest.mark.parametrize("name", ["tokens", "spans", "masked", "embedding"])
+def test_asked_for_a_whole_window_or_before_the_first_step_is_asked(tmp_path, name):
+    found = []
+    for how in ({"teacher_cache": "off"}, {"teacher_whole_window": True}, {"teacher_prepass": True}):
+        args = dict(max_steps=-1, num_train_epochs=2, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+        run = tiny_tasks.trainer(tmp_path, name, objective={"hidden_mse": 1.0}, args={**args, **how})
+        run.train()
+        found.append(tiny.losses(run))
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert found[2] == pytest.approx(found[0], rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["tokens", "spans", "embedding"])
 def test_a_folder_of_answers_teaches_without_the_teacher(tmp_path, name):
     found = []
