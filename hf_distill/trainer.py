@@ -114,7 +114,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin):
 
     def _check_settings(self) -> None:
         check_blend(getattr(self.args, "alpha", None), self.temperature, self.teacher is not None)
-        if self.teacher is not None:
+        if self.task is not None and (self.teacher is not None or self.task.label_names):
             check_supervision(self.task, self.alpha, self.label_smoother is not None)
 
     # ---- Data ----

@@ -162,6 +162,8 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path):
         tiny_tasks.trainer(tmp_path, "spans", data).train()
     with pytest.raises(ValueError, match="label_smoothing_factor was given, which smooths one column of labels"):
         tiny_tasks.trainer(tmp_path, "spans", args={"label_smoothing_factor": 0.1})
+    with pytest.raises(ValueError, match="label_smoothing_factor was given, which smooths one column of labels"):
+        tiny_tasks.trainer(tmp_path, "spans", teacher_model=None, args={"label_smoothing_factor": 0.1})
     with pytest.raises(ValueError, match="start_logits and end_logits were asked of BertForQuestionAnswering"):
         QuestionAnswering().signals(SPANS.model(), PADDED, {"logits": 1})
     encoding = Encoding(top=2, temperature=2.0)
