@@ -31,14 +31,14 @@ HEADLESS = frozenset(
 class SentenceEmbedding(Task):
     """A vector for each text, from a model without a head (``AutoModel``): there are no labels, so ``alpha`` is 1.
 
-    Nothing but hidden states can be compared: ``pooled_mse``, ``pooled_cosine`` and ``similarity`` make one vector of
-    each text (``{"pooled_mse": {"pool": "first"}}`` takes the first token, a BERT's [CLS]; the mean over the tokens
-    is the default), and any other term on hidden states or attention works as for other tasks. The default is
-    ``pooled_mse``: a student whose vectors *are* the teacher's stands in for it in an index that the teacher filled,
-    and distances and directions follow. ``pooled_cosine`` leaves the length free, ``similarity`` the whole space;
-    where widths differ the first two train a projection, which is not saved with the student, so that its vectors
-    are then the teacher's up to that projection: choose equal widths, or ``similarity``, for vectors that are used as
-    they are.
+    Both models read the same tokens. Nothing but hidden states can be compared: ``pooled_mse``, ``pooled_cosine`` and
+    ``similarity`` make one vector of each text (``{"pooled_mse": {"pool": "first"}}`` takes the first token, a BERT's
+    [CLS]; the mean over the tokens is the default), and any other term on hidden states or attention works as for
+    other tasks. The default is ``pooled_mse``: a student whose vectors *are* the teacher's stands in for it in an
+    index that the teacher filled, and distances and directions follow. ``pooled_cosine`` leaves the length free,
+    ``similarity`` the whole space; where widths differ the first two train a projection, which is not saved with the
+    student, so that its vectors are then the teacher's up to that projection: choose equal widths, or ``similarity``,
+    for vectors that are used as they are.
 
     Reference:
         Reimers, Gurevych: Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation,
@@ -90,6 +90,11 @@ class SentenceEmbedding(Task):
 
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
         """Read hidden states and attention maps; see ``Task.signals``."""
+        if theirs := sorted(name for name in batch if name.startswith("teacher_")):
+            raise ValueError(
+                "SentenceEmbedding compares what two models make of the same tokens, the batch has "
+                f"{', '.join(theirs)}: use models that share a tokenizer, and leave these columns out."
+            )
         shown = outputs if isinstance(outputs, Mapping) else {}
         return Signals(
             heads={},

@@ -100,3 +100,6 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path, alpha):
         LiveTeacher(EMBEDDING.model(), Task.of(tiny.bert()))
     with pytest.raises(ValueError, match="BertModel was given as teacher, but it gives hidden states and no logits"):
         tiny.trainer(tmp_path, teacher_model=EMBEDDING.teacher())
+    data = [{**row, "teacher_input_ids": row["input_ids"]} for row in EMBEDDING.rows(2)]
+    with pytest.raises(ValueError, match="compares what two models make of the same tokens, the batch has teacher_in"):
+        SentenceEmbedding().signals(EMBEDDING.model(), data[0], {})
