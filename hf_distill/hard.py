@@ -16,6 +16,7 @@ from hf_distill.tasks.supervision import supervised
 
 if TYPE_CHECKING:
     from hf_distill.signals import Sum
+    from hf_distill.tasks import Task
     from hf_distill.trainer import DistillationMixin
 
 
@@ -27,6 +28,29 @@ def needs_own_loss(trainer: DistillationMixin) -> bool:
     """
     theirs = trainer.compute_loss_func is not None or trainer.label_smoother is not None
     return trainer.task.own_loss and trainer.alpha < 1 and not theirs
+
+
+def check_supervision(task: Task, alpha: float, smoothing: bool) -> None:
+    """Refuse a supervised loss that the task does not have.
+
+    Args:
+        task: how the models are read.
+        alpha: the teacher's share of the loss.
+        smoothing: whether labels are to be smoothed.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if alpha < 1 and not task.label_names:
+        raise ValueError(
+            f"alpha={alpha:g} trains on labels, a model of {task.auto_class} has no head that could: leave alpha out, "
+            "or set it to 1, to learn from the teacher alone."
+        )
+    if alpha < 1 and smoothing and task.label_names != ("labels",):
+        raise ValueError(
+            f"label_smoothing_factor was given, which smooths one column of labels, {type(task).__name__} has "
+            f"{' and '.join(task.label_names)}: leave it out."
+        )
 
 
 def hard_loss(
@@ -57,12 +81,13 @@ def hard_loss(
     """
     if done is not None:
         return normalise(done.total, window["labels"], world)
-    inputs = supervised(inputs)
-    labels = inputs.get("labels")
-    if labels is None and not needs_own_loss(trainer):
+    inputs, names = supervised(inputs), trainer.task.label_names
+    labels = tuple(inputs.get(name) for name in names)
+    labels = labels[0] if len(labels) == 1 else labels  # a user's own loss takes what Trainer hands to its metrics
+    if trainer.task.labels(inputs) is None and not needs_own_loss(trainer):
         raise ValueError(
-            f"alpha={trainer.alpha:g} trains on labels, the batch has {sorted(inputs)}: add a 'labels' column, or set "
-            "alpha=1 to learn from the teacher alone."
+            f"alpha={trainer.alpha:g} trains on labels, the batch has {sorted(inputs)}: add "
+            f"{' and '.join(f'a {name!r} column' for name in names)}, or set alpha=1 to learn from the teacher alone."
         )
     if trainer.compute_loss_func is not None:
         loss = trainer.compute_loss_func(outputs, labels, num_items_in_batch=num_items)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import DataCollatorWithPadding, Trainer, default_data_collator
 
 if TYPE_CHECKING:
@@ -50,14 +52,19 @@ def check_labels(dataset: Any, names: Iterable[str], collator: Any, classes: int
         return
     if classes is None or not len(dataset):
         return
-    values = np.asarray(dataset.with_format("numpy")[column])
-    if values.dtype.kind not in "iu":
+    values = dataset.select_columns(column).with_format("arrow")[:][column].combine_chunks()
+    rows = np.arange(len(dataset))
+    if isinstance(values, (pa.ListArray, pa.LargeListArray)):  # a label for each token
+        rows, values = np.repeat(rows, pc.list_value_length(values).fill_null(0)), values.flatten()
+    if not pa.types.is_integer(values.type) or values.null_count:
         return
+    values = values.to_numpy()
     wrong = np.flatnonzero(((values < 0) | (values >= classes)) & (values != -100))
     if len(wrong):
         raise ValueError(
-            f"row {wrong[0]} of the training set has label {values[wrong[0]]}, the student has {classes} classes (0 "
-            f"to {classes - 1}, or -100 for no label): correct the label, or give the student more num_labels."
+            f"row {rows[wrong[0]]} of the training set has label {values[wrong[0]]}, the student has {classes} "
+            f"classes (0 to {classes - 1}, or -100 for no label): correct the label, or give the student more "
+            "num_labels."
         )
 
 
@@ -80,6 +87,16 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
             )
         if term.distributions and not task.distributions:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
+        if "heads" in term.needs and not task.label_names:
+            raise ValueError(
+                f"{name} compares logits, a model of {task.auto_class} has none: use a term on hidden states, such as "
+                f"{task.default_objective}."
+            )
+        if task.ragged and (term.raw or term.even):
+            raise ValueError(
+                f"{name} gives every class the same weight, the classes of {type(task).__name__} are the positions of "
+                "a text, of which padding is none: use forward_kl, or another term on probabilities."
+            )
         if term.raw and name not in objective.teachers and getattr(teacher, "averaged", None) == "probabilities":
             raise ValueError(
                 f"{name} compares raw logits, which the mean of several teachers' probabilities does not have: pass "

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+ABSENT = -1e4
+"""The logit of a class that a row does not have, where rows have different ones: no probability, in any dtype."""
+
 
 class Sum(NamedTuple):
     """A total and the number of things it is a total of; nothing is divided before every rank and batch is added.

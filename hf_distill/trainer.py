@@ -20,7 +20,7 @@ from hf_distill.card import add_distillation
 from hf_distill.carry import equip
 from hf_distill.checkpoint import CheckpointMixin
 from hf_distill.fusion import fused, shares
-from hf_distill.hard import hard_loss, needs_own_loss, router_loss
+from hf_distill.hard import check_supervision, hard_loss, needs_own_loss, router_loss
 from hf_distill.hearing import LINEAR, hearing
 from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
@@ -87,6 +87,8 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
         if task is not None:
             align_by(task, getattr(self.args, "teacher_alignment", "tokens"))
         self.task = task
+        if task is not None and not self.label_names:
+            self.label_names = list(task.label_names)  # Trainer finds them by the name of the class
         self.loss_is_scaled_for_ga = None if task is None else True
         self.teacher: Teacher | None = None
         if teacher_model is not None:
@@ -96,6 +98,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
         self._check_settings()
         if self.teacher is None:
             return
+        self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
         check_parallelism(self)
         check_kernels(self)
         if self.alpha < 1 and self.train_dataset is not None:
@@ -113,9 +116,10 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
 
     @property
     def alpha(self) -> float:
-        """The teacher's share of the loss: ``args.alpha``, or 0.5 with a teacher and 0 without."""
+        """The teacher's share of the loss: ``args.alpha``, or 0 without a teacher, 0.5 with one, 1 without labels."""
         asked = getattr(self.args, "alpha", None)
-        return asked if asked is not None else (0.0 if self.teacher is None else 0.5)
+        usual = 0.0 if self.teacher is None else 0.5 if self.task.label_names else 1.0
+        return usual if asked is None else asked
 
     @property
     def temperature(self) -> float:
@@ -124,6 +128,8 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
 
     def _check_settings(self) -> None:
         check_blend(getattr(self.args, "alpha", None), self.temperature, self.teacher is not None)
+        if self.task is not None and (self.teacher is not None or self.task.label_names):
+            check_supervision(self.task, self.alpha, self.label_smoother is not None)
 
     # ---- Data ----
 

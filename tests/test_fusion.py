@@ -12,6 +12,7 @@ import pytest
 import tiny
 import tiny_language
 import torch
+from accelerate import PartialState
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -261,3 +262,4 @@ if __name__ == "__main__":
     assert len(calls) == 4
     if run.is_world_process_zero():
         Path(sys.argv[1], "two.json").write_text(json.dumps(history))
+    PartialState().destroy_process_group()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hf_distill.cache.block import Block, gather
 from hf_distill.cache.encoding import Encoding
-from hf_distill.signals import DenseLogits, Head, Signals
+from hf_distill.signals import ABSENT, DenseLogits, Head, Signals
 
 HEADS, HIDDEN, TAPS = "heads/", "hidden/", "taps/"
 KEPT = frozenset({"heads", "hidden"})
@@ -59,6 +59,7 @@ def finite_rows(signals: Signals) -> list[int]:
         [0]
     """
     finite = [head.logits.finite() for head in signals.heads.values()]
+    finite = finite or [state.isfinite() for state in signals.hidden]  # of a model without a head
     good = torch.stack([(rows if rows.ndim == 1 else rows.flatten(1).all(1)).cpu() for rows in finite]).all(0)
     return good.nonzero().flatten().tolist()
 
@@ -77,6 +78,9 @@ def unkeepable(signals: Signals) -> str:
         parts = parts_of(signals)
     except TypeError as error:
         return str(error)
+    rows = min(map(len, parts.values()), default=0)
+    if strangers := [name for name, part in parts.items() if len(part) != rows]:  # as where a row has several texts
+        return f"{strangers[0]} has {len(parts[strangers[0]])} rows where the batch has {rows}"
     for name, part in parts.items():  # as where a tuned prompt stands before the text
         if name.startswith(HIDDEN) and signals.mask is not None and part.shape[1] != signals.mask.shape[1]:
             return f"{name} has {part.shape[1]} positions where the batch has {signals.mask.shape[1]}"
@@ -88,8 +92,9 @@ class Answers:
 
     Args:
         encoding: how values are held.
-        positions: whether the heads have one distribution a position, as language models do.
-        shapes: name -> (positional, number of classes) of each value; None learns them from the first answer.
+        positions: whether the heads have one distribution a position, as language models do, or [B, T] one logit a
+            position, as those that point into a text do: padding is then no class of theirs.
+        shapes: name -> (positional, number of classes or 0) of each value; None learns them from the first answer.
 
     Example:
         >>> answers, rows = Answers(Encoding(), positions=False), torch.ones(2, dtype=torch.bool)
@@ -117,7 +122,9 @@ class Answers:
             ValueError: the values have another form than those before.
         """
         parts = parts_of(signals)
-        found = {name: [self._positional(name, part, signals), part.shape[-1]] for name, part in parts.items()}
+        if strangers := [name for name, part in parts.items() if len(part) != len(keys)]:
+            raise ValueError(f"its answer {strangers[0]} has {len(parts[strangers[0]])} rows for {len(keys)} keys")
+        found = {name: self._shape(name, part, signals) for name, part in parts.items()}
         self.shapes = self.shapes or found
         if found != self.shapes:
             raise ValueError(f"its answers have changed their form from {self.shapes} to {found}")
@@ -127,6 +134,7 @@ class Answers:
             if found[name][0]:
                 where = np.tile((0, part.shape[1]), (len(keys), 1)) if spans is None else spans
                 part = torch.cat([row[start:stop] for row, (start, stop) in zip(part, where.tolist(), strict=True)])
+                part = part if found[name][1] else part.unsqueeze(-1)
                 bounds = offsets = np.concatenate(([0], np.cumsum(where[:, 1] - where[:, 0])))
             else:
                 part = part.clone()  # what is kept is nobody else's: somebody may write into the answer
@@ -160,6 +168,10 @@ class Answers:
         for name, (_, classes) in self.shapes.items():
             own = {n.removeprefix(name): value for n, value in held.items() if n == name or n.startswith(f"{name}/")}
             value = self.encoding.decode(own, name.startswith(HEADS), classes)
+            if not classes:
+                place = torch.arange(width, device=counted.device)
+                start, stop = torch.as_tensor(spans, device=counted.device).T.unsqueeze(-1)
+                value = DenseLogits(value.tensor.squeeze(-1).masked_fill((place < start) | (place >= stop), ABSENT))
             if name.startswith(HEADS):
                 heads[name.removeprefix(HEADS)] = Head(value, counted)
             elif name.startswith(HIDDEN):
@@ -167,6 +179,16 @@ class Answers:
             else:
                 taps[name.removeprefix(TAPS)] = value
         return Signals(heads, tuple(hidden), taps=taps, mask=mask)
+
+    def _shape(self, name: str, part: Tensor, signals: Signals) -> list[Any]:
+        """Whether it has one entry a position, and how many classes; 0: the positions are the classes."""
+        points = self.positions and name.startswith(HEADS) and part.ndim == 2
+        if points and self.encoding.top:
+            raise ValueError(
+                f"top={self.encoding.top} keeps a few ids of each distribution, those of {name} are positions of a "
+                "text, of which all are needed: use top=0"
+            )
+        return [self._positional(name, part, signals), 0 if points else part.shape[-1]]
 
     def _positional(self, name: str, part: Tensor, signals: Signals) -> bool:
         if name.startswith(HEADS):

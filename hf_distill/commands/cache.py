@@ -82,7 +82,8 @@ def main(argv: Sequence[str]) -> None:
     kind = DataCollatorForSeq2Seq if task.reads_labels else DataCollatorWithPadding
     fixed = {"padding": "max_length", "max_length": args.max_length} if args.pad_to_max_length else {}
     collator = kind(tokenizer, **fixed)
-    needs = frozenset({"heads", *(["hidden"] if args.hidden_states else [])})
+    heads = bool(task.label_names)  # without a head there are hidden states alone
+    needs = frozenset([*(["heads"] if heads else []), *(["hidden"] if args.hidden_states or not heads else [])])
     where = (state.device, state.process_index, state.num_processes)
     started = time.perf_counter()
     asked = fill(teacher, rows, collator, needs, args.tokens_per_batch, *where)
@@ -99,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
         f"{asked} rows asked in {seconds:.1f} s ({asked / max(seconds, 1e-9):.0f} rows/s); {args.output_dir} holds "
         f"{held} rows in {size / 1e6:.1f} MB ({size / max(held, 1):.0f} bytes a row)."
     )
-    if encoding.values and not encoding.top:
+    if encoding.values and not encoding.top and heads:
         some = send_to_device(collator([rows[i] for i in range(min(64, len(rows)))]), state.device)
         mean, most = rounding(live, encoding, some)
         print(f"Held as {encoding.values}, a distribution is {mean:.1e} nats of KL off ({most:.1e} at most, 64 rows).")

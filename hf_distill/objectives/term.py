@@ -24,6 +24,7 @@ class Term(nn.Module):
             (distributions that count), ``"tokens"`` (positions that are not padding) or ``"samples"``.
         distributions: it compares probabilities, so it has no meaning for a regression model.
         raw: it compares logits as they are, so it can learn nothing from a mean of several teachers' probabilities.
+        even: it gives every class the same weight, likely or not, so no row may lack one.
         citation: the paper, for the model card.
         sorts: it compares sorted probabilities, so the two heads may have other classes, and another number of them.
         few: it can compare heads of which the teacher keeps a few ids (``TopKLogits``), at one temperature.
@@ -48,6 +49,7 @@ class Term(nn.Module):
     unit: ClassVar[str] = "rows"
     distributions: ClassVar[bool] = False
     raw: ClassVar[bool] = False
+    even: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     few: ClassVar[bool] = False
     sorts: ClassVar[bool] = False

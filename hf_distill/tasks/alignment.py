@@ -18,7 +18,7 @@ from hf_distill.tasks.vocabulary import Columns, Shared, Vocabulary, looked_up, 
 from hf_distill.topk import TopKLogits
 
 if TYPE_CHECKING:
-    from hf_distill.tasks.language import _LanguageModel
+    from hf_distill.tasks.language import LanguageModel
 
 PREFIX = "teacher_"
 """A batch column ``teacher_input_ids`` is the teacher's ``input_ids``, and nobody else's."""
@@ -70,7 +70,7 @@ class Alignment(ABC):
         self.known[name] = (ours, theirs)
         self._made.clear()
 
-    def count(self, task: _LanguageModel, batch: Mapping[str, Any]) -> Tensor:
+    def count(self, task: LanguageModel, batch: Mapping[str, Any]) -> Tensor:
         """Count the distributions that are compared, from the batch alone.
 
         Args:
@@ -85,7 +85,7 @@ class Alignment(ABC):
     @abstractmethod
     def pair(
         self,
-        task: _LanguageModel,
+        task: LanguageModel,
         student: Signals,
         teacher: Signals,
         batch: Mapping[str, Any],
@@ -169,7 +169,7 @@ the teacher's, 1 of its 1 are none of the student's): set teacher_alignment="spa
 
     def pair(
         self,
-        task: _LanguageModel,
+        task: LanguageModel,
         student: Signals,
         teacher: Signals,
         batch: Mapping[str, Any],
@@ -241,7 +241,7 @@ def _heads(student: Signals, teacher: Signals) -> tuple[Head, Head]:
 
 
 def _same_tokens(
-    task: _LanguageModel, batch: Mapping[str, Any], read: Mapping[str, Any], shared: Shared, size: int
+    task: LanguageModel, batch: Mapping[str, Any], read: Mapping[str, Any], shared: Shared, size: int
 ) -> None:
     """Refuse rows whose tokens are other ones for the teacher: their positions say nothing of each other."""
     ours, theirs = task.text(batch), task.text(read)

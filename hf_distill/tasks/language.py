@@ -1,7 +1,7 @@
 """Language models: a distribution over the vocabulary at every position that has a target.
 
-Knows: how decoders shift their labels, how their losses are summed. Does not know: objectives, teachers' whereabouts,
-trainers.
+Knows: how decoders shift their labels, which vocabularies are compared how. Does not know: objectives, teachers'
+whereabouts, trainers.
 """
 
 from __future__ import annotations
@@ -18,49 +18,43 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from hf_distill.signals import DenseLogits, Head, Signals, Sum
+from hf_distill.signals import Signals
 from hf_distill.tasks.alignment import PREFIX
+from hf_distill.tasks.classes import names_in
 from hf_distill.tasks.offsets import OFFSETS
-from hf_distill.tasks.outputs import core_of, logits_in
+from hf_distill.tasks.outputs import core_of
+from hf_distill.tasks.positions import EachPosition
+from hf_distill.tasks.segments import Tokens
 from hf_distill.tasks.settings import ALIGNMENTS
-from hf_distill.tasks.spans import Tokens
-from hf_distill.tasks.supervision import supervised
-from hf_distill.tasks.task import Task
+
+UNSHIFTED = frozenset(
+    f"{name}ForCausalLM"
+    for name in (
+        "Bart", "BigBirdPegasus", "Blenderbot", "BlenderbotSmall", "CpmAnt", "MBart", "Marian", "Musicgen",
+        "MusicgenMelody", "Mvp", "PLBart", "Pegasus", "TrOCR", "Whisper",
+    )
+) | {"XLNetLMHeadModel"}  # fmt: skip
+"""Decoders whose own loss compares position t with label t: transformers wants their labels shifted by the user."""
 
 
-class _LanguageModel(Task):
-    """What decoders with and without an encoder share; a subclass says what each position should predict."""
+class LanguageModel(EachPosition):
+    """What predicts tokens of a vocabulary, which may not be the teacher's.
 
-    positions: ClassVar[bool] = True
+    Args:
+        own_loss: the model computes a loss of its own that this class does not know.
+        align: how two vocabularies are compared; see ``AlignmentArguments``.
+
+    Raises:
+        ValueError: an alignment that is not known.
+    """
+
     linear: ClassVar[bool] = True
-    classes: ClassVar[frozenset[str]]
-    hidden: ClassVar[str]
 
     def __init__(self, own_loss: bool = False, align: str = "tokens") -> None:
+        super().__init__(own_loss)
         if align not in ALIGNMENTS:
             raise ValueError(f"align={align!r} is not known: use {', '.join(ALIGNMENTS)}.")
-        self.own_loss, self.alignment = own_loss, ALIGNMENTS[align]()
-
-    @classmethod
-    def reading(cls, model: nn.Module) -> _LanguageModel | None:
-        """Return the task for a model of these classes, None for any other; see ``Task.reading``."""
-        core = core_of(model)
-        base = next((c for c in type(core).__mro__ if c.__name__ in cls.classes), None)
-        if base is None:
-            return None
-        # A subclass with its own forward, or an own loss function, means its own loss: it is then asked for it.
-        return cls(own_loss=type(core).forward is not base.forward or "_loss_function" in vars(core))
-
-    @abstractmethod
-    def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Say what each position of the logits should predict.
-
-        Args:
-            batch: the batch.
-
-        Returns:
-            Token ids [B, T], -100 where nothing is asked for; None where the batch has no labels.
-        """
+        self.alignment = ALIGNMENTS[align]()
 
     @property
     def default_objective(self) -> str:
@@ -86,36 +80,6 @@ class _LanguageModel(Task):
         """Rows are the distributions that are compared; see ``Task.counts``."""
         return {**super().counts(batch), "rows": self.alignment.count(self, batch)}
 
-    def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Positions whose target is known and is not what the student wrote; see ``Task.labels``."""
-        targets = self.targets(supervised(batch))
-        return None if targets is None else targets != -100
-
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
-        """Sum the cross-entropy over the positions whose target is known; see ``Task.hard``."""
-        if self.own_loss:
-            return None
-        targets = self.targets(supervised(batch))
-        logits, counted = self._logits(outputs, batch, "the student"), targets != -100
-        loss = F.cross_entropy(logits[counted].float(), targets[counted], reduction="sum")
-        return Sum(loss, counted.sum())
-
-    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
-        """Read logits, and the decoder's hidden states and attention maps if they are there; see ``Task.signals``."""
-        name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
-        rows, prefix = self.rows(batch), self.hidden
-        shown = outputs if isinstance(outputs, Mapping) else {}
-        if heard is not None and heard.linear:
-            logits = heard.linear[-1].last(rows.shape[1])
-        else:
-            logits = DenseLogits(self._logits(outputs, batch, name))
-        return Signals(
-            heads={"logits": Head(logits, rows, self.targets(supervised(batch)))},
-            hidden=tuple(shown.get(f"{prefix}hidden_states") or ()),
-            attention=tuple(shown.get(f"{prefix}attentions") or ()),
-            mask=self.mask(batch),
-        )
-
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
         """Return what is compared of the teacher; see ``Task.align``, and ``compared`` for the student's side."""
         return self.alignment.pair(self, student, teacher, batch)[1]
@@ -127,19 +91,17 @@ class _LanguageModel(Task):
         named = ({name: view[side] for name, view in views.items()} for side in (0, 1))
         return tuple(replace(one, named=own) for one, own in zip(both, named, strict=True))
 
-    def _logits(self, outputs: Any, batch: Mapping[str, Any], name: str) -> Tensor:
-        logits, rows = logits_in(outputs, name), self.rows(batch)
-        return logits[:, -rows.shape[1] :]  # tokens that PEFT's prompts put before the text have no target
 
-
-class CausalLM(_LanguageModel):
+class CausalLM(LanguageModel):
     """The next token at every position; a position counts if the token after it has a label.
 
     Position t predicts the label at t + 1: the labels are shifted, never the logits, so the last position has no row.
-    ``shift_labels`` are taken as they are. Without labels (``alpha=1``) every token of the text is a target.
+    ``shift_labels`` are taken as they are, and so are the labels of a few decoders (``UNSHIFTED``), whose own loss
+    takes them so. Without labels (``alpha=1``) every token of the text is a target.
 
     Args:
         own_loss: the model computes a loss of its own that this class does not know.
+        shifts_labels: the labels are the tokens of the text; False: they are those that follow each.
         align: how two vocabularies are compared; see ``AlignmentArguments``.
 
     Example:
@@ -153,19 +115,31 @@ class CausalLM(_LanguageModel):
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     pipeline_tag: ClassVar[str] = "text-generation"
-    shifts_labels: ClassVar[bool] = True
-    classes: ClassVar[frozenset[str]] = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    hidden: ClassVar[str] = ""
+    shifts_labels: bool = True
+    classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+    def __init__(self, own_loss: bool = False, shifts_labels: bool = True, align: str = "tokens") -> None:
+        super().__init__(own_loss, align)
+        self.shifts_labels = shifts_labels
+
+    @classmethod
+    def reading(cls, model: nn.Module) -> CausalLM | None:
+        """Return the task for a causal language model, None for any other; see ``Task.reading``."""
+        if (task := super().reading(model)) is not None:
+            task.shifts_labels = UNSHIFTED.isdisjoint(base.__name__ for base in type(core_of(model)).__mro__)
+        return task
 
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """The label of the next position; see ``_LanguageModel.targets``."""
+        """The label of the next position; see ``EachPosition.targets``."""
         if (shifted := batch.get("shift_labels")) is not None:
             return shifted
         labels = batch.get("labels")
-        return None if labels is None else F.pad(labels[:, 1:], (0, 1), value=-100)
+        if labels is None or not self.shifts_labels:
+            return labels
+        return F.pad(labels[:, 1:], (0, 1), value=-100)
 
     def text(self, batch: Mapping[str, Any]) -> Tokens | None:
-        """Every token, spoken of one position before it; see ``_LanguageModel.text``."""
+        """Every token, spoken of one position before it; see ``LanguageModel.text``."""
         if (ids := batch.get("input_ids")) is None:
             return None
         mask, predicted = self.mask(batch), F.pad(self.rows(batch)[:, :-1], (1, 0), value=False)
@@ -181,7 +155,7 @@ class CausalLM(_LanguageModel):
         return mask & F.pad(mask[:, 1:], (0, 1), value=False)
 
 
-class Seq2SeqLM(_LanguageModel):
+class Seq2SeqLM(LanguageModel):
     """The label at every position of the decoder; what it reads is made of the labels, as the model itself would.
 
     Args:
@@ -198,15 +172,15 @@ class Seq2SeqLM(_LanguageModel):
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     pipeline_tag: ClassVar[str] = "text2text-generation"
     reads_labels: ClassVar[bool] = True
-    classes: ClassVar[frozenset[str]] = frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
+    classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
     hidden: ClassVar[str] = "decoder_"
 
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """The labels as they are; see ``_LanguageModel.targets``."""
+        """The labels as they are; see ``EachPosition.targets``."""
         return batch.get("labels")
 
     def text(self, batch: Mapping[str, Any]) -> Tokens | None:
-        """The labels, each at its own position; see ``_LanguageModel.text``."""
+        """The labels, each at its own position; see ``LanguageModel.text``."""
         if (labels := batch.get("labels")) is None:
             return None
         return Tokens(labels, batch.get(OFFSETS), labels != -100, labels != -100, shift=0)

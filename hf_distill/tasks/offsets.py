@@ -15,12 +15,12 @@ from torch import Tensor
 from hf_distill.signals import Facts, Head, Signals
 from hf_distill.tasks.alignment import KNOW, PREFIX, Alignment, own_columns, whole_heads
 from hf_distill.tasks.merged import SpanLogits
-from hf_distill.tasks.spans import Side, Tokens, spans
+from hf_distill.tasks.segments import Side, Tokens, spans
 from hf_distill.tasks.spelling import spelled
 from hf_distill.tasks.vocabulary import Shared, Vocabulary, places
 
 if TYPE_CHECKING:
-    from hf_distill.tasks.language import _LanguageModel
+    from hf_distill.tasks.language import LanguageModel
 
 OFFSETS = "offset_mapping"
 """The batch column [B, T, 2] of where each predicted token is in the text, and ``teacher_offset_mapping``."""
@@ -84,14 +84,14 @@ class SpanAlignment(Alignment):
             ours, theirs = spelled(ours), spelled(theirs)
         super().meet(student, ours, teacher, theirs, own, name)
 
-    def count(self, task: _LanguageModel, batch: Mapping[str, Any]) -> Tensor:
+    def count(self, task: LanguageModel, batch: Mapping[str, Any]) -> Tensor:
         """Count the spans; see ``Alignment.count``."""
         lengths = self._sides(task, batch)[0].lengths
         return lengths.new_tensor(len(lengths))
 
     def pair(
         self,
-        task: _LanguageModel,
+        task: LanguageModel,
         student: Signals,
         teacher: Signals,
         batch: Mapping[str, Any],
@@ -122,7 +122,7 @@ class SpanAlignment(Alignment):
         )
         return torch.where(ours >= 0, ours, theirs)
 
-    def _sides(self, task: _LanguageModel, batch: Mapping[str, Any]) -> tuple[Side, Side]:
+    def _sides(self, task: LanguageModel, batch: Mapping[str, Any]) -> tuple[Side, Side]:
         ours, theirs = task.text(batch), task.text(task.theirs(batch))
         if ours is None or theirs is None or ours.offsets is None or theirs.offsets is None:
             raise ValueError(

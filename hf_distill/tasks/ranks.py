@@ -17,7 +17,7 @@ from hf_distill.tasks.alignment import Alignment, own_columns, whole_heads
 from hf_distill.tasks.vocabulary import Columns
 
 if TYPE_CHECKING:
-    from hf_distill.tasks.language import _LanguageModel
+    from hf_distill.tasks.language import LanguageModel
 
 
 class SortedAlignment(Alignment):
@@ -32,13 +32,13 @@ class SortedAlignment(Alignment):
     objective: ClassVar[str] = "uld"
     same_classes: ClassVar[bool] = False
 
-    def count(self, task: _LanguageModel, batch: Mapping[str, Any]) -> Tensor:
+    def count(self, task: LanguageModel, batch: Mapping[str, Any]) -> Tensor:
         """Count the pairs; see ``Alignment.count``."""
         return self._pairs(task, batch)[0].sum()
 
     def pair(
         self,
-        task: _LanguageModel,
+        task: LanguageModel,
         student: Signals,
         teacher: Signals,
         batch: Mapping[str, Any],
@@ -56,7 +56,7 @@ class SortedAlignment(Alignment):
             made.append(replace(shown, heads={"logits": Head(logits, counted)}))
         return made[0], made[1]
 
-    def _pairs(self, task: _LanguageModel, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def _pairs(self, task: LanguageModel, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         read = task.theirs(batch)
         both = task.rows(batch), task.rows(read)
         without = {name: value for name, value in batch.items() if name not in ("labels", "shift_labels")}

@@ -31,16 +31,20 @@ class Task(Comparing, ABC):
         positions: its heads hold one distribution for each position of ``mask``, and not one a sample.
         reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
         linear: its head is the model's output embeddings, its hard loss the cross-entropy with that head's labels.
+        label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
+        ragged: its rows have different numbers of classes; those that a row lacks have the logit ``signals.ABSENT``.
     """
 
     auto_class: ClassVar[str]
     pipeline_tag: ClassVar[str]
     default_objective: str = "forward_kl"
     own_loss: bool = False
-    shifts_labels: ClassVar[bool] = False
+    shifts_labels: bool = False
     positions: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     linear: ClassVar[bool] = False
+    label_names: ClassVar[tuple[str, ...]] = ("labels",)
+    ragged: ClassVar[bool] = False
 
     @classmethod
     def of(cls, model: nn.Module) -> Task:
@@ -48,9 +52,6 @@ class Task(Comparing, ABC):
 
         Args:
             model: a transformers model or a PEFT model around one.
-
-        Returns:
-            The task, knowing what it needs of the model's configuration.
 
         Raises:
             ValueError: no task knows this class of model.
@@ -61,7 +62,7 @@ class Task(Comparing, ABC):
             >>> type(Task.of(BertForSequenceClassification(tiny))).__name__
             'SequenceClassification'
         """
-        if (task := cls.find(model)) is not None:
+        if (task := cls.find(model, taught=True)) is not None:
             return task
         raise ValueError(
             f"no task is known for {type(core_of(model)).__name__}, only for those of "
@@ -69,9 +70,15 @@ class Task(Comparing, ABC):
         )
 
     @classmethod
-    def find(cls, model: nn.Module) -> Task | None:
-        """Find the task that a model was made for, as ``of`` does, or None."""
-        return next((found for task in _tasks() if (found := task.reading(model)) is not None), None)
+    def find(cls, model: nn.Module, taught: bool = False) -> Task | None:
+        """Find the task that a model was made for, as ``of`` does, or None.
+
+        Args:
+            model: any module.
+            taught: there is a teacher, so the task needs no labels of its own.
+        """
+        known = (task for task in _tasks() if taught or task.label_names)
+        return next((found for task in known if (found := task.reading(model)) is not None), None)
 
     @classmethod
     @abstractmethod
@@ -134,9 +141,6 @@ class Task(Comparing, ABC):
 
     def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Say which positions of the hidden states are not padding, from the batch alone.
-
-        Args:
-            batch: the batch.
 
         Returns:
             bool [B, T]; None: all of them, or there are no positions.

@@ -7,7 +7,6 @@ Does not know: objectives, teachers' whereabouts, trainers.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -20,9 +19,12 @@ from torch.nn import functional as F
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_distill.signals import DenseLogits, Facts, Head, Signals, Sum
+from hf_distill.tasks.classes import names_in, own_loss_of
+from hf_distill.tasks.labels import check_names, check_order, in_order
 from hf_distill.tasks.outputs import core_of, logits_in
 from hf_distill.tasks.task import Task
 
+CLASSES = names_in(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
 
@@ -64,26 +66,17 @@ class SequenceClassification(Task):
     ) -> None:
         if problem_type not in (None, SINGLE, MULTI, REGRESSION):
             raise ValueError(f"problem_type={problem_type!r} is not known: use {SINGLE}, {MULTI} or {REGRESSION}.")
-        if teacher_labels is not None and sorted(teacher_labels) != list(range(num_labels)):
-            raise ValueError(
-                f"teacher_labels={list(teacher_labels)} does not name each of the {num_labels} classes once: give for "
-                "each class of the student its position among the teacher's."
-            )
         self.num_labels = num_labels
         self.problem_type = REGRESSION if problem_type is None and num_labels == 1 else problem_type
-        self.teacher_labels = None if teacher_labels is None else list(teacher_labels)
+        self.teacher_labels = check_order(teacher_labels, num_labels)
         self.own_loss = own_loss
 
     @classmethod
     def reading(cls, model: nn.Module) -> SequenceClassification | None:
         """Return the task for a sequence classification model, None for any other; see ``Task.reading``."""
-        core = core_of(model)
-        known = set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
-        base = next((c for c in type(core).__mro__ if c.__name__ in known), None)
-        if base is None and not type(core).__name__.endswith("ForSequenceClassification"):
+        if (own := own_loss_of(model, CLASSES, "ForSequenceClassification")) is None:
             return None
-        # A subclass with its own forward, or an own loss function, means its own loss: it is then asked for it.
-        own = base is None or type(core).forward is not base.forward or "_loss_function" in vars(core)
+        core = core_of(model)
         return cls(core.config.num_labels, core.config.problem_type, own_loss=own)
 
     @property
@@ -117,27 +110,7 @@ class SequenceClassification(Task):
                 f"the teacher {teacher.name} was made for {types[0]}, the student for {types[1]}: set "
                 "config.problem_type of both to the problem that your labels pose."
             )
-        if teacher.labels is None:
-            return
-        ours, theirs = student.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels)), teacher.labels
-        if len(ours) != len(theirs):
-            raise ValueError(
-                f"the teacher {teacher.name} has {len(theirs)} labels, the student has {len(ours)}: give both the "
-                "same num_labels."
-            )
-        if self.teacher_labels is not None or ours == theirs or any(map(_is_generic, (ours, theirs))):
-            return
-        if sorted(ours) != sorted(theirs):
-            raise ValueError(
-                f"the teacher {teacher.name} names its labels {_short(theirs)}, the student {_short(ours)}: give both "
-                "the same id2label, in the order of your data set."
-            )
-        order = [theirs.index(name) for name in ours]
-        raise ValueError(
-            f"the teacher {teacher.name} orders its labels {_short(theirs)}, the student {_short(ours)}: pass "
-            f"task=SequenceClassification(num_labels={len(ours)}, teacher_labels={order}), or give the student the "
-            "teacher's id2label and label2id."
-        )
+        check_names(type(self).__name__, self.num_labels, self.teacher_labels, student, teacher)
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every sample counts, labelled or not; bool [B], or [B, C] for several classes. See ``Task.rows``."""
@@ -213,19 +186,5 @@ class SequenceClassification(Task):
             )
         if self.teacher_labels is None:
             return teacher
-        if not hasattr(theirs, "tensor"):
-            raise ValueError(
-                f"teacher_labels={list(self.teacher_labels)} was given, the teacher keeps a few ids of each row, "
-                "which cannot be put into another order: keep whole logits (top=0)."
-            )
-        head = Head(DenseLogits(theirs.tensor[:, self.teacher_labels]), student.heads["logits"].rows)
+        head = Head(in_order(theirs, self.teacher_labels, axis=1), student.heads["logits"].rows)
         return replace(teacher, heads={"logits": head})
-
-
-def _is_generic(labels: Sequence[str]) -> bool:
-    """Whether nobody named the labels: transformers then calls them LABEL_0, LABEL_1, ..."""
-    return all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
-
-
-def _short(labels: Sequence[str]) -> str:
-    return "[" + ", ".join(labels[:6]) + (", ...]" if len(labels) > 6 else "]")

@@ -103,6 +103,8 @@ def _fill(
 def _widths_seen(teacher: CachedTeacher, batch: Mapping[str, Any]) -> set[int]:
     """The width of a batch whose padding the teacher sees."""
     mask, padding = teacher.inputs(batch).get("attention_mask"), teacher.memory.padding
+    if mask is not None and mask.ndim == 3 and not mask.all():  # several texts a row, whose padding stays content
+        return {mask.shape[-1]}
     if mask is None or mask.ndim != 2:
         return set()
     spans, width = spans_of(mask), mask.shape[1]
@@ -111,16 +113,18 @@ def _widths_seen(teacher: CachedTeacher, batch: Mapping[str, Any]) -> set[int]:
 
 
 def length_of(row: Mapping[str, Any]) -> int:
-    """Return how many tokens a row has; 1 where it is no text.
+    """Return how many tokens a row has, in all of its texts; 1 where it is no text.
 
     Args:
         row: of a data set.
 
     Example:
-        >>> length_of({"input_ids": [5, 6, 7]}), length_of({"pixel_values": [0.5]})
-        (3, 1)
+        >>> length_of({"input_ids": [5, 6, 7]}), length_of({"input_ids": [[5, 6], [7]]}), length_of({"pixels": [0.5]})
+        (3, 3, 1)
     """
     ids = row.get("input_ids", row.get("teacher_input_ids"))
+    if ids is not None and len(ids) and hasattr(ids[0], "__len__"):
+        return sum(map(len, ids))
     return 1 if ids is None else max(1, len(ids))
 
 

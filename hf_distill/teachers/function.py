@@ -49,7 +49,8 @@ class FunctionTeacher:
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Everything but the labels; see ``Teacher.inputs``."""
-        return {name: value for name, value in batch.items() if name != "labels"}
+        labels = {"labels", *(() if self.task is None else self.task.label_names)}
+        return {name: value for name, value in batch.items() if name not in labels}
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Call the function; see ``Teacher.__call__``."""

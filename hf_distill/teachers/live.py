@@ -14,12 +14,12 @@ import torch
 from accelerate.utils import find_device, send_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from hf_distill.hearing import HEARD, hearing
 from hf_distill.linear import tail_of
 from hf_distill.signals import Facts, Signals
 from hf_distill.tasks import Task
+from hf_distill.tasks.embedding import HEADLESS
 from hf_distill.tasks.outputs import SHOWN, asking, core_of
 from hf_distill.teachers.placement import place
 from hf_distill.teachers.tokenizers import PREFIX, check_tokenizers
@@ -32,16 +32,17 @@ class LiveTeacher:
     """A frozen model that is run for each batch, in eval mode and without gradients.
 
     Args:
-        model: any module whose outputs hold logits. ``prepare`` sets it to eval mode, stops its gradients and puts it
-            where the student is: on its device, or sharded with it under FSDP2 and ZeRO-3.
+        model: any module whose outputs hold logits; hidden states, where the task has no head. ``prepare`` sets it to
+            eval mode, stops its gradients and puts it where the student is: on its device, or sharded with it under
+            FSDP2 and ZeRO-3.
         task: how to read its outputs; None takes the trainer's.
         tokenizer: its tokenizer, if it is known: it is compared with the student's.
         dtype: the precision of its weights and of what it computes. None leaves the weights as they are and runs
             them under the student's autocast.
 
     Raises:
-        ValueError: a transformers model without a head (``AutoModel``), which cannot give logits; or a dtype for
-            a quantised model.
+        ValueError: a transformers model without a head (``AutoModel``) for a task that needs logits; or a dtype for a
+            quantised model.
 
     Example:
         >>> from hf_distill.tasks import SequenceClassification
@@ -60,16 +61,13 @@ class LiveTeacher:
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if type(model).__name__ in MODEL_MAPPING_NAMES.values():
-            raise ValueError(
-                f"{type(model).__name__} was given as teacher, but it gives hidden states and no logits: load it with "
-                "the AutoModelFor... class of your task."
-            )
         if dtype is not None and (method := getattr(model, "quantization_method", None)):
             raise ValueError(
                 f"teacher_dtype={dtype} was given for a teacher that is quantised ({method}): leave teacher_dtype out."
             )
         self.model, self.task, self.tokenizer, self.dtype = model, task, tokenizer, dtype
+        if task is not None:
+            self._check_head(task)
         self._autocast: Callable[[], Any] = contextlib.nullcontext
         self._run: Callable[..., Any] | None = None
         self._read(model)
@@ -92,6 +90,7 @@ class LiveTeacher:
     def prepare(self, trainer: Trainer) -> None:
         """Freeze, cast and place the model; see ``Teacher.prepare``."""
         self.task = self.task or trainer.task
+        self._check_head(self.task)
         shared = {id(p) for p in trainer.model.parameters()} & {id(p) for p in self.model.parameters()}
         if shared:
             raise ValueError(
@@ -107,6 +106,14 @@ class LiveTeacher:
             self._run, self.collective = place(self.model, trainer, self.dtype)
         self._precision(trainer)
 
+    def _check_head(self, task: Task) -> None:
+        name = type(core_of(self.model)).__name__
+        if task.label_names and name in HEADLESS:
+            raise ValueError(
+                f"{name} was given as teacher, but it gives hidden states and no logits: load it with the "
+                "AutoModelFor... class of your task."
+            )
+
     def _precision(self, trainer: Trainer) -> None:
         if self.dtype is not None:
             self._autocast = lambda: torch.autocast(trainer.args.device.type, enabled=False)
@@ -117,7 +124,8 @@ class LiveTeacher:
         """Keep what the model's forward takes; ``teacher_x`` comes before ``x``. See ``Teacher.inputs``."""
         own = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
         taken = own or batch  # a teacher with its own tokens must not be given the student's mask beside them
-        return {n: v for n, v in taken.items() if n in self._takes or (self._takes_any and n != "labels")}
+        labels = {"labels", *(() if self.task is None else self.task.label_names)}
+        return {n: v for n, v in taken.items() if n not in labels and (n in self._takes or self._takes_any)}
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Run the model; see ``Teacher.__call__``."""

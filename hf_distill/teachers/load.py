@@ -75,7 +75,9 @@ def teacher_of(
             options["quantization_config"] = quantization_config(quantization)
         auto = getattr(transformers, task.auto_class)
         model, info = auto.from_pretrained(spec, output_loading_info=True, **options)
-        if missing := sorted(info["missing_keys"]):
+        # Without a head hidden states are read, which do not hang on the pooler.
+        untrained = {key for key in info["missing_keys"] if task.label_names or "pooler" not in key}
+        if missing := sorted(untrained):
             raise ValueError(
                 f"the teacher at {spec} has no trained weights for {', '.join(missing)}: fine-tune it on your task "
                 "first, an untrained head teaches noise."

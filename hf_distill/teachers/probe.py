@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_distill.cache.answers import parts_of, unkeepable
+from hf_distill.cache.answers import HEADS, parts_of, unkeepable
 from hf_distill.cache.batches import take
 from hf_distill.cache.keys import DECODER, NEITHER, Padding, along, rows_in, spans_of, trimmable
-from hf_distill.signals import Signals
+from hf_distill.signals import ABSENT, Signals
 
 Ask = Callable[[Mapping[str, Any]], Signals]
 
@@ -34,7 +34,7 @@ def answers_alone(ask: Ask, batch: Mapping[str, Any], shown: Signals, tolerance:
     Returns:
         Whether they agree; a batch of one row is compared with itself twice.
     """
-    rows = next(iter(shown.heads.values())).logits.shape[0]
+    rows = len(next(iter(parts_of(shown).values())))
     if rows == 1:
         return _agree(ask(take(batch, [0, 0])), 1, shown, 0, tolerance, _scales(shown))
     return _agree(ask(take(batch, [rows - 1])), 0, shown, rows - 1, tolerance, _scales(shown))
@@ -66,6 +66,8 @@ def padding_ignored(
     if isinstance(mask, Tensor) and trimmable(inputs, mask) and others <= along(inputs, mask):
         spans = spans_of(mask)
         row = take(batch, [int((spans[:, 1] - spans[:, 0]).argmax())])
+        if "labels" not in inputs:  # a label for each token would still count those that are left out
+            row.pop("labels", None)
         start, stop = spans_of(row["attention_mask"])[0].tolist()
         length = stop - start
     if length < 2:
@@ -145,7 +147,8 @@ def _padded(value: Tensor, more: int, left: bool) -> Tensor:
 
 def _scales(shown: Signals) -> dict[str, Tensor]:
     """How much each value varies over a batch, against which a difference is large or small."""
-    return {name: part.float().std(correction=0).clamp(min=1e-6) for name, part in parts_of(shown).items()}
+    there = {n: p[p > ABSENT / 2] if n.startswith(HEADS) else p for n, p in parts_of(shown).items()}
+    return {name: part.float().std(correction=0).clamp(min=1e-6) for name, part in there.items()}
 
 
 def _agree(

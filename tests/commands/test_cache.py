@@ -10,6 +10,7 @@ import datasets
 import pytest
 import tiny
 import tiny_language
+import tiny_tasks
 import torch
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
@@ -240,3 +241,20 @@ def test_onnx_runtime_gives_the_same_logits(made):
 def test_without_onnx_runtime_the_extra_is_named(made, capsys):
     assert cli.main(command(made[0], onnx=True)) == 1
     assert 'pip install "hf_distill[onnx]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["embedding", "spans"])
+def test_a_folder_of_other_tasks(tmp_path, name, capsys):
+    """Of a model without a head the hidden states are kept, of one with two heads both."""
+    case = tiny_tasks.CASES[name]
+    case.teacher().save_pretrained(tmp_path / "teacher")
+    tiny.tokenizer().save_pretrained(tmp_path / "teacher")
+    Dataset.from_list(tiny_tasks.plain(12)).save_to_disk(tmp_path / "rows")
+    assert cli.main(command(tmp_path, values="float16")) == 0
+    assert "12 rows asked in" in capsys.readouterr().out
+    found = []
+    for teacher in (case.teacher(), str(tmp_path / "answers")):
+        run = tiny_tasks.trainer(tmp_path, name, tiny_tasks.plain(12), teacher_model=teacher, args={"alpha": 1.0})
+        run.train()
+        found.append(tiny.losses(run))
+    assert found[0] == pytest.approx(found[1], rel=1e-2)

@@ -7,7 +7,15 @@ import pytest
 import tiny
 import tiny_language
 import torch
-from transformers import DataCollatorForSeq2Seq, MixtralConfig, MixtralForCausalLM, Trainer, TrainingArguments
+from transformers import (
+    BartConfig,
+    BartForCausalLM,
+    DataCollatorForSeq2Seq,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
 
 from hf_distill import CausalLM, DistillationTrainer, Seq2SeqDistillationTrainer, Seq2SeqLM
 from hf_distill.arguments import Seq2SeqDistillationTrainingArguments
@@ -57,6 +65,15 @@ def test_the_hard_loss_is_the_models_own(kind):
     total, count = task.hard(outputs, fed)
     assert count == task.counts(fed)["labels"] > 10
     assert (total / count).item() == pytest.approx(outputs.loss.item(), rel=1e-6)
+
+
+def test_decoders_whose_own_loss_does_not_shift_are_read_as_they_read_themselves():
+    sizes = dict(d_model=16, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=32, init_std=0.3)
+    model, fed = BartForCausalLM(BartConfig(vocab_size=tiny_language.SIZE, **sizes)).eval(), batch()
+    task, outputs = Task.of(model), model(**fed)
+    assert type(task) is CausalLM
+    assert task.hard(outputs, fed).mean().item() == pytest.approx(outputs.loss.item(), rel=1e-6)
+    assert torch.equal(task.rows(fed), fed["labels"] != -100)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,161 +1,173 @@
-"""Spans of text that both models predict, and the classes that both can speak of."""
+"""Spans: padding is no class, a position that is none is no label, and the loss is (start + end) / 2."""
 
 import pytest
-import reference
+import tiny
+import tiny_tasks
 import torch
+from tiny_tasks import CASES
+from transformers import BertForQuestionAnswering
 
-from hf_distill.objectives.functional import forward_kl
-from hf_distill.signals import DenseLogits
-from hf_distill.tasks import merged
-from hf_distill.tasks.merged import SpanLogits
-from hf_distill.tasks.spans import Tokens, spans
+from hf_distill import QuestionAnswering
+from hf_distill.cache.encoding import Encoding
+from hf_distill.objectives import build
+from hf_distill.tasks import Task
+from hf_distill.teachers import CachedTeacher, LiveTeacher, Several
 
-
-def row(*offsets, predicted=None, real=None, shift=1):
-    ids = torch.arange(len(offsets))[None] + 10
-    yes = torch.ones_like(ids, dtype=torch.bool)
-    told = torch.tensor([offsets])
-    real = yes if real is None else torch.tensor([real]).bool()
-    predicted = torch.tensor([predicted]).bool() if predicted else real & (torch.arange(len(offsets)) >= shift)
-    return Tokens(ids, told, real, predicted, shift)
-
-
-def cut(ours, theirs):
-    return [[side.rows.nonzero()[:, 1].tolist(), side.lengths.tolist()] for side in spans(ours, theirs)]
+SPANS = CASES["spans"]
+PADDED = {
+    "input_ids": torch.ones(4, 5, dtype=torch.long),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 1, 0, 0, 0]]),
+    "start_positions": torch.tensor([0, 3, 1, -100]),  # the second and the third are padding
+    "end_positions": torch.tensor([4, 2, 4, 9]),
+}
 
 
-def test_a_text_is_cut_where_a_token_of_both_ends():
-    words = row((0, 0), (0, 5), (6, 8), (9, 12))
-    pieces = row((0, 0), (0, 2), (2, 5), (6, 8), (9, 10), (10, 11), (11, 12))
-    assert cut(words, pieces) == [[[0, 1, 2], [1, 1, 1]], [[0, 1, 2, 3, 4, 5], [2, 1, 3]]]
-    assert spans(words, pieces)[0].tokens.tolist() == [11, 12, 13]
-    assert spans(words, pieces)[1].firsts.tolist() == [11, 13, 14]
-    assert cut(row((0, 0), (0, 3), (3, 6)), row((0, 0), (0, 2), (2, 6))) == [[[0, 1], [2]], [[0, 1], [2]]]
+def test_models_are_found_by_their_class_and_by_what_they_take():
+    assert type(Task.of(SPANS.model())) is QuestionAnswering
+    assert not Task.of(SPANS.model()).own_loss
+
+    class TreeForQuestionAnswering(torch.nn.Module):
+        def forward(self, input_ids, start_positions=None, end_positions=None):
+            return input_ids
+
+    class ImageForQuestionAnswering(torch.nn.Module):
+        def forward(self, pixel_values, labels=None):
+            return pixel_values
+
+    assert Task.of(TreeForQuestionAnswering()).own_loss
+    assert Task.find(ImageForQuestionAnswering()) is None
 
 
-def test_the_first_token_of_a_decoder_is_predicted_by_nobody():
-    assert cut(row((0, 2), (2, 4), (4, 5)), row((0, 1), (1, 2), (2, 4), (4, 5))) == [
-        [[0, 1], [1, 1]],
-        [[1, 2], [1, 1]],
+def test_the_hard_loss_is_the_models_own_where_nothing_is_padded():
+    ids = torch.randint(5, 29, (4, 7))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    batch |= {"start_positions": torch.tensor([0, 3, 2, 6]), "end_positions": torch.tensor([0, 5, 6, 6])}
+    model = SPANS.model().eval()
+    outputs, task = model(**batch), Task.of(model)
+    total, count = task.hard(outputs, batch)
+    assert count == task.counts(batch)["labels"] == 8
+    assert (total / count).item() == pytest.approx(outputs.loss.item(), rel=1e-6)
+    del batch["attention_mask"]
+    assert torch.equal(task.hard(outputs, batch).total, total)
+    assert task.counts(batch)["rows"] == 8
+
+
+def test_padding_and_other_places_are_no_positions():
+    start, end = torch.randn(2, 4, 5, dtype=torch.float64).requires_grad_()
+    start.retain_grad(), end.retain_grad()
+    total, count = QuestionAnswering().hard((start, end), PADDED)
+    expected = 0.0
+    for logits, positions in ((start, PADDED["start_positions"]), (end, PADDED["end_positions"])):
+        for row, position in enumerate(positions.tolist()):
+            text = PADDED["attention_mask"][row].nonzero().flatten().tolist()
+            if position in text:
+                expected += torch.logsumexp(logits[row, text], 0) - logits[row, position]
+    assert count == 4
+    assert total.item() == pytest.approx(expected.item(), rel=1e-6)
+    total.backward()
+    text = PADDED["attention_mask"].bool()
+    counted = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    for gradient, rows in zip((start.grad, end.grad), counted, strict=True):
+        assert torch.equal(gradient != 0, text & rows.unsqueeze(-1))
+
+
+def test_padding_has_no_probability_and_no_gradient_in_the_soft_loss():
+    logits = [torch.randn(4, 5, requires_grad=True) for _ in range(4)]
+    shown = [QuestionAnswering().signals(None, PADDED, tuple(pair)) for pair in (logits[:2], logits[2:])]
+    for name in ("forward_kl", "reverse_kl", "jsd", "skew_kl", "topk_kl", "adaptive_kl", "top1_cross_entropy"):
+        objective = build(name)
+        objective.follow(8.0)
+        total, count = objective(*shown, PADDED)[name]
+        assert count == QuestionAnswering().counts(PADDED)["rows"] == 8
+        gradients = torch.autograd.grad(total, logits[:2], retain_graph=True)
+        assert total.isfinite()
+        for gradient in gradients:
+            assert (gradient[~PADDED["attention_mask"].bool()] == 0).all()
+            assert (gradient[0] != 0).any()
+    widened = {n: torch.nn.functional.pad(v, (0, 3)) if v.ndim == 2 else v for n, v in PADDED.items()}
+    wide = [
+        QuestionAnswering().signals(None, widened, tuple(torch.nn.functional.pad(t, (0, 3), value=50.0) for t in pair))
+        for pair in (logits[:2], logits[2:])
     ]
+    for name in ("forward_kl", "reverse_kl", "jsd"):
+        narrow, more = (build(name)(*both, batch)[name].total for both, batch in ((shown, PADDED), (wide, widened)))
+        assert more.item() == pytest.approx(narrow.item(), rel=1e-6)
 
 
-def test_the_end_of_the_text_is_a_span_of_its_own():
-    ours = row((0, 0), (0, 2), (0, 0))  # <s> ab </s>
-    theirs = row((0, 0), (0, 1), (1, 2), (2, 3), (0, 0), (0, 0))  # <s> a b and a space, </s> and one more
-    assert cut(ours, theirs) == [[[0, 1], [1, 1]], [[0, 1, 2, 3], [2, 2]]]
+def test_the_heads_know_their_labels():
+    heads = QuestionAnswering().signals(None, PADDED, (torch.zeros(4, 5), torch.zeros(4, 5))).heads
+    assert {name: head.labels.tolist() for name, head in heads.items()} == {
+        "start": [0, -100, -100, -100],
+        "end": [4, 2, 4, -100],
+    }
 
 
-def test_the_bytes_of_one_character_end_together():
-    ours, theirs = row((0, 0), (0, 1), (0, 1), (1, 2)), row((0, 0), (0, 1), (1, 2))
-    assert cut(ours, theirs) == [[[0, 1, 2], [2, 1]], [[0, 1], [1, 1]]]
+def test_a_subclass_by_another_name_is_evaluated_too(tmp_path):
+    class Reader(BertForQuestionAnswering):
+        pass
+
+    student = SPANS.model()
+    student.__class__ = Reader
+    run = tiny_tasks.trainer(tmp_path, "spans", student=student, eval_dataset=SPANS.rows(5, 9))
+    assert not run.task.own_loss
+    assert "eval_loss/hard" in run.evaluate()
+
+    class Own(Reader):
+        def forward(self, input_ids=None, attention_mask=None, start_positions=None, end_positions=None):
+            outputs = super().forward(input_ids, attention_mask)
+            outputs.loss = None if start_positions is None else outputs.start_logits.sum() * 0 + 7.0
+            return outputs
+
+    own = SPANS.model()
+    own.__class__ = Own
+    run = tiny_tasks.trainer(tmp_path, "spans", student=own, args={"alpha": 0.3})
+    run.train()
+    assert tiny.losses(run, "loss/hard") == pytest.approx([7.0] * 3)
 
 
-@pytest.mark.parametrize("left", [False, True])
-def test_padding_and_what_is_not_supervised_are_left_out(left):
-    texts = [[(0, 0), (0, 2), (2, 4), (4, 6)], [(0, 0), (0, 1), (1, 2), (2, 4), (4, 6)]]
-    padded = []
-    for offsets in texts:
-        pads = [(0, 0)] * (7 - len(offsets))
-        real = [0] * len(pads) + [1] * len(offsets) if left else [1] * len(offsets) + [0] * len(pads)
-        told = [*pads, *offsets] if left else [*offsets, *pads]
-        predicted = [r and b >= 4 for r, (_, b) in zip(real, told, strict=True)]  # the first two characters are not
-        padded.append(row(*told, real=real, predicted=predicted))
-    (ours, lengths), (theirs, others) = cut(*padded)
-    shift = 3 if left else 0
-    assert ours == [1 + shift, 2 + shift]
-    assert theirs == [2 + shift - left, 3 + shift - left]
-    assert lengths == others == [1, 1]
+def test_the_users_own_loss_is_given_both_positions(tmp_path):
+    def summed(outputs, labels, num_items_in_batch=None):
+        return sum(position.clamp(0).sum() for position in labels) * outputs.start_logits.mean()
+
+    run = tiny_tasks.trainer(tmp_path, "spans", compute_loss_func=summed)
+    assert run.train().global_step == 3
 
 
-def test_each_row_of_a_batch_is_cut_by_itself():
-    ours, theirs = row((0, 0), (0, 2), (2, 3)), row((0, 0), (0, 1), (1, 3))
-    one = spans(ours, theirs)
-    both = spans(*(Tokens(*(torch.cat((t, t)) for t in side[:4]), side.shift) for side in (ours, theirs)))
-    assert both[0].lengths.tolist() == one[0].lengths.tolist() * 2
-    assert torch.equal(both[1].rows, torch.cat((one[1].rows, one[1].rows)))
+def test_teachers_that_are_functions_or_several(tmp_path):
+    def both(batch):
+        start = torch.linspace(0, 1, batch["input_ids"].shape[1]).expand(len(batch["input_ids"]), -1)
+        assert not {"start_positions", "end_positions"} & set(batch)
+        return start, start
+
+    several = Several([SPANS.teacher(), both])
+    for teacher in (both, lambda batch: dict(zip(("start_logits", "end_logits"), both(batch), strict=True)), several):
+        run = tiny_tasks.trainer(tmp_path, "spans", teacher_model=teacher)
+        run.train()
+        assert all(torch.tensor(tiny.losses(run)).isfinite())
+    with pytest.raises(ValueError, match="start_logits and end_logits were asked of the teacher, it returned a Te"):
+        tiny_tasks.trainer(tmp_path, "spans", teacher_model=lambda batch: torch.zeros(8, 5)).train()
+    with pytest.raises(ValueError, match=r"the teacher gave start and end logits of shape \[\[8, 2\], \[8, 2\]\]"):
+        tiny_tasks.trainer(tmp_path, "spans", teacher_model=lambda b: (torch.zeros(8, 2),) * 2).train()
 
 
-def test_no_span_at_all_is_no_rows():
-    ours, theirs = spans(row((0, 0), (0, 2)), row((0, 0), (0, 1)))
-    assert len(ours.lengths) == len(theirs.lengths) == 0
-    logits = SpanLogits(DenseLogits(torch.randn(1, 2, 4)).select(ours.rows), ours.tokens, ours.lengths,
-                        torch.arange(4), torch.arange(2), torch.tensor([2, 3]), None)  # fmt: skip
-    assert logits.chunk(0, 5).shape == logits.shape == (0, 4)
+@pytest.mark.parametrize("objective", ["logit_mse", "dist", "standardised_kl"])
+def test_terms_that_weigh_all_classes_alike_are_refused(tmp_path, objective):
+    with pytest.raises(ValueError, match=f"{objective} gives every class the same weight, the classes of Question"):
+        tiny_tasks.trainer(tmp_path, "spans", objective=objective)
 
 
-# ---- The classes: the student has a, b, ab, x, the teacher a, b, c, y ----
-
-ROWS = torch.tensor([[0.4, 0.1, 0.3, 0.2], [0.2, 0.5, 0.2, 0.1]])
-
-
-def classes(tokens, place=None, rest=True, logits=None):
-    rows = ROWS.log() if logits is None else logits
-    where = None if place is None else torch.tensor([place])
-    columns = torch.tensor([2, 3]) if rest else None
-    made = SpanLogits(
-        DenseLogits(rows[: len(tokens)]), torch.tensor(tokens), torch.tensor([len(tokens)]), torch.arange(4),
-        torch.tensor([0, 1]), columns, where,
-    )  # fmt: skip
-    return made.chunk(0, 1)
-
-
-def test_merged_probabilities_by_hand():
-    # a b is 0.4 * 0.5 = 0.2, which leaves 0.4 - 0.2 to a; ab and x are the rest.
-    assert torch.allclose(classes([0, 1]).exp(), torch.tensor([[0.2, 0.1, 0.2, 0.5]]))
-    # The token ab alone is the span, and the rest is x.
-    assert torch.allclose(classes([2]).exp(), torch.tensor([[0.4, 0.1, 0.3, 0.2]]))
-    # The text is the shared token b, which this model wrote as ab b for once: 0.3 * 0.5 moves to b.
-    assert torch.allclose(classes([2, 1], place=1).exp(), torch.tensor([[0.4, 0.25, 0.35]]))
-    assert torch.allclose(classes([0], place=0).exp(), torch.tensor([[0.4, 0.1, 0.5]]))
-    assert torch.allclose(classes([0, 1], rest=False).exp(), torch.tensor([[0.2, 0.1, 0.2]]))
-
-
-@pytest.mark.parametrize("place", [None, 1])
-@pytest.mark.parametrize("tokens", [[0, 1, 3], [2, 3], [3]])
-def test_they_are_the_formula_and_add_up_to_one(tokens, place):
-    logits = torch.randn(3, 4) * 3
-    found = classes(tokens, place, logits=logits).exp()[0]
-    assert torch.allclose(found.double(), reference.span_classes(logits, tokens, [0, 1], place), atol=1e-6)
-    assert found.sum().item() == pytest.approx(1, abs=1e-6)
-
-
-def test_the_kl_of_two_models_is_finite_where_a_span_takes_all_of_its_token():
-    sure = torch.tensor([[0.0, 0, 60, 0], [0.0, 60, 0, 0]])
-    for ours, theirs, place in (([2, 1], [2], None), ([2, 1], [1], 1), ([0], [0, 1], 0)):
-        student = sure.clone().requires_grad_()
-        one, other = classes(ours, place, logits=student), classes(theirs, place, logits=torch.randn(2, 4))
-        for value in (forward_kl(one, other, 2.0), forward_kl(other, one, 2.0)):
-            assert value.isfinite().all()
-            (gradient,) = torch.autograd.grad(value.sum(), student, retain_graph=True)
-            assert gradient.isfinite().all()
-
-
-def test_padding_has_no_gradient_and_a_constant_changes_nothing():
-    logits = torch.randn(3, 7, requires_grad=True)
-    made = lambda rows: SpanLogits(  # noqa: E731
-        DenseLogits(rows), torch.tensor([2, 1, 3]), torch.tensor([1, 2]), torch.arange(5), torch.tensor([1, 0]),
-        torch.tensor([2, 3, 4]), None,
-    )  # fmt: skip
-    found = made(logits).chunk(0, 2)
-    assert torch.allclose(made(logits + torch.randn(3, 1) * 9).chunk(0, 2), found, atol=1e-5)
-    forward_kl(found, torch.randn(2, 4)).sum().backward()
-    assert (logits.grad[:, 5:] == 0).all()
-    assert (logits.grad[:, :5] != 0).any(-1).all()
-
-
-def test_chunks_and_chosen_spans_are_those_of_the_whole(monkeypatch):
-    lengths, tokens = torch.tensor([1, 3, 2, 1]), torch.tensor([0, 1, 2, 3, 1, 0, 2])
-    made = SpanLogits(
-        DenseLogits(torch.randn(7, 4)), tokens, lengths, torch.arange(4), torch.tensor([0, 1]), None, None
-    )
-    whole = made.chunk(0, 9)
-    assert torch.equal(made.chunk(1, 3), whole[1:3])
-    kept = torch.tensor([True, False, True, True])
-    assert torch.equal(made.select(kept).chunk(0, 3), whole[kept])
-    monkeypatch.setattr(merged, "CHUNK_ELEMENTS", 4)
-    assert torch.allclose(made.chunk(0, 4), whole)
-    lost = made.logits.tensor.clone()
-    lost[2, 0] = float("inf")
-    made.logits = DenseLogits(lost)
-    assert made.finite().tolist() == [True, False, True, True]
+def test_bad_input_is_refused_in_a_sentence(tmp_path):
+    data = [{n: v for n, v in row.items() if n != "end_positions"} for row in SPANS.rows()]
+    with pytest.raises(ValueError, match="add a 'start_positions' column and a 'end_positions' column, or set alpha"):
+        tiny_tasks.trainer(tmp_path, "spans", data).train()
+    with pytest.raises(ValueError, match="label_smoothing_factor was given, which smooths one column of labels"):
+        tiny_tasks.trainer(tmp_path, "spans", args={"label_smoothing_factor": 0.1})
+    with pytest.raises(ValueError, match="label_smoothing_factor was given, which smooths one column of labels"):
+        tiny_tasks.trainer(tmp_path, "spans", teacher_model=None, args={"label_smoothing_factor": 0.1})
+    with pytest.raises(ValueError, match="start_logits and end_logits were asked of BertForQuestionAnswering"):
+        QuestionAnswering().signals(SPANS.model(), PADDED, {"logits": 1})
+    encoding = Encoding(top=2, temperature=2.0)
+    kept = CachedTeacher(LiveTeacher(SPANS.teacher()), always=True, encoding=encoding)
+    run = tiny_tasks.trainer(tmp_path, "spans", teacher_model=kept, args={"temperature": 2.0})
+    with pytest.raises(ValueError, match="top=2 keeps a few ids of each distribution, those of heads/start are posit"):
+        run.train()

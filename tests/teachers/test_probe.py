@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from transformers import DataCollatorWithPadding
 
-from hf_distill import LiveTeacher, SequenceClassification
+from hf_distill import LiveTeacher, QuestionAnswering, SequenceClassification
+from hf_distill.cache.keys import NEITHER
 from hf_distill.teachers.probe import examine, rows_of
 
 HEADS = frozenset({"heads"})
@@ -116,3 +117,19 @@ def test_ranks_that_ask_together_ask_equally_often():
     ]
     assert counts == [5, 5, 5, 5]
     assert rows_of(packed).startswith("several texts are packed")
+
+
+class SeesPadding(nn.Module):
+    """Points into a text, by how wide the batch is."""
+
+    def forward(self, input_ids, attention_mask):
+        logits = input_ids * 0.1 + input_ids.shape[1] * torch.arange(input_ids.shape[1]) * 0.01
+        return {"start_logits": logits, "end_logits": logits}
+
+
+def test_padding_that_is_no_class_hides_nothing():
+    """Its logits are -10,000, against which every difference would look small."""
+    batch = {"input_ids": torch.randint(5, 29, (3, 9)), "attention_mask": torch.ones(3, 9).tril(6).long()}
+    teacher = LiveTeacher(SeesPadding(), QuestionAnswering())
+    reason, padding = examine(lambda rows: teacher(rows, frozenset({"heads"})), batch, teacher.inputs(batch), 1e-3)
+    assert (reason, padding) == ("", NEITHER)

@@ -9,20 +9,30 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
+import tiny_tasks
 import torch
 from safetensors.torch import save_file
 
 
+def parts_of(problem):
+    """The student, the data and the other parts of a trainer, for a problem type or another task."""
+    if (case := tiny_tasks.CASES.get(problem)) is None:
+        both = {"eval_dataset": tiny.rows(8, problem, seed=9), "teacher_model": tiny.teacher(problem)}
+        return tiny.bert(problem=problem), tiny.rows(8, problem), both
+    both = {"eval_dataset": case.rows(8, 9), "teacher_model": case.teacher(), "data_collator": case.collate()}
+    return case.model(), case.rows(), both
+
+
 def record(folder, problem):
-    for batch, accumulation in ((4, 1), (2, 2)):
+    for batch, accumulation in ((4, 1), (2, 2)) if problem in tiny.PROBLEMS else ((2, 2),):
         seen = tiny.Gradients()
+        student, data, both = parts_of(problem)
         run = tiny.trainer(
             folder,
-            tiny.bert(problem=problem),
-            tiny.rows(8, problem),
-            eval_dataset=tiny.rows(8, problem, seed=9),
+            student,
+            data,
             callbacks=[seen],
-            teacher_model=tiny.teacher(problem),
+            **both,
             args=dict(
                 per_device_train_batch_size=batch,
                 gradient_accumulation_steps=accumulation,
@@ -46,7 +56,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in tiny.PROBLEMS:
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()
