@@ -66,7 +66,7 @@ def add_distillation(trainer: Trainer) -> None:
             {
                 "name": name,
                 "weight": f"{asked:g}" if isinstance(asked := objective.asked[name], float) else str(asked),
-                "what": str(term),
+                "what": f"{type(term).__name__}({term.extra_repr()})",  # not what it trains, which is exported nowhere
                 "citation": term.citation,
                 "teacher": objective.teachers.get(name),
             }
@@ -98,7 +98,8 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _described(trainer: Trainer) -> str:
-    parameters = sum(p.numel() for p in trainer.model.parameters())
+    carried = {id(p) for p in trainer.distillation.parameters()}
+    parameters = sum(p.numel() for p in trainer.model.parameters() if id(p) not in carried)
     kind = type(core_of(trainer.model)).__name__
     adapter = "a PEFT adapter on " if hasattr(trainer.model, "get_base_model") else ""
     return f"{adapter}{kind}{_shape(Facts.of(trainer.model))}, {parameters / 1e6:.2f} M parameters"
