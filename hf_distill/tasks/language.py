@@ -213,8 +213,13 @@ class Seq2SeqLM(LanguageModel):
         return {**counts, "tokens": (self.rows(batch) if mask is None else mask).sum()}
 
     def complete(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Let the model shift the labels into what its decoder reads; see ``Task.complete``."""
-        make = getattr(core_of(model), "prepare_decoder_input_ids_from_labels", None)
-        if make is None or fed.get("decoder_input_ids") is not None or batch.get("labels") is None:
+        """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.complete``."""
+        core, labels = core_of(model), batch.get("labels")
+        given = any(fed.get(name) is not None for name in ("decoder_input_ids", "decoder_inputs_embeds"))
+        if given or labels is None or not hasattr(core, "config"):
             return fed
-        return {**fed, "decoder_input_ids": make(labels=batch["labels"])}
+        if (make := getattr(core, "prepare_decoder_input_ids_from_labels", None)) is not None:
+            return {**fed, "decoder_input_ids": make(labels=labels)}
+        config = core.config  # Blenderbot and others shift inside of their forward
+        shifted = F.pad(labels[:, :-1], (1, 0), value=config.decoder_start_token_id)
+        return {**fed, "decoder_input_ids": shifted.masked_fill(shifted == -100, config.pad_token_id)}

@@ -5,7 +5,9 @@
 Every class of the auto mappings is built tiny and given the same batch without padding. The task replaces the model's
 loss by a sum that can be divided once, so its mean must be the model's own loss. Models without a head have no loss:
 for these it is asked whether the task is found and one hidden state a token is shown. What cannot be built from the
-sizes below is "not run", which says nothing about it. The last line of each task is the share.
+sizes below is "not run", which says nothing about it. The last line of each task is the share. Of language models it
+is also asked whether their head can be taken apart, so that large logits are never whole; then what enters the head,
+the head and what comes after it must give the model's own logits to 1e-4 of their largest.
 """
 
 import sys
@@ -16,6 +18,8 @@ import transformers
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
+from hf_distill.hearing import hearing
+from hf_distill.linear import tail_of
 from hf_distill.tasks import TASKS, Task
 
 SIZES = {
@@ -100,7 +104,19 @@ def verdict(kind, name):
             return f"REFUSED: {(str(error).splitlines() or [type(error).__name__])[0][:150]}"
         if not torch.allclose(mean, outputs.loss.float(), rtol=1e-4):
             return f"DIFFERENT{f' for {problem}' if problem else ''}: {mean:.5f} against {outputs.loss:.5f}"
+    if kind.linear:
+        return apart(model, {k: v for k, v in batch.items() if k != "labels"}, task, batch, outputs.logits)
     return "equal"
+
+
+def apart(model, fed, task, batch, whole):
+    if tail_of(model) is None:
+        return "equal, WHOLE: its head cannot be taken apart"
+    with torch.no_grad(), hearing(model, {"linear"}) as heard:
+        model(**task.complete(model, fed, batch))
+    found = heard.linear[0].chunk(0, whole.shape[:-1].numel()).view_as(whole)
+    near = (found - whole).abs().max() <= 1e-4 * whole.abs().max()
+    return "equal" if near else f"equal, WRONG in one pass by {(found - whole).abs().max():.2g}"
 
 
 def main():
@@ -114,8 +130,9 @@ def main():
             if said != "equal":
                 print(f"{kind.__name__:24} {name:30} {said}")
         ran = [said for said in found.values() if not said.startswith("not run")]
-        equal = sum(said == "equal" for said in ran)
-        print(f"{kind.__name__}: {equal} of {len(ran)} that ran are equal ({len(found)} in all)", flush=True)
+        equal = sum(said.startswith("equal") for said in ran)
+        heads = f", {sum(said == 'equal' for said in ran)} of these in one pass" if kind.linear else ""
+        print(f"{kind.__name__}: {equal} of {len(ran)} that ran are equal ({len(found)} in all){heads}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import torch
 from transformers import (
     BartConfig,
     BartForCausalLM,
+    BlenderbotConfig,
+    BlenderbotForConditionalGeneration,
     DataCollatorForSeq2Seq,
     MixtralConfig,
     MixtralForCausalLM,
@@ -198,3 +200,17 @@ def test_a_mixture_of_experts_stays_balanced(tmp_path):
     assert taught["loss"] == pytest.approx(taught["loss/forward_kl"] + taught["loss/router"], rel=1e-6)
     assert tiny.relative(found["thin"][1], found["taught"][1]) < 1e-5
     assert "loss/router" in found["in parts"][0]
+
+
+def test_a_decoder_that_shifts_inside_of_its_forward_is_given_its_inputs(tmp_path):
+    """Blenderbot makes them only beside a loss of its own; without labels it would refuse."""
+    make = lambda: BlenderbotForConditionalGeneration(BlenderbotConfig(  # noqa: E731
+        vocab_size=32, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, pad_token_id=0,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=5, max_position_embeddings=32, dropout=0.0,
+    ))  # fmt: skip
+    student, fed = make().eval(), batch("t5")
+    task = Task.of(student)
+    inputs = {name: value for name, value in fed.items() if name != "labels"}
+    assert torch.equal(student(**task.complete(student, inputs, fed)).logits, student(**fed).logits)
+    trainer(tmp_path, "t5", student=student, teacher_model=make()).train()
