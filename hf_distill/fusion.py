@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from hf_distill.linear import classes_of, head_of, is_plain, tail_of
+from hf_distill.linear import classes_of, head_of, is_plain
 from hf_distill.objectives import normalise
 from hf_distill.sharding import is_sharded
+from hf_distill.tails import tail_of
 
 if TYPE_CHECKING:
     from hf_distill.trainer import DistillationMixin

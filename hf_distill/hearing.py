@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hf_distill.linear import LinearLogits, emptied, head_of, tail_of
+from hf_distill.linear import LinearLogits, emptied, head_of
+from hf_distill.tails import tail_of
 
 TAP = "tap:"
 """A need that begins with this names a module by its path, as ``model.get_submodule`` does."""

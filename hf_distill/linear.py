@@ -1,6 +1,6 @@
 """Logits that are never whole: what enters a model's head, and the head; the second form of logits.
 
-Knows: output embeddings, and what a model does to its logits after them. Does not know: terms, tasks, labels.
+Knows: output embeddings, and what comes after them. Does not know: how that was found out, terms, tasks, labels.
 
 A vocabulary of 150,000 words makes the logits of 4,096 tokens 2.3 GiB in float32, and a divergence holds several such
 tensors. What enters the head is a hundred times smaller, and a chunk of logits is made where it is read.
@@ -8,10 +8,8 @@ tensors. What enters the head is a hundred times smaller, and a chunk of logits 
 
 from __future__ import annotations
 
-import logging
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +17,6 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-logger = logging.getLogger(__name__)
-
-TAILS: WeakKeyDictionary[nn.Module, Tail | None] = WeakKeyDictionary()
-"""What was measured of a model, as long as the model lives."""
 
 
 class Tail(NamedTuple):
@@ -58,6 +51,8 @@ class LinearLogits:
         hidden: [..., H], what enters the head.
         head: the head: ``nn.Linear``, or any module that maps [n, H] to [n, V], such as one with an adapter.
         tail: what comes after it.
+        autocast: the precision in which the head was called; None: without autocast. Chunks are made in it, whoever
+            reads them: a teacher's logits must not take the precision of the student's context.
 
     Example:
         >>> head = nn.Linear(2, 3, bias=False)
@@ -67,8 +62,14 @@ class LinearLogits:
         (torch.Size([1, 2, 3]), [[6.0, 8.0, 14.0]])
     """
 
-    def __init__(self, hidden: Tensor, head: nn.Module, tail: Tail = Tail()) -> None:  # noqa: B008 - immutable
-        self.hidden, self.head, self.tail = hidden, head, tail
+    def __init__(
+        self,
+        hidden: Tensor,
+        head: nn.Module,
+        tail: Tail = Tail(),  # noqa: B008 - immutable
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.hidden, self.head, self.tail, self.autocast = hidden, head, tail, autocast
 
     @property
     def shape(self) -> torch.Size:
@@ -77,15 +78,22 @@ class LinearLogits:
 
     def select(self, rows: Tensor) -> LinearLogits:
         """Keep the rows where ``rows`` (bool, the leading shape) is true: [n, V]."""
-        return LinearLogits(self.hidden[rows.to(self.hidden.device)], self.head, self.tail)
+        return LinearLogits(self.hidden[rows.to(self.hidden.device)], self.head, self.tail, self.autocast)
 
     def last(self, positions: int) -> LinearLogits:
         """Keep the last positions of each row [B, T, V]."""
-        return LinearLogits(self.hidden[:, -positions:], self.head, self.tail)
+        return LinearLogits(self.hidden[:, -positions:], self.head, self.tail, self.autocast)
 
     def chunk(self, start: int, stop: int) -> Tensor:
         """Return rows ``start:stop`` of the flattened leading shape as float32 [stop - start, V]."""
-        return self.tail(project(self.head, self.hidden.flatten(0, -2)[start:stop]).float())
+        with self.precision():
+            made = project(self.head, self.hidden.flatten(0, -2)[start:stop])
+        return self.tail(made.float())
+
+    def precision(self) -> torch.autocast:
+        """Make the context in which the head is called."""
+        on = self.autocast is not None
+        return torch.autocast(self.hidden.device.type, dtype=self.autocast if on else torch.bfloat16, enabled=on)
 
     def finite(self) -> Tensor:
         """Return for each row (bool, the leading shape) whether what enters the head is neither infinity nor NaN."""
@@ -120,7 +128,7 @@ def project(head: nn.Module, hidden: Tensor) -> Tensor:
         [n, V].
     """
     if is_plain(head):
-        return F.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
+        return F.linear(hidden.to(head.weight.dtype), head.weight, head.bias)  # autocast goes before either dtype
     return head(hidden)
 
 
@@ -150,79 +158,6 @@ def head_of(model: nn.Module) -> nn.Module | None:
     return head if head is not None and (is_plain(head) or hasattr(head, "out_features")) else None
 
 
-@torch.no_grad()
-def tail_of(model: nn.Module) -> Tail | None:
-    """Measure, once for a model, what it does to its logits after its head, by running it on two tokens.
-
-    The head's output is replaced by constants, and what comes out says how they were scaled, capped and shifted. Then
-    the real logits must be those of the head and the tail; a model for which they are not is read whole.
-
-    Args:
-        model: a language model, not wrapped or sharded yet.
-
-    Returns:
-        The tail; None where the logits cannot be made from what enters the head.
-
-    Example:
-        >>> from transformers import Gemma2Config, Gemma2ForCausalLM
-        >>> tiny = Gemma2Config(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
-        ...                     num_key_value_heads=1, head_dim=8, intermediate_size=8)
-        >>> tail_of(Gemma2ForCausalLM(tiny))
-        Tail(scale=1.0, cap=30.0, bias=None)
-    """
-    if model in TAILS:
-        return TAILS[model]
-    TAILS[model], head = None, head_of(model)
-    if head is None:
-        return None
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-    fed = {
-        "input_ids": ids,
-        **({"decoder_input_ids": ids} if getattr(core.config, "is_encoder_decoder", False) else {}),
-    }
-    training = core.training
-    try:
-        core.eval()
-        with torch.random.fork_rng(devices=[]):
-            TAILS[model] = _measured(core, head, fed)
-    except Exception as error:  # whatever a model of another kind makes of two tokens, it can still be read whole
-        logger.info(
-            "the head of %s could not be taken apart (%s): its logits are made whole.", type(core).__name__, error
-        )
-    finally:
-        core.train(training)
-    return TAILS[model]
-
-
-def _measured(core: nn.Module, head: nn.Module, fed: dict[str, Tensor]) -> Tail | None:
-    entered: list[Tensor] = []
-    with ExitStack() as stack:
-        stack.callback(head.register_forward_pre_hook(lambda module, given: entered.append(given[0])).remove)
-        whole = core(**fed).logits.float()
-    if len(entered) != 1:
-        return None
-
-    def answer(constant: float) -> Tensor:
-        def replaced(module: nn.Module, given: Any, output: Tensor) -> Tensor:
-            return torch.full_like(output, constant, dtype=torch.float32)
-
-        with ExitStack() as stack:
-            stack.callback(head.register_forward_hook(replaced).remove)
-            return core(**fed).logits.float()[0, -1]
-
-    bias, small, high, low = (answer(constant) for constant in (0.0, 1e-3, 1e6, -1e6))
-    slope, end = (small - bias).double().mean().item() / 1e-3, (high - low).double().mean().item() / 2
-    capped = end < 0.5 * slope * 1e6
-    scale = slope if capped else end / 1e6
-    scale = 1.0 if abs(scale - 1) < 1e-5 else scale
-    tail = Tail(scale, end if capped else None, bias if bias.any() else None)
-    made = tail(project(head, entered[0]).float())
-    near = 1e-4 if whole.dtype == made.dtype and entered[0].dtype == torch.float32 else 2e-2
-    same = made.shape == whole.shape and (made - whole).abs().max() <= near * whole.abs().max().clamp(min=1e-6)
-    return tail if same else None
-
-
 @contextmanager
 def emptied(head: nn.Module, tail: Tail, heard: list[LinearLogits]) -> Iterator[None]:
     """Keep what enters a head the next time, and let no row of it enter: no logits are made.
@@ -243,7 +178,9 @@ def emptied(head: nn.Module, tail: Tail, heard: list[LinearLogits]) -> Iterator[
 
     def hear(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         hook.remove()  # afterwards the head is called to make the chunks
-        heard.append(LinearLogits(given[0], head, tail))
+        kind = given[0].device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        heard.append(LinearLogits(given[0], head, tail, autocast))
         return (given[0][..., :0, :], *given[1:])
 
     hook = head.register_forward_pre_hook(hear)

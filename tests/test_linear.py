@@ -1,14 +1,14 @@
 """What enters a head, and the head: the same logits, and what a model does to them afterwards is measured."""
 
 import pytest
-import tiny
 import tiny_language
 import torch
 from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForMaskedLM
 
-from hf_distill.linear import LinearLogits, Tail, emptied, head_of, project, tail_of
+from hf_distill.linear import LinearLogits, Tail, emptied, head_of, project
 from hf_distill.signals import DenseLogits, Logits
+from hf_distill.tails import tail_of
 
 
 def bart():
@@ -53,41 +53,6 @@ def test_no_logits_are_made_and_none_are_lost(make):
     assert torch.equal(model(**fed).logits, whole)  # nothing stays on the model
 
 
-def test_a_bias_after_the_head_is_found():
-    assert torch.equal(tail_of(bart()).bias, torch.arange(32.0))
-
-
-def test_measuring_leaves_no_trace():
-    model = tiny_language.llama(attention_dropout=0.5).train()
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    assert tail_of(model) == Tail()
-    assert torch.equal(torch.get_rng_state(), before)
-    assert model.training
-    assert not head_of(model)._forward_hooks
-    assert not head_of(model)._forward_pre_hooks
-
-
-def test_models_that_cannot_be_taken_apart_are_read_whole():
-    class Twice(type(tiny_language.llama())):
-        def forward(self, *args, **kwargs):
-            out = super().forward(*args, **kwargs)
-            out.logits = out.logits.square()  # neither a scale, nor a cap, nor a shift
-            return out
-
-    class Silent(type(tiny_language.llama())):
-        def get_output_embeddings(self):
-            return nn.Linear(16, 32)  # not the one that is called
-
-    for kind in (Twice, Silent):
-        assert tail_of(kind(tiny_language.llama().config)) is None
-    assert tail_of(tiny.bert()) is None
-
-
-def test_a_half_precision_head_is_measured_too():
-    assert tail_of(tiny_language.llama().bfloat16()) == Tail()
-
-
 def test_a_head_that_is_more_than_its_weight_is_called():
     class Doubled(nn.Linear):
         def forward(self, hidden):
@@ -95,3 +60,17 @@ def test_a_head_that_is_more_than_its_weight_is_called():
 
     head = Doubled(2, 3)
     assert torch.equal(project(head, torch.ones(1, 2)), head(torch.ones(1, 2)))
+
+
+def test_chunks_are_made_in_the_precision_of_the_call_whoever_reads_them():
+    """A teacher in float32 beside a student in bfloat16, and the other way round."""
+    torch.manual_seed(0)
+    head, hidden = nn.Linear(16, 9), torch.randn(2, 3, 16)
+    for calling, reading in ((True, False), (False, True)):
+        heard = []
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=calling):
+            expected = head(hidden).float()
+            with emptied(head, Tail(), heard):
+                head(hidden)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reading):
+            assert torch.equal(heard[0].select(torch.ones(2, 3, dtype=torch.bool)).chunk(0, 6), expected.flatten(0, 1))

@@ -163,7 +163,8 @@ class _Pass(torch.autograd.Function):
         apply = _plain if is_plain(ours.head) else _called
         for start in range(0, len(hidden), size):
             at = slice(start, min(start + size, len(hidden)))
-            logits, finish = apply(ours.head, hidden[at].detach(), trained, into)
+            with ours.precision():
+                logits, finish = apply(ours.head, hidden[at].detach(), trained, into)
             totals += _costs(logits, ours.tail, parts, shares, start)  # and in place of the logits their gradient
             to_hidden[at] = finish(logits)
         kept = [None if one is None else one.to(p.dtype) for one, p in zip(into, trained, strict=True)]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.hearing import HEARD, hearing
-from hf_distill.linear import tail_of
 from hf_distill.signals import Facts, Signals
+from hf_distill.tails import tail_of
 from hf_distill.tasks import Task
 from hf_distill.tasks.embedding import HEADLESS
 from hf_distill.tasks.outputs import SHOWN, asking, core_of

@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
 from hf_distill.hearing import hearing
-from hf_distill.linear import tail_of
+from hf_distill.tails import tail_of
 from hf_distill.tasks import TASKS, Task
 
 SIZES = {
