@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from hf_distill.cache.sampled import restore, sample
 from hf_distill.linear import LinearLogits, Tail
 from hf_distill.objectives import build, one_pass
 from hf_distill.signals import DenseLogits, Head, Signals
@@ -139,3 +140,36 @@ def test_a_small_divergence_of_a_large_vocabulary_is_right_to_1e_5():
     shown = Signals({"logits": Head(LinearLogits(hidden.requires_grad_(), head), rows)})
     found = one(shown, Signals({"logits": Head(DenseLogits(theirs), rows)}), {}, {"forward_kl": torch.tensor(1.0)})
     assert found["forward_kl"].total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_teacher_of_few_ids_is_compared_block_by_block():
+    head, hidden, theirs, rows, labels = parts()
+    columns = sample(theirs.flatten(0, 1), temperature=1.0, head=4, tail=6, seed=5)
+    columns = {name: value.view(2, 7, *value.shape[1:]) for name, value in columns.items()}
+    few = Signals({"logits": Head(restore(columns, 1.0, V), rows)})
+    found = {}
+    for logits in (DenseLogits(head(hidden)), LinearLogits(hidden, head)):
+        objective = build({"forward_kl": 1.0, "reverse_kl": 1.0})
+        shares = {name: torch.tensor(share) for name, share in SHARES.items()}
+        sums = objective(Signals({"logits": Head(logits, rows, labels)}), few, {}, shares)
+        found[type(logits)] = gradients(sums, [hidden, head.weight])
+    for one, other in zip(found[LinearLogits], found[DenseLogits], strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_terms_that_listen_to_several_teachers_share_a_chunk_of_the_student(monkeypatch):
+    head, hidden, theirs, rows, labels = parts()
+    passes = []
+    inside = one_pass._Pass.apply
+    monkeypatch.setattr(one_pass._Pass, "apply", lambda *args: passes.append(len(args[1])) or inside(*args))
+    big, small = (Signals({"logits": Head(DenseLogits(one), rows)}) for one in (theirs, torch.randn(2, 7, V)))
+    teacher = Signals(big.heads, named={"big": big, "small": small})
+    spec = {"forward_kl": {"teacher": "big"}, "reverse_kl": {"teacher": "small"}}
+    found = {}
+    for logits in (DenseLogits(head(hidden)), LinearLogits(hidden, head)):
+        shares = {name: torch.tensor(share) for name, share in SHARES.items()}
+        sums = build(spec)(Signals({"logits": Head(logits, rows, labels)}), teacher, {}, shares)
+        found[type(logits)] = gradients(sums, [hidden, head.weight])
+    assert passes == [3]
+    for one, other in zip(found[LinearLogits], found[DenseLogits], strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
