@@ -5,12 +5,15 @@ Knows: tallies, Trainer's logging. Does not know: how a part is computed, tasks,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hf_distill.objectives.fidelity import fidelity
+from hf_distill.signals import Signals
 from hf_distill.tally import Tally
 
 HITS = "teacher_cache_hits"
@@ -21,7 +24,9 @@ class LogMixin:
     """The part of the trainer that logs."""
 
     teacher: Any
+    task: Any
     _training: Tally
+    _fidelity: Tally
     _evaluating: Tally | None
 
     def _note(self, parts: Mapping[str, Tensor], stepping: bool) -> None:
@@ -33,6 +38,15 @@ class LogMixin:
             each = self.accelerator.gather_for_metrics(each.repeat(self.args.eval_batch_size, 1))
             self._evaluating.add(dict(zip(parts, each.sum(dim=0), strict=True)))
             self._evaluating.weight += len(each)
+
+    def _note_fidelity(self, both: tuple[Signals, Signals]) -> None:
+        """In an evaluation, add up how close the student comes to its teacher, row by row."""
+        if self._evaluating is None or not self.task.distributions:
+            return
+        with torch.no_grad():
+            found = fidelity(*both)
+        if found:
+            self._fidelity.add({"rows": found["kl"].count.float(), **{name: one.total for name, one in found.items()}})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the training loss, each normalised as in the loss and before alpha and weights.
@@ -54,6 +68,9 @@ class LogMixin:
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate as Trainer does; ``eval_loss`` is the same blend, its parts are ``eval_loss/hard``, ...
 
+        With a teacher also ``eval_agreement``, the share of rows in which both choose the same class, and ``eval_kl``,
+        KL(teacher, student) at temperature 1; for language models ``eval_perplexity``, of the labels.
+
         Args:
             *args: as in ``Trainer.evaluation_loop``.
             **kwargs: as in ``Trainer.evaluation_loop``.
@@ -61,12 +78,17 @@ class LogMixin:
         Returns:
             Trainer's own output; predictions hold what they would hold without a teacher.
         """
-        self._evaluating = Tally()
+        self._evaluating, self._fidelity = Tally(), Tally()
         try:
             output = super().evaluation_loop(*args, **kwargs)
             parts = self._evaluating.drain()
         finally:
             self._evaluating = None
         prefix = kwargs.get("metric_key_prefix", "eval")
+        close = self._fidelity.drain(lambda totals: self.accelerator.reduce(totals, reduction="sum"))
+        rows = max(1.0, close.pop("rows", 0.0))
+        output.metrics.update({f"{prefix}_{name}": total / rows for name, total in close.items()})
+        if "hard" in parts and self.task.linear:
+            output.metrics[f"{prefix}_perplexity"] = math.exp(min(parts["hard"], 700.0))
         output.metrics.update({f"{prefix}_loss/{name}": value for name, value in parts.items()})
         return output

@@ -216,6 +216,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
                 shown = self.task.shown(student, inputs, outputs, heard)
                 both = self.task.compared(shown, taught, inputs)
                 sums = self.distillation(*both, inputs, known, shown)
+                self._note_fidelity(both)
                 return sums, self.distillation.resting()
 
             with hearing(student, needs) as heard, joined(student, after, self.accelerator.autocast):

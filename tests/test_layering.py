@@ -24,7 +24,7 @@ ALLOWED = {
     "cache": {"signals", "topk"},
     "commands": {"arguments", "cache", "objectives", "parsing", "reports", "students", "tasks", "teachers"},
     "cli": {"commands"},
-    "logs": {"tally"},
+    "logs": {"objectives", "signals", "tally"},
     "checkpoint": {"carry", "objectives", "sharding"},
     "objectives": {"linear", "signals", "topk"},
     "tasks": {"hearing", "signals", "topk"},

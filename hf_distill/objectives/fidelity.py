@@ -1,0 +1,53 @@
+"""How close a student comes to its teacher, row by row, whatever it is trained on.
+
+Knows: heads of two models that were made comparable. Does not know: the objective, evaluation loops, labels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hf_distill.objectives.logits import ForwardKL, LogitTerm
+from hf_distill.objectives.one_pass import compared
+from hf_distill.signals import Signals, Sum
+
+
+class Agreement(LogitTerm):
+    """Whether both models find the same class most likely.
+
+    Example:
+        >>> import torch
+        >>> Agreement().divergence(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[0.0, 9.0], [0.0, 1.0]]))
+        tensor([1., 0.])
+    """
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return [n], 1 where it is so."""
+        return (student.argmax(dim=-1) == teacher.argmax(dim=-1)).float()
+
+
+def fidelity(student: Signals, teacher: Signals) -> dict[str, Sum]:
+    """Compare two models in every row that counts.
+
+    Args:
+        student: what the student shows.
+        teacher: what the teacher shows, comparable with it.
+
+    Returns:
+        ``agreement``, in how many rows both choose the same class, and ``kl``, KL(teacher, student) at temperature 1
+        in nats, each with the number of rows. Nothing where their classes are not the same, or a few ids are kept.
+
+    Example:
+        >>> import torch
+        >>> from hf_distill.signals import DenseLogits, Head
+        >>> shown = Signals({"logits": Head(DenseLogits(torch.eye(3)), torch.tensor([True, True, False]))})
+        >>> {name: (one.total.item(), one.count.item()) for name, one in fidelity(shown, shown).items()}
+        {'agreement': (2.0, 2), 'kl': (0.0, 2)}
+    """
+    for name, head in student.heads.items():
+        theirs = teacher.heads.get(name)
+        if theirs is None or hasattr(theirs.logits, "few") or theirs.logits.shape[-1] != head.logits.shape[-1]:
+            return {}
+    if not student.heads:
+        return {}
+    return compared({"agreement": (Agreement(), student, teacher), "kl": (ForwardKL(1.0), student, teacher)})
