@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from hf_distill.teachers.tokenizers import PREFIX, check_tokenizers
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 class LiveTeacher:
@@ -70,6 +73,7 @@ class LiveTeacher:
             self._check_head(task)
         self._autocast: Callable[[], Any] = contextlib.nullcontext
         self._run: Callable[..., Any] | None = None
+        self._told = False
         self._read(model)
 
     def _read(self, model: nn.Module) -> None:
@@ -135,6 +139,7 @@ class LiveTeacher:
                 f"the teacher {self.facts.name} takes {sorted(self._takes)}, the batch has {sorted(batch)}: keep the "
                 "teacher's columns in the data set."
             )
+        self._fits(inputs)
         # Flags go in whatever the signature says: transformers models take them among their **kwargs.
         flags = {**asking(needs, self.model), **({"use_cache": False} if "use_cache" in self._accepts else {})}
         read = self.task.theirs(batch)
@@ -145,6 +150,20 @@ class LiveTeacher:
         # A model that is spread over devices, or lives on another one, may answer there.
         outputs, heard = (send_to_device(one, find_device(batch)) for one in (outputs, heard))
         return self.task.shown(self.model, read, outputs, heard)
+
+    def _fits(self, inputs: Mapping[str, Tensor]) -> None:
+        """Refuse a text that is longer than the teacher reads; one with turned positions reads on, and says so."""
+        config = getattr(core_of(self.model), "config", None)
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        room, ids = getattr(text, "max_position_embeddings", None), inputs.get("input_ids")
+        if ids is None or not isinstance(room, int) or not 0 < room < ids.shape[-1]:
+            return
+        told = f"the batch is {ids.shape[-1]} tokens long, the teacher {self.facts.name} was made for {room} positions"
+        if not (hasattr(text, "rope_parameters") or hasattr(text, "rope_theta")):
+            raise ValueError(f"{told}: cut the rows (max_length), or use a teacher that reads as much.")
+        if not self._told:
+            self._told = True
+            logger.warning("%s and may know less of what lies beyond: cut the rows, if that is not meant.", told)
 
     @property
     def writes(self) -> bool:

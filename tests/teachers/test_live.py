@@ -2,10 +2,11 @@
 
 import pytest
 import tiny
+import tiny_language
 import torch
 from torch import nn
 
-from hf_distill import AdapterOffTeacher, FunctionTeacher, LiveTeacher, SequenceClassification, Teacher
+from hf_distill import AdapterOffTeacher, CausalLM, FunctionTeacher, LiveTeacher, SequenceClassification, Teacher
 
 TASK = SequenceClassification(num_labels=3)
 HEADS = frozenset({"heads"})
@@ -103,3 +104,15 @@ def test_answers_from_another_device_come_to_the_batch():
 
     shown = LiveTeacher(Elsewhere(), TASK)({"input_ids": torch.ones(8, 4, device="meta")}, HEADS)
     assert shown.heads["logits"].logits.tensor.device.type == "meta"
+
+
+def test_a_text_that_is_longer_than_the_teacher_reads(caplog):
+    short = LiveTeacher(tiny.teacher(max_position_embeddings=4), TASK)
+    with pytest.raises(
+        ValueError, match=r"the batch is \d+ tokens long, the teacher .* was made for 4 positions: cut"
+    ):
+        short(batch(), HEADS)
+    turned = LiveTeacher(tiny_language.llama(max_position_embeddings=4), CausalLM())
+    for _ in range(2):
+        turned({"input_ids": torch.ones(1, 6, dtype=torch.long)}, HEADS)
+    assert sum("was made for 4 positions and may know less" in text for text in caplog.messages) == 1
