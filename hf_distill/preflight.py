@@ -80,6 +80,11 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
         ValueError: in one sentence.
     """
     for name, term in objective.terms.items():
+        if term.needs - {"heads"} and not getattr(task.alignment, "same_positions", True):
+            raise ValueError(
+                f"{name} compares position with position ({', '.join(sorted(term.needs - {'heads'}))}), which two "
+                "tokenizers do not have: use terms that compare logits."
+            )
         if "heads" in term.needs and not (term.sorts or getattr(task.alignment, "same_classes", True)):
             raise ValueError(
                 f"{name} compares class with class, which two vocabularies do not have under "

@@ -33,13 +33,14 @@ class Alignment(ABC):
         columns: batch columns that it reads and no model takes; they are kept in the data set.
         objective: what is learned from the teacher if the user names nothing.
         same_classes: both heads have the same classes afterwards; otherwise only a term that sorts can compare them.
-        known: teacher -> the vocabularies of the student and of that teacher, as far as they are known; the teacher
-            None is the only one, or the mean of several.
+        same_positions: both models read the same positions; otherwise only their heads can be compared.
+        known: teacher -> the vocabularies of the student and of that teacher; None: the only one, or a mean of several.
     """
 
     columns: ClassVar[frozenset[str]] = frozenset({f"{PREFIX}labels"})
     objective: ClassVar[str] = "forward_kl"
     same_classes: ClassVar[bool] = True
+    same_positions: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.known: dict[str | None, tuple[Vocabulary | None, Vocabulary | None]] = {}

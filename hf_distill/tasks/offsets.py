@@ -64,6 +64,7 @@ class SpanAlignment(Alignment):
     """
 
     columns: ClassVar[frozenset[str]] = frozenset({OFFSETS, f"{PREFIX}{OFFSETS}", f"{PREFIX}labels"})
+    same_positions: ClassVar[bool] = False
 
     def meet(
         self,

@@ -31,6 +31,7 @@ class SortedAlignment(Alignment):
 
     objective: ClassVar[str] = "uld"
     same_classes: ClassVar[bool] = False
+    same_positions: ClassVar[bool] = False
 
     def count(self, task: LanguageModel, batch: Mapping[str, Any]) -> Tensor:
         """Count the pairs; see ``Alignment.count``."""

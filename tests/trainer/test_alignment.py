@@ -251,6 +251,8 @@ def test_what_cannot_be_aligned_is_refused(tmp_path):
             teacher_alignment="span")  # fmt: skip
     refused("forward_kl compares class with class.*use the objective uld", teacher_alignment="uld",
             objective="forward_kl")  # fmt: skip
+    refused(r"hidden_mse compares position with position \(hidden\), which two tokenizers do not have",
+            teacher_alignment="span", objective={"forward_kl": 1.0, "hidden_mse": 1.0})  # fmt: skip
     with pytest.raises(ValueError, match="teacher_alignment='letters' is not known: use tokens, uld, span"):
         DistillationTrainingArguments(str(tmp_path), teacher_alignment="letters", use_cpu=True)
     with pytest.raises(ValueError, match="align='letters' is not known"):
