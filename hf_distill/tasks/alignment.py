@@ -34,7 +34,7 @@ class Alignment(ABC):
         objective: what is learned from the teacher if the user names nothing.
         same_classes: both heads have the same classes afterwards; otherwise only a term that sorts can compare them.
         same_positions: both models read the same positions; otherwise only their heads can be compared.
-        known: teacher -> the vocabularies of the student and of that teacher; None: the only one, or a mean of several.
+        known: teacher -> the vocabularies of the student and of that teacher; None: the only one, or several's mean.
     """
 
     columns: ClassVar[frozenset[str]] = frozenset({f"{PREFIX}labels"})
