@@ -43,12 +43,14 @@ class Scoring(ABC):
         measured: how to name it beside an axis.
         columns: figure -> heading of the table, for shares from 0 to 1.
         hub: metric type on the Hub -> figure.
+        baseline: the model that shows what a student is without its teacher.
     """
 
     score: ClassVar[str]
     measured: ClassVar[str]
     columns: ClassVar[Mapping[str, str]]
     hub: ClassVar[Mapping[str, str]]
+    baseline: ClassVar[str] = "student alone"
 
     @abstractmethod
     def figures(self, predictions: Any, labels: Any) -> dict[str, float]:
@@ -119,7 +121,7 @@ def compare(
     """Measure each model on the test rows.
 
     Args:
-        found: ``teacher``, ``distilled`` and, if it was trained, ``student alone``: its predictions, and the model.
+        found: ``teacher``, ``distilled`` and, if it was trained, the baseline: its predictions, and the model.
         test: tokenised rows with labels.
         student: the distilled student's trainer.
         scoring: how predictions are measured.
@@ -146,8 +148,8 @@ def compare(
             }
         )
     found = {"models": models, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
-    if "student alone" in units:
-        gap = gap_closed(units["student alone"], units["distilled"], units["teacher"])
+    if scoring.baseline in units:
+        gap = gap_closed(units[scoring.baseline], units["distilled"], units["teacher"])
         found |= {"gap": asdict(gap), "summary": str(gap)}
     device, threads = student.args.device.type, torch.get_num_threads()
     found["machine"] = f"{platform.machine()}, {device}, {threads} thread{'s' if threads > 1 else ''}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"teacher": "#4c566a", "student alone": "#d08770", "distilled": "#2a7f62"}
+COLOURS = {"teacher": "#4c566a", "student alone": "#d08770", "untaught student": "#d08770", "distilled": "#2a7f62"}
 
 
 def plot_comparison(
@@ -61,7 +61,7 @@ def plot_comparison(
         x = row["samples_per_second"]
         speed.scatter(x, height, s=80, color=colour, zorder=3)
         label = f"{row['name']}\n{row['parameters'] / 1e6:.2f} M"
-        below = row["name"] == "student alone"
+        below = row["name"] in ("student alone", "untaught student")
         speed.annotate(
             label, (x, height), xytext=(0, -10 if below else 9), textcoords="offset points", ha="center", fontsize=9,
             va="top" if below else "bottom",
