@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 TAGS = ("hf_distill", "knowledge-distillation")
+METRICS = {"accuracy": "accuracy", "f1": "macro_f1"}
+"""The Hub's name of a metric -> the report's; a report with others says so under ``metrics``."""
 
 
 def add_distillation(trainer: Trainer) -> None:
@@ -116,5 +118,5 @@ def _results(report: dict[str, Any], trainer: Trainer) -> list[EvalResult]:
             metric_type=metric,
             metric_value=round(student[key], 4),
         )
-        for metric, key in (("accuracy", "accuracy"), ("f1", "macro_f1"))
+        for metric, key in report.get("metrics", METRICS).items()
     ]

@@ -12,13 +12,21 @@ from typing import Any
 COLOURS = {"teacher": "#4c566a", "student alone": "#d08770", "distilled": "#2a7f62"}
 
 
-def plot_comparison(models: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> None:
-    """Draw each model's accuracy with its error, beside accuracy against speed, and save the picture.
+def plot_comparison(
+    models: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    title: str,
+    score: str = "accuracy",
+    called: str = "test accuracy",
+) -> None:
+    """Draw each model's score with its error, beside the score against speed, and save the picture.
 
     Args:
-        models: rows with ``name``, ``accuracy`` (0 to 1), ``accuracy_error``, ``samples_per_second``, ``parameters``.
+        models: rows with ``name``, the score (0 to 1), its ``..._error``, ``samples_per_second``, ``parameters``.
         path: where to save, as PNG.
         title: above the picture.
+        score: the key of the score.
+        called: what the score is called.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -29,14 +37,14 @@ def plot_comparison(models: Sequence[Mapping[str, Any]], path: str | Path, title
         raise ImportError("the report's picture needs matplotlib: pip install 'hf_distill[recipes]'.") from error
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     points, speed = figure.subplots(1, 2)
-    names, scores = [row["name"] for row in models], [100 * row["accuracy"] for row in models]
-    errors = [100 * row["accuracy_error"] for row in models]
+    names, scores = [row["name"] for row in models], [100 * row[score] for row in models]
+    errors = [100 * row[f"{score}_error"] for row in models]
     colours = [COLOURS.get(name, "#5e81ac") for name in names]
-    for x, (score, error, colour) in enumerate(zip(scores, errors, colours, strict=True)):
+    for x, (height, error, colour) in enumerate(zip(scores, errors, colours, strict=True)):
         # Points, not bars: a bar whose foot is cut off lies about its height.
-        points.errorbar(x, score, yerr=error, fmt="o", markersize=10, capsize=5, color=colour)
+        points.errorbar(x, height, yerr=error, fmt="o", markersize=10, capsize=5, color=colour)
         points.annotate(
-            f"{score:.1f}", (x, score), xytext=(11, 0), textcoords="offset points", va="center", fontsize=10
+            f"{height:.1f}", (x, height), xytext=(11, 0), textcoords="offset points", va="center", fontsize=10
         )
     points.set_xticks(range(len(names)), names)
     points.set_xlim(-0.5, len(names) - 0.3)
@@ -47,14 +55,14 @@ def plot_comparison(models: Sequence[Mapping[str, Any]], path: str | Path, title
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
         axes.set_axisbelow(True)
-    points.set_ylabel("test accuracy, % ± one standard error", fontsize=9)
-    for row, score, colour in zip(models, scores, colours, strict=True):
+    points.set_ylabel(f"{called}, % ± one standard error", fontsize=9)
+    for row, height, colour in zip(models, scores, colours, strict=True):
         x = row["samples_per_second"]
-        speed.scatter(x, score, s=80, color=colour, zorder=3)
+        speed.scatter(x, height, s=80, color=colour, zorder=3)
         label = f"{row['name']}\n{row['parameters'] / 1e6:.2f} M"
         below = row["name"] == "student alone"
         speed.annotate(
-            label, (x, score), xytext=(0, -10 if below else 9), textcoords="offset points", ha="center", fontsize=9,
+            label, (x, height), xytext=(0, -10 if below else 9), textcoords="offset points", ha="center", fontsize=9,
             va="top" if below else "bottom",
         )  # fmt: skip
     speed.set_xlim(0, 1.2 * max(row["samples_per_second"] for row in models))
