@@ -113,7 +113,8 @@ def make_student(bench: Bench, teacher: PreTrainedModel | str) -> PreTrainedMode
     recipe = bench.recipe
     set_seed(bench.args.seed)  # alone and distilled start from the same weights
     if recipe.student_model_name_or_path:
-        return bench.auto.from_pretrained(recipe.student_model_name_or_path)
+        # In float32, whatever it was saved in: an optimizer's small steps are lost in bfloat16 weights.
+        return bench.auto.from_pretrained(recipe.student_model_name_or_path, dtype=torch.float32)
     whole = bench.auto.from_pretrained(teacher) if isinstance(teacher, str) else teacher
     if recipe.student_from_teacher:
         return keep_layers(whole, recipe.student_layers, decoder_layers=bench.decoder_layers)
