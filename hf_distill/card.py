@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 TAGS = ("hf_distill", "knowledge-distillation")
+"""The Hub's name of a metric -> the report's; a report with others says so under ``metrics``."""
 
 
 def add_distillation(trainer: Trainer) -> None:
