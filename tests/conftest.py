@@ -15,14 +15,3 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
-
-
-SHARED = {"default", "ran", "two_processes", "two_ranks", "whole"}
-"""Fixtures that cost many seconds: the tests that share one go to one worker, which makes it once."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items):
-    for item in items:
-        for name in SHARED & set(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{name}"))
