@@ -72,10 +72,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     tokenizer = shared_tokenizer(recipe, texts_to_read(questions, ["question", "context"]))
     found = {name: windows(rows, tokenizer, recipe.max_length, recipe.stride) for name, rows in questions.items()}
     splits = DatasetDict({name: rows for name, (rows, _) in found.items()})
-    longer = {name: len({w.question for i, w in enumerate(own) if i and own[i - 1].question == w.question})
-              for name, (_, own) in found.items()}  # fmt: skip
-    said = ", ".join(f"{count:,} of {len(questions[name]):,} {name}" for name, count in longer.items())
-    noted = "; ".join(filter(None, [noted, f"{said} texts are longer than a window" if any(longer.values()) else ""]))
+    noted = "; ".join(filter(None, [noted, *(fitting(n, rows, *found[n]) for n, rows in questions.items())]))
     say(args, f"{recipe.source}: {described(questions)}{noted and '; '}{noted}")
     job = Job(
         recipe,
@@ -139,6 +136,24 @@ def windows(
         rows["start_positions"].append(first if inside else 0)
         rows["end_positions"].append(last if inside else 0)
     return Dataset.from_dict(rows), made
+
+
+def fitting(name: str, questions: Dataset, rows: Dataset, own: list[Window]) -> str:
+    """Say how many texts are longer than a window, and how many answers are longer than what two windows share.
+
+    Args:
+        name: of the split.
+        questions: its rows.
+        rows: its windows, as ``windows`` returns them.
+        own: the same.
+    """
+    longer = len({own[i].question for i in range(1, len(own)) if own[i - 1].question == own[i].question})
+    shown = {window.question for window, start in zip(own, rows["start_positions"][:], strict=True) if start}
+    cut = sum(start >= 0 for start in questions["start"][:]) - len(shown)
+    if not longer and not cut:
+        return ""
+    cut = f", {cut:,} answers are whole in no window" if cut else ""
+    return f"{name}: {longer:,} of {len(questions):,} texts are longer than a window{cut}"
 
 
 if __name__ == "__main__":

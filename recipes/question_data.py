@@ -85,19 +85,20 @@ def first_place(context: str, answers: dict[str, list]) -> tuple[int, int, bool]
         answers: ``text`` and ``answer_start``, a list each.
 
     Returns:
-        Its first character, the one behind its last, and whether it stands elsewhere than it should; None: nowhere.
+        Its first character, the one behind its last (spaces at its ends are none of it, for no token stands for them),
+        and whether it stands elsewhere than it should; None: nowhere.
 
     Example:
         >>> first_place("one two one", {"text": ["one"], "answer_start": [7]})
         (8, 11, True)
     """
     for text, start in zip(answers["text"], answers["answer_start"], strict=True):
-        if text and context[max(start, 0) :].startswith(text) and start >= 0:
-            return start, start + len(text), False
+        if text.strip() and start >= 0 and context.startswith(text, start):
+            return (*_trimmed(start, text), False)
     for text, start in zip(answers["text"], answers["answer_start"], strict=True):
-        if text and text in context:
+        if text.strip() and text in context:
             place = min(_places(context, text), key=lambda found, asked=start: abs(found - asked))
-            return place, place + len(text), True
+            return (*_trimmed(place, text), True)
     return None
 
 
@@ -137,6 +138,11 @@ def word_questions() -> DatasetDict:
             rows.append({"question": ASKED[chosen[asked]], "context": "，".join(passage), "answers": answers})
         splits[name] = Dataset.from_list(rows)
     return DatasetDict(splits)
+
+
+def _trimmed(start: int, text: str) -> tuple[int, int]:
+    start += len(text) - len(text.lstrip())
+    return start, start + len(text.strip())
 
 
 def _places(context: str, text: str) -> Iterator[int]:

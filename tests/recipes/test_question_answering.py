@@ -65,7 +65,8 @@ def test_squads_form_long_texts_and_answers_that_moved(tmp_path):
         "test: 1 answers stand elsewhere than the file says and were found again, 1 stand nowhere and are only"
         in (report["answers"])
     )
-    assert "22 of 22 train, 3 of 3 validation, 3 of 3 test texts are longer than a window" in report["answers"]
+    assert "train: 22 of 22 texts are longer than a window; " in report["answers"]
+    assert report["answers"].endswith("test: 3 of 3 texts are longer than a window")
     AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run")
 
 
@@ -82,7 +83,15 @@ def test_the_embedded_questions():
 
 @pytest.mark.parametrize(
     ("text", "start", "expected"),
-    [("two", 4, (4, 7, False)), ("one", 7, (8, 11, True)), ("one", 1, (0, 3, True)), ("four", 0, None), ("", 0, None)],
+    [
+        ("two", 4, (4, 7, False)),
+        ("one", 7, (8, 11, True)),
+        ("one", 1, (0, 3, True)),
+        ("four", 0, None),
+        ("", 0, None),
+        (" two ", 3, (4, 7, False)),
+        (" ", 3, None),
+    ],
 )
 def test_an_answer_is_looked_for_where_it_should_be_and_then_next_to_it(text, start, expected):
     assert question_data.first_place("one two one", {"text": [text], "answer_start": [start]}) == expected
@@ -109,6 +118,18 @@ def test_every_window_that_holds_the_answer_says_where():
             shown = CONTEXT[min(o[0] for o in window.offsets if o) : max(o[1] for o in window.offsets if o)]
             assert "日本" not in shown
     assert held
+
+
+def test_an_answer_that_no_window_holds_is_counted():
+    tokenizer = character_tokenizer([CONTEXT + "在哪里发行？"] * 2)
+    long = question_data.Dataset.from_list(
+        [question() | {"start": 2, "stop": 42}, question() | {"start": -1, "stop": -1}]
+    )
+    found = question_answering.windows(long, tokenizer, 40, 12)
+    assert set(found[0]["start_positions"]) == {0}
+    said = question_answering.fitting("train", long, *found)
+    assert said == "train: 2 of 2 texts are longer than a window, 1 answers are whole in no window"
+    assert question_answering.fitting("train", long, *question_answering.windows(long, tokenizer, 128, 12)) == ""
 
 
 def test_windows_are_joined_and_nothing_outside_of_the_text_is_an_answer():
