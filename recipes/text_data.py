@@ -94,7 +94,7 @@ def texts_to_read(splits: DatasetDict, columns: Sequence[str]) -> list[str]:
         columns: with texts.
     """
     found = [splits[name] for name in ("train", "unlabeled") if name in splits]
-    return [text for rows in found for column in columns for text in rows[column]]
+    return [text for rows in found for column in columns for text in rows[column][:]]
 
 
 def described(splits: DatasetDict) -> str:

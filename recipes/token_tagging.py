@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     with args.main_process_first(desc="reading the rows"):
         splits = load_tagged(recipe, args.seed, teachers_labels(recipe))
     names = splits["train"].features["tags"].feature.names
-    tokenizer = shared_tokenizer(recipe, [" ".join(tokens) for tokens in splits["train"]["tokens"]])
+    tokenizer = shared_tokenizer(recipe, [" ".join(tokens) for tokens in splits["train"]["tokens"][:]])
     with args.main_process_first(desc="tokenising"):
         splits, lost = tokenised(splits, tokenizer, recipe.max_length)
     say(args, f"{recipe.source}: {described(splits)}, {len(names)} tags{lost}")
@@ -170,10 +170,10 @@ def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, max_lengt
             )
         return {**pieces, "labels": labels}
 
-    sizes = {name: sum(map(len, rows["tokens"])) for name, rows in splits.items()}
+    sizes = {name: sum(map(len, rows["tokens"][:])) for name, rows in splits.items()}
     made = splits.map(encode, batched=True, remove_columns=["tokens", "tags"], desc="tokenising")
     lost = {
-        name: sizes[name] - sum(label != NO_LABEL for labels in rows["labels"] for label in labels)
+        name: sizes[name] - sum(label != NO_LABEL for labels in rows["labels"][:] for label in labels)
         for name, rows in made.items()
     }
     if not any(lost.values()):

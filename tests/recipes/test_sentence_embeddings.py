@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from test_bert_chinese import QUIET, TEXTS, write
 from transformers import AutoModel, AutoTokenizer, BertConfig
 from two_models import shaped
+from vector_scoring import VectorScoring
 
 
 def run(folder, *flags):
@@ -58,7 +59,7 @@ def test_the_whole_job(tmp_path, teacher, texts, pool):
 
 
 def test_the_figures_are_the_textbooks():
-    scoring = sentence_embeddings.VectorScoring()
+    scoring = VectorScoring()
     draw = np.random.default_rng(0)
     theirs = draw.normal(size=(40, 8))
     ours = theirs * draw.uniform(0.1, 9.0, size=(40, 1))

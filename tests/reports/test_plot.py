@@ -1,5 +1,6 @@
 """The picture is drawn, is not empty, and names its models."""
 
+import pytest
 from matplotlib import image
 
 from hf_distill.reports import plot_comparison, size_of, throughput
@@ -29,6 +30,16 @@ def test_a_picture_is_saved(tmp_path):
     picture = image.imread(tmp_path / "report.png")
     assert picture.shape[1] > 2 * picture.shape[0]
     assert len({tuple(p) for p in picture[::7, ::7, :3].reshape(-1, 3).round(2)}) > 4  # three colours, white and ink
+
+
+def test_another_score_is_drawn_under_its_name(tmp_path):
+    rows = [{"name": row["name"], "f1": row["accuracy"], "f1_error": 0.02} for row in MODELS]
+    rows = [{**row, "samples_per_second": 9.0, "parameters": 10} for row in rows]
+    plot_comparison(rows, tmp_path / "f1.png", "entities", "f1", "test F1")
+    plot_comparison(MODELS, tmp_path / "accuracy.png", "entities")
+    assert (tmp_path / "f1.png").read_bytes() != (tmp_path / "accuracy.png").read_bytes()
+    with pytest.raises(KeyError, match="accuracy"):
+        plot_comparison(rows, tmp_path / "none.png", "entities")
 
 
 def test_shared_parameters_count_once_and_speed_leaves_the_mode_alone():

@@ -1,0 +1,121 @@
+"""From the logits of windows to answers, and how many are right: exact match, and F1 over characters.
+
+Knows: windows, offsets, answers as words. Does not know: models, tokenizers, files.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from comparison import Scoring
+from transformers import EvalPrediction
+
+PIECE = re.compile(r"[a-z0-9]+|\S")
+"""A word of Latin letters and figures, or one character of any other script."""
+CANDIDATES = 20
+"""The likeliest beginnings and ends of a window, among which an answer is looked for."""
+
+
+@dataclass
+class Window:
+    """A part of a text that a model reads at once.
+
+    Args:
+        question: the number of its question.
+        offsets: for each token, its characters in the text; None for a token that is none of the text's.
+    """
+
+    question: int
+    offsets: list[tuple[int, int] | None]
+
+
+class AnswerScoring(Scoring):
+    """Exact match and F1 of answers, after the windows of a text are joined.
+
+    F1 is SQuAD's, over characters of Chinese and words of Latin letters, punctuation left out, the best of several
+    answers. The evaluation script of CMRC counts a longest common part instead: figures are not the same.
+
+    Args:
+        questions: rows with ``context`` and ``answers``.
+        windows: of the same rows, in the order in which a model is shown them.
+        longest: an answer has at most so many tokens.
+    """
+
+    score: ClassVar[str] = "f1"
+    measured: ClassVar[str] = "test F1 of answers"
+    columns: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact_match": "exact match"}
+    hub: ClassVar[Mapping[str, str]] = {"f1": "f1", "exact_match": "exact_match"}
+
+    def __init__(self, questions: Sequence[Mapping[str, Any]], windows: Sequence[Window], longest: int = 50) -> None:
+        self.questions, self.windows, self.longest = list(questions), windows, longest
+
+    def answers(self, predictions: tuple[np.ndarray, np.ndarray]) -> list[str]:
+        """Answer each question with the likeliest span of all its windows.
+
+        Args:
+            predictions: logits of the beginning and the end, [windows, T] each.
+        """
+        best: list[tuple[float, str]] = [(-np.inf, "") for _ in self.questions]
+        for window, begins, ends in zip(self.windows, *predictions, strict=True):
+            text = np.array([offset is not None for offset in window.offsets])
+            begins, ends = (np.where(text, part[: len(text)], -np.inf) for part in (begins, ends))
+            first, last = (np.argsort(-part)[:CANDIDATES] for part in (begins, ends))
+            sums = begins[first][:, None] + ends[last][None, :]
+            length = last[None, :] - first[:, None]
+            sums[(length < 0) | (length >= self.longest)] = -np.inf
+            i, j = np.unravel_index(sums.argmax(), sums.shape)
+            if sums[i, j] > best[window.question][0]:
+                start, stop = window.offsets[first[i]][0], window.offsets[last[j]][1]
+                best[window.question] = (sums[i, j], self.questions[window.question]["context"][start:stop])
+        return [answer for _, answer in best]
+
+    def figures(self, predictions: Any, labels: Any) -> dict[str, float]:
+        """F1 and exact match over questions; see ``Scoring.figures``."""
+        said = self.answers(predictions)
+        exact = [any(pieces(text) == pieces(one) for text in right) for one, right in self._pairs(said)]
+        return {"f1": float(self.units(predictions, labels).mean()), "exact_match": float(np.mean(exact))}
+
+    def units(self, predictions: Any, labels: Any) -> np.ndarray:
+        """The F1 of each question; see ``Scoring.units``."""
+        said = self.answers(predictions)
+        return np.array([max((overlap(one, text) for text in right), default=0.0) for one, right in self._pairs(said)])
+
+    def agreement(self, predictions: Any, teacher: Any, labels: Any) -> float:
+        """The share of questions with the same answer; see ``Scoring.agreement``."""
+        both = zip(self.answers(predictions), self.answers(teacher), strict=True)
+        return float(np.mean([ours == theirs for ours, theirs in both]))
+
+    def on_the_way(self, predicted: EvalPrediction) -> dict[str, float]:
+        """Nothing but the loss: the windows of the validation rows are not kept."""
+        return {}
+
+    def _pairs(self, said: list[str]) -> list[tuple[str, list[str]]]:
+        return [(one, row["answers"]["text"]) for one, row in zip(said, self.questions, strict=True)]
+
+
+def pieces(text: str) -> list[str]:
+    """Take an answer apart, without punctuation.
+
+    Example:
+        >>> pieces("《魔兽世界》 III")
+        ['魔', '兽', '世', '界', 'iii']
+    """
+    return [piece for piece in PIECE.findall(text.lower()) if not unicodedata.category(piece[0]).startswith("P")]
+
+
+def overlap(said: str, right: str) -> float:
+    """The F1 of two answers' pieces; 1 where both have none.
+
+    Example:
+        >>> overlap("北京市", "北京")
+        0.8
+    """
+    ours, theirs = Counter(pieces(said)), Counter(pieces(right))
+    size = ours.total() + theirs.total()
+    return 2 * (ours & theirs).total() / size if size else 1.0

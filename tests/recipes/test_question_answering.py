@@ -1,0 +1,174 @@
+"""The recipe for answers in a text: embedded words, SQuAD's form, windows and their joining, answers that moved."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import question_answering
+import question_data
+from answer_scoring import AnswerScoring, Window, overlap
+from chinese_words import character_tokenizer
+from huggingface_hub import ModelCard
+from test_bert_chinese import QUIET, SMALL, write
+from transformers import AutoModelForQuestionAnswering
+
+FLAGS = ["--max_steps", "2", "--num_threads", "1", "--report_to", "none", *SMALL, *QUIET]
+CONTEXT = "战国无双是由光荣开发的。" * 6 + "本作在日本发行，由光荣发行。"
+
+
+def run(folder, *flags):
+    return question_answering.main(["--output_dir", str(folder / "run"), *FLAGS, *flags])
+
+
+START = CONTEXT.index("日本")
+
+
+def question(text="日本", start=START):
+    return {"question": "在哪里发行？", "context": CONTEXT, "answers": {"text": [text], "answer_start": [start]}}
+
+
+def squad(rows):
+    qas = [
+        {"context": row["context"], "qas": [{"id": str(i), "question": row["question"], "answers": [
+            {"text": t, "answer_start": s} for t, s in zip(*row["answers"].values(), strict=True)]}]}
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+    return {"version": "1.1", "data": [{"title": "x", "paragraphs": qas}]}
+
+
+def test_the_whole_job_on_embedded_words(tmp_path):
+    report = run(tmp_path, "--max_train_samples", "100", "--max_eval_samples", "20")
+    assert [row["name"] for row in report["models"]] == ["teacher", "student alone", "distilled"]
+    assert report["questions"] == report["rows"] == {"train": 100, "validation": 20, "test": 20}
+    assert report["answers"] == ""
+    assert {"f1", "f1_error", "exact_match", "agreement"} <= report["models"][2].keys()
+    assert report["models"][0]["agreement"] == 1.0
+    gain = report["models"][2]["f1"] - report["models"][1]["f1"]
+    assert report["gap"]["gain"] == pytest.approx(gain)
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.pipeline_tag == "question-answering"
+    assert {r.metric_type for r in card.data.eval_results} == {"f1", "exact_match"}
+
+
+def test_squads_form_long_texts_and_answers_that_moved(tmp_path):
+    data = [question(), question(start=0), question("火星"), *[question()] * 20]
+    train, test = write(tmp_path / "train.json", squad(data)), write(tmp_path / "test.jsonl", data[:3])
+    flags = ["--train_file", train, "--test_file", test, "--validation_file", test]
+    report = run(tmp_path, *flags, "--max_length", "64", "--stride", "16", "--skip_alone")
+    assert report["questions"] == {"train": 22, "validation": 3, "test": 3}
+    assert report["rows"]["test"] == 6  # two windows each
+    assert (
+        "train: 1 answers stand elsewhere than the file says and were found again, 1 stand nowhere and are left out"
+        in (report["answers"])
+    )
+    assert (
+        "test: 1 answers stand elsewhere than the file says and were found again, 1 stand nowhere and are only"
+        in (report["answers"])
+    )
+    assert "train: 22 of 22 texts are longer than a window; " in report["answers"]
+    assert report["answers"].endswith("test: 3 of 3 texts are longer than a window")
+    AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run")
+
+
+def test_the_embedded_questions():
+    splits = question_data.word_questions()
+    assert {name: len(rows) for name, rows in splits.items()} == question_data.SIZES
+    for row in splits["test"].select(range(50)):
+        (text,), (start,) = row["answers"].values()
+        assert row["context"][start:].startswith(text)
+        assert len(row["context"].split("，")) >= 8
+    words = {name: {w for c in rows["context"] for w in c.split("，")} for name, rows in splits.items()}
+    assert not words["train"] & words["test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "expected"),
+    [
+        ("two", 4, (4, 7, False)),
+        ("one", 7, (8, 11, True)),
+        ("one", 1, (0, 3, True)),
+        ("four", 0, None),
+        ("", 0, None),
+        (" two ", 3, (4, 7, False)),
+        (" ", 3, None),
+    ],
+)
+def test_an_answer_is_looked_for_where_it_should_be_and_then_next_to_it(text, start, expected):
+    assert question_data.first_place("one two one", {"text": [text], "answer_start": [start]}) == expected
+
+
+def test_the_second_answer_is_taken_where_only_it_stands_in_its_place():
+    answers = {"text": ["one", "two"], "answer_start": [5, 4]}
+    assert question_data.first_place("one two one", answers) == (4, 7, False)
+
+
+def test_every_window_that_holds_the_answer_says_where():
+    tokenizer = character_tokenizer([CONTEXT + "在哪里发行？"] * 2)
+    rows = question_data.Dataset.from_list([question() | {"start": START, "stop": START + 2}])
+    made, found = question_answering.windows(rows, tokenizer, 40, 12)
+    assert len(made) == len(found) > 2
+    held = 0
+    for row, window in zip(made, found, strict=True):
+        assert len(row["input_ids"]) <= 40
+        if row["start_positions"]:
+            begin, end = row["start_positions"], row["end_positions"]
+            assert CONTEXT[window.offsets[begin][0] : window.offsets[end][1]] == "日本"
+            held += 1
+        else:
+            shown = CONTEXT[min(o[0] for o in window.offsets if o) : max(o[1] for o in window.offsets if o)]
+            assert "日本" not in shown
+    assert held
+
+
+def test_an_answer_that_no_window_holds_is_counted():
+    tokenizer = character_tokenizer([CONTEXT + "在哪里发行？"] * 2)
+    long = question_data.Dataset.from_list(
+        [question() | {"start": 2, "stop": 42}, question() | {"start": -1, "stop": -1}]
+    )
+    found = question_answering.windows(long, tokenizer, 40, 12)
+    assert set(found[0]["start_positions"]) == {0}
+    said = question_answering.fitting("train", long, *found)
+    assert said == "train: 2 of 2 texts are longer than a window, 1 answers are whole in no window"
+    assert question_answering.fitting("train", long, *question_answering.windows(long, tokenizer, 128, 12)) == ""
+
+
+def test_windows_are_joined_and_nothing_outside_of_the_text_is_an_answer():
+    rows = [{"context": "abcdef", "answers": {"text": ["d"], "answer_start": [3]}}]
+    windows = [Window(0, [None, (0, 1), (1, 2), (2, 3)]), Window(0, [None, (2, 3), (3, 4), None])]
+    begins = np.array([[9.0, 2.0, 0.0, 0.0], [9.0, 0.0, 4.0, 9.0]])
+    ends = np.array([[9.0, 0.0, 2.0, 0.0], [9.0, 5.0, 1.0, 9.0]])
+    scoring = AnswerScoring(rows, windows)
+    assert scoring.answers((begins, ends)) == ["d"]  # 5.0: an end before its beginning (9.0) is no answer
+    assert scoring.answers((begins - [[0], [2]], ends)) == ["ab"]
+    assert scoring.answers((np.pad(begins, ((0, 0), (0, 2)), constant_values=99), np.pad(ends, ((0, 0), (0, 2))))) == [
+        "d"
+    ]
+    assert scoring.figures((begins, ends), None) == {"f1": 1.0, "exact_match": 1.0}
+    assert AnswerScoring(rows, windows, longest=1).answers((begins - [[0], [9]], ends)) != ["ab"]
+
+
+def test_f1_over_characters():
+    assert overlap("光荣", "光荣公司") == pytest.approx(2 / 3)
+    assert overlap("《光荣》", "光荣。") == 1.0
+    assert overlap("KOEI 光荣", "koei") == pytest.approx(0.5)  # koei, 光, 荣 and koei
+    assert overlap("日本", "光荣") == 0.0
+
+
+def test_bad_input_is_refused_in_a_sentence(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"question": "a", "text": "b"}] * 30)
+    with pytest.raises(ValueError, match=r"\['context', 'answers'\] was not among them: give SQuAD's form"):
+        run(tmp_path, "--train_file", path)
+    path = write(tmp_path / "none.json", squad([question("火星")] * 30))
+    with pytest.raises(ValueError, match=r"no answer of the train rows of none\.json stands in its text"):
+        run(tmp_path, "--train_file", path)
+    path = write(tmp_path / "good.json", squad([question()] * 30))
+    with pytest.raises(ValueError, match="max_length=32 leaves 23 tokens of the text beside the longest question"):
+        run(tmp_path, "--train_file", path, "--max_length", "32", "--stride", "30")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_the_full_size_settings_are_valid(tmp_path):
+    path = str(Path(question_answering.__file__).with_suffix(".yaml"))
+    types = [question_answering.RecipeArguments, question_answering.RecipeTrainingArguments]
+    recipe, args = question_answering.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
+    assert (recipe.max_length, recipe.stride, recipe.student_layers, args.alpha) == (384, 128, 4, 0.9)
