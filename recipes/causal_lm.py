@@ -29,7 +29,7 @@ from chinese_reviews import load_reviews
 from datasets import Dataset
 from generation import Bench, begin, gained, make_teacher, measured, speed_batches, teach, write
 from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer
-from listening import foreseen, foresight, listen
+from listening import ACCEPTED, COLUMNS, foreseen, foresight, listen
 from transformers import (
     AutoModelForCausalLM,
     DataCollatorForSeq2Seq,
@@ -45,18 +45,6 @@ from hf_distill.sharding import unsharded
 
 ROOT = Path("outputs/causal_lm")
 SPEED_ROWS = 256
-COLUMNS = {
-    "model": lambda row: row["name"],
-    "perplexity": lambda row: f"{row['perplexity']:.2f}",
-    "loss, nats": lambda row: f"{row['loss']:.3f} ± {row['loss_error']:.3f}",
-    "next token right %": lambda row: f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_error']:.1f}",
-    "KL to the teacher": lambda row: f"{row['kl']:.3f}",
-    "agrees with teacher %": lambda row: f"{100 * row['agreement']:.1f}",
-    "parameters": lambda row: f"{row['parameters']:,}",
-    "MB": lambda row: f"{row['megabytes']:.1f}",
-    "texts/s": lambda row: f"{row['samples_per_second']:,.0f}",
-}
-ACCEPTED = {"accepted a step": lambda row: f"{row['accepted']:.2f}" if "accepted" in row else ""}
 
 
 @dataclass

@@ -25,9 +25,8 @@ from bert_chinese import FAST_BF16, ON_CPU, say, settings
 from chinese_pinyin import pinyin
 from chinese_words import load_words
 from datasets import DatasetDict
-from generation import Bench, begin, gained, make_teacher, measured, speed_batches, teach, write
+from generation import Bench, Writes, begin, gained, make_teacher, measured, speed_batches, teach, write
 from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer
-from torch import nn
 from transformers import (
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
@@ -37,7 +36,7 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
-from writing_scores import text_scores
+from writing_scores import COLUMNS, METRICS, text_scores
 
 from hf_distill import Seq2SeqDistillationTrainer, Seq2SeqDistillationTrainingArguments
 from hf_distill.parsing import parse_arguments
@@ -46,18 +45,6 @@ from hf_distill.sharding import unsharded
 ROOT = Path("outputs/translation")
 EMBEDDED_ROWS, EMBEDDED_TEST_ROWS = 40_000, 2_000
 SPEED_ROWS = 256
-METRICS = {"exact_match": "exact", "cer": "cer", "chrf": "chrf", "bleu": "bleu"}
-COLUMNS = {
-    "model": lambda row: row["name"],
-    "BLEU": lambda row: f"{row['bleu']:.1f}",
-    "chrF": lambda row: f"{100 * row['chrf']:.1f} ± {100 * row['chrf_error']:.1f}",
-    "exact %": lambda row: f"{100 * row['exact']:.1f} ± {100 * row['exact_error']:.1f}",
-    "wrong characters %": lambda row: f"{100 * row['cer']:.1f}",
-    "as the teacher %": lambda row: f"{100 * row['agreement']:.1f}",
-    "parameters": lambda row: f"{row['parameters']:,}",
-    "MB": lambda row: f"{row['megabytes']:.1f}",
-    "texts/s": lambda row: f"{row['samples_per_second']:,.0f}",
-}
 
 
 @dataclass
@@ -148,7 +135,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     trainers = {"teacher": told, **trainers}
 
     say(args, "measuring")
-    texts = {name: decoded(tokenizer, one.predict(encoded["test"]).predictions) for name, one in trainers.items()}
+    # Over several processes Trainer may repeat rows behind the last one, to give each process as many.
+    found = {name: one.predict(encoded["test"]).predictions[: len(references)] for name, one in trainers.items()}
+    texts = {name: decoded(tokenizer, one) for name, one in found.items()}
     batches = speed_batches(student, encoded["test"], SPEED_ROWS)
     models, rows = [], {}
     for name, one in trainers.items():
@@ -225,18 +214,6 @@ def decoded(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:
     """Turn token ids back into texts; Trainer fills short rows with -100."""
     filled = np.where(ids == -100, tokenizer.pad_token_id, ids)
     return [text.strip() for text in tokenizer.batch_decode(filled, skip_special_tokens=True)]
-
-
-class Writes(nn.Module):
-    """A model whose forward is to write: what is timed of it."""
-
-    def __init__(self, model: PreTrainedModel, longest: int) -> None:
-        super().__init__()
-        self.model, self.longest = model, longest
-
-    def forward(self, **batch: Any) -> Any:
-        """Write a text for each row, greedily."""
-        return self.model.generate(**batch, max_length=self.longest, do_sample=False, num_beams=1)
 
 
 if __name__ == "__main__":
