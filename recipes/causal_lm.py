@@ -28,7 +28,7 @@ from chat_rows import encoded
 from chinese_reviews import load_reviews
 from datasets import Dataset
 from generation import Bench, begin, gained, make_teacher, measured, speed_batches, teach, write
-from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer
+from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer, text_tokenizer
 from listening import ACCEPTED, COLUMNS, foreseen, foresight, listen
 from transformers import (
     AutoModelForCausalLM,
@@ -106,7 +106,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         chat = recipe.messages_column in splits["train"].column_names
         column = recipe.messages_column if chat else recipe.text_column
         check_columns(splits, [column], "--text_column or --messages_column")
-        tokenizer = shared_tokenizer(recipe, lambda: texts_in(splits["train"], column, chat), begins=True)
+        train = splits["train"]
+        tokenizer = shared_tokenizer(
+            recipe, lambda: text_tokenizer(texts_in(train, column, chat), recipe.vocab_size, begins=True)
+        )
         rows, left_out = encoded(splits, tokenizer, column, chat, recipe.max_length)
     nothing = f"; left out with nothing to learn: {', '.join(left_out)}" if left_out else ""
     say(args, ", ".join(f"{len(split):,} {name}" for name, split in rows.items()) + f" rows{nothing}")

@@ -24,9 +24,9 @@ from accelerate import PartialState
 from bert_chinese import FAST_BF16, ON_CPU, say, settings
 from chinese_pinyin import pinyin
 from chinese_words import load_words
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from generation import Bench, Writes, begin, gained, make_teacher, measured, speed_batches, teach, write
-from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer
+from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer, text_tokenizer
 from transformers import (
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
@@ -43,7 +43,7 @@ from hf_distill.parsing import parse_arguments
 from hf_distill.sharding import unsharded
 
 ROOT = Path("outputs/translation")
-EMBEDDED_ROWS, EMBEDDED_TEST_ROWS = 40_000, 2_000
+EMBEDDED_ROWS, EMBEDDED_TEST_ROWS, SYLLABLES = 40_000, 2_000, 3_000
 SPEED_ROWS = 256
 
 
@@ -103,8 +103,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     left_out = f"; left out without a source or a target: {', '.join(empty)}" if empty else ""
     say(args, ", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + f" rows{left_out}")
 
-    both = [text for column in ("source", "target") for text in splits["train"][column]]
-    tokenizer = shared_tokenizer(recipe, lambda: both, begins=False)
+    tokenizer = shared_tokenizer(recipe, lambda: made_tokenizer(recipe, splits["train"]))
     with args.main_process_first(desc="tokenising"):
         encoded = tokenised(splits, tokenizer, recipe)
     if args.generation_max_length is None:  # as much as was ever taught, behind the decoder's first token
@@ -185,6 +184,14 @@ def load_pairs(recipe: TranslationArguments, seed: int) -> tuple[DatasetDict, li
             raise ValueError(f"none of the {len(rows)} {name} rows has both texts, {columns}: give rows with both.")
         splits[name] = kept
     return splits, empty
+
+
+def made_tokenizer(recipe: TranslationArguments, rows: Dataset) -> PreTrainedTokenizerBase:
+    """Make one tokenizer of both texts; of the embedded words a token is a character, or a syllable of pinyin."""
+    if recipe.source is not None:
+        return text_tokenizer([*rows["source"], *rows["target"]], recipe.vocab_size)
+    characters = sorted({character for text in rows["source"] for character in text})
+    return text_tokenizer(rows["target"][:], len(characters) + SYLLABLES, alphabet=characters)
 
 
 def blank(recipe: TranslationArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
