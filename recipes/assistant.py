@@ -35,7 +35,12 @@ def accepted_tokens(
         DistillSpec, arXiv:2310.08461 (a distilled student is accepted more often).
     """
     before, written, steps = student.generation_config, 0, 0
+    sizes = [model.config.get_text_config().vocab_size for model in (teacher, student)]
     student.generation_config = copy.deepcopy(before)
+    # Heads of one tokenizer may be padded to other lengths (Qwen2.5's are), which `generate` takes for two tokenizers.
+    student.config.get_text_config().vocab_size = sizes[0]
+    if sizes[1] > sizes[0]:
+        student.generation_config.suppress_tokens = list(range(*sizes))  # ids that the teacher cannot read
     settings = {"num_assistant_tokens": ahead, "num_assistant_tokens_schedule": "constant"}
     for name, value in {**settings, "assistant_confidence_threshold": 0.0}.items():
         setattr(student.generation_config, name, value)
@@ -56,6 +61,6 @@ def accepted_tokens(
                 ).shape[1] - prompt.shape[1]  # fmt: skip
     finally:
         handle.remove()
-        student.generation_config = before
+        student.generation_config, student.config.get_text_config().vocab_size = before, sizes[1]
         teacher.train(modes[0]), student.train(modes[1])
     return {"tokens": written, "steps": steps, "accepted": (written - steps) / max(steps, 1)}

@@ -27,8 +27,8 @@ from chat_rows import encoded
 from chinese_reviews import load_reviews
 from datasets import Dataset
 from generation import Bench, begin, gained, make_teacher, measured, speed_batches, teach, write
-from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer
-from listening import foreseen, foresight, listen
+from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer, text_tokenizer
+from listening import ACCEPTED, COLUMNS, foreseen, foresight, listen
 from recipe_run import FAST_BF16, ON_CPU, say
 from transformers import (
     AutoModelForCausalLM,
@@ -45,18 +45,6 @@ from hf_distill.sharding import unsharded
 
 ROOT = Path("outputs/causal_lm")
 SPEED_ROWS = 256
-COLUMNS = {
-    "model": lambda row: row["name"],
-    "perplexity": lambda row: f"{row['perplexity']:.2f}",
-    "loss, nats": lambda row: f"{row['loss']:.3f} ± {row['loss_error']:.3f}",
-    "next token right %": lambda row: f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_error']:.1f}",
-    "KL to the teacher": lambda row: f"{row['kl']:.3f}",
-    "agrees with teacher %": lambda row: f"{100 * row['agreement']:.1f}",
-    "parameters": lambda row: f"{row['parameters']:,}",
-    "MB": lambda row: f"{row['megabytes']:.1f}",
-    "texts/s": lambda row: f"{row['samples_per_second']:,.0f}",
-}
-ACCEPTED = {"accepted a step": lambda row: f"{row['accepted']:.2f}" if "accepted" in row else ""}
 
 
 @dataclass
@@ -118,7 +106,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         chat = recipe.messages_column in splits["train"].column_names
         column = recipe.messages_column if chat else recipe.text_column
         check_columns(splits, [column], "--text_column or --messages_column")
-        tokenizer = shared_tokenizer(recipe, lambda: texts_in(splits["train"], column, chat), begins=True)
+        train = splits["train"]
+        tokenizer = shared_tokenizer(
+            recipe, lambda: text_tokenizer(texts_in(train, column, chat), recipe.vocab_size, begins=True)
+        )
         rows, left_out = encoded(splits, tokenizer, column, chat, recipe.max_length)
     nothing = f"; left out with nothing to learn: {', '.join(left_out)}" if left_out else ""
     say(args, ", ".join(f"{len(split):,} {name}" for name, split in rows.items()) + f" rows{nothing}")

@@ -21,6 +21,7 @@ from datasets import Dataset
 from generation_data import GenerationArguments
 from recipe_run import next_run, say, settings
 from three_models import train
+from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from hf_distill.preflight import check_output_dir
@@ -169,6 +170,18 @@ def measured(name: str, model: PreTrainedModel, batches: Sequence[Mapping], each
         "megabytes": megabytes,
         "samples_per_second": throughput(run or model, batches, repeats=1 if run else 3),
     }
+
+
+class Writes(nn.Module):
+    """A model whose forward is to write: what is timed of it."""
+
+    def __init__(self, model: PreTrainedModel, longest: int) -> None:
+        super().__init__()
+        self.model, self.longest = model, longest
+
+    def forward(self, **batch: Any) -> Any:
+        """Write a text for each row, greedily."""
+        return self.model.generate(**batch, max_length=self.longest, do_sample=False, num_beams=1)
 
 
 def speed_batches(trainer: Trainer, test: Dataset, rows: int, size: int = 64) -> list[dict[str, Any]]:

@@ -115,26 +115,28 @@ def check_columns(splits: DatasetDict, wanted: Sequence[str], flags: str) -> Non
 
 
 def shared_tokenizer(
-    recipe: GenerationArguments, texts: Callable[[], Sequence[str]], begins: bool
+    recipe: GenerationArguments, make: Callable[[], PreTrainedTokenizerBase]
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the student, which is given, or the teacher's, or one made of the texts.
+    """Return the tokenizer of the student, if it is given, or the teacher's, or one that is made here.
 
     Args:
         recipe: the models.
-        texts: reads the training texts.
-        begins: whether a text begins with a token of its own, as a decoder's does.
+        make: makes one of the training texts.
     """
     path = recipe.student_model_name_or_path or recipe.teacher_model_name_or_path
-    return AutoTokenizer.from_pretrained(path) if path else text_tokenizer(texts(), recipe.vocab_size, begins)
+    return AutoTokenizer.from_pretrained(path) if path else make()
 
 
-def text_tokenizer(texts: Sequence[str], size: int = 0, begins: bool = False) -> PreTrainedTokenizerFast:
+def text_tokenizer(
+    texts: Sequence[str], size: int = 0, begins: bool = False, alphabet: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """Make a tokenizer of byte-pair encoding; with fewer tokens than there are characters, these are the tokens.
 
     Args:
         texts: the training texts.
         size: how many tokens it is to have.
         begins: whether a text begins with ``<s>``; it always ends with ``</s>``.
+        alphabet: more characters, which stay tokens of their own.
 
     Example:
         >>> made = text_tokenizer(["天气 tian qi"])
@@ -143,7 +145,10 @@ def text_tokenizer(texts: Sequence[str], size: int = 0, begins: bool = False) ->
     """
     made = Tokenizer(models.BPE(unk_token=UNKNOWN))
     made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    teaching = trainers.BpeTrainer(vocab_size=size, min_frequency=2, special_tokens=list(SPECIAL), show_progress=False)
+    teaching = trainers.BpeTrainer(
+        vocab_size=size, min_frequency=2, special_tokens=list(SPECIAL), initial_alphabet=list(alphabet),
+        show_progress=False,
+    )  # fmt: skip
     made.train_from_iterator(texts, teaching)
     single = f"{BEGIN} $A {END}" if begins else f"$A {END}"
     ids = [(token, made.token_to_id(token)) for token in (BEGIN, END)]

@@ -1,6 +1,7 @@
 """How well language models foresee held-out text, and how near they are to their teacher there.
 
-Knows: trainers, distributions over the next token. Does not know: where texts come from, how models were trained.
+Knows: trainers, distributions over the next token, how figures are shown. Does not know: where texts come from, how
+models were trained.
 """
 
 from __future__ import annotations
@@ -20,6 +21,18 @@ from hf_distill.objectives.functional import forward_kl
 
 IGNORED = -100
 KEYS = ("loss", "accuracy", "kl", "agreement")
+COLUMNS = {
+    "model": lambda row: row["name"],
+    "perplexity": lambda row: f"{row['perplexity']:.2f}",
+    "loss, nats": lambda row: f"{row['loss']:.3f} ± {row['loss_error']:.3f}",
+    "next token right %": lambda row: f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_error']:.1f}",
+    "KL to the teacher": lambda row: f"{row['kl']:.3f}",
+    "agrees with teacher %": lambda row: f"{100 * row['agreement']:.1f}",
+    "parameters": lambda row: f"{row['parameters']:,}",
+    "MB": lambda row: f"{row['megabytes']:.1f}",
+    "texts/s": lambda row: f"{row['samples_per_second']:,.0f}",
+}
+ACCEPTED = {"accepted a step": lambda row: f"{row['accepted']:.2f}" if "accepted" in row else ""}
 
 
 def foreseen(logits: Tensor | tuple, labels: Tensor) -> Tensor:

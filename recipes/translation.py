@@ -23,11 +23,10 @@ import numpy as np
 from accelerate import PartialState
 from chinese_pinyin import pinyin
 from chinese_words import load_words
-from datasets import DatasetDict
-from generation import Bench, begin, gained, make_teacher, measured, speed_batches, teach, write
-from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer
+from datasets import Dataset, DatasetDict
+from generation import Bench, Writes, begin, gained, make_teacher, measured, speed_batches, teach, write
+from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer, text_tokenizer
 from recipe_run import FAST_BF16, ON_CPU, say, settings
-from torch import nn
 from transformers import (
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
@@ -37,27 +36,15 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
-from writing_scores import text_scores
+from writing_scores import COLUMNS, METRICS, text_scores
 
 from hf_distill import Seq2SeqDistillationTrainer, Seq2SeqDistillationTrainingArguments
 from hf_distill.parsing import parse_arguments
 from hf_distill.sharding import unsharded
 
 ROOT = Path("outputs/translation")
-EMBEDDED_ROWS, EMBEDDED_TEST_ROWS = 40_000, 2_000
+EMBEDDED_ROWS, EMBEDDED_TEST_ROWS, SYLLABLES = 40_000, 2_000, 3_000
 SPEED_ROWS = 256
-METRICS = {"exact_match": "exact", "cer": "cer", "chrf": "chrf", "bleu": "bleu"}
-COLUMNS = {
-    "model": lambda row: row["name"],
-    "BLEU": lambda row: f"{row['bleu']:.1f}",
-    "chrF": lambda row: f"{100 * row['chrf']:.1f} ± {100 * row['chrf_error']:.1f}",
-    "exact %": lambda row: f"{100 * row['exact']:.1f} ± {100 * row['exact_error']:.1f}",
-    "wrong characters %": lambda row: f"{100 * row['cer']:.1f}",
-    "as the teacher %": lambda row: f"{100 * row['agreement']:.1f}",
-    "parameters": lambda row: f"{row['parameters']:,}",
-    "MB": lambda row: f"{row['megabytes']:.1f}",
-    "texts/s": lambda row: f"{row['samples_per_second']:,.0f}",
-}
 
 
 @dataclass
@@ -116,8 +103,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     left_out = f"; left out without a source or a target: {', '.join(empty)}" if empty else ""
     say(args, ", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + f" rows{left_out}")
 
-    both = [text for column in ("source", "target") for text in splits["train"][column]]
-    tokenizer = shared_tokenizer(recipe, lambda: both, begins=False)
+    tokenizer = shared_tokenizer(recipe, lambda: made_tokenizer(recipe, splits["train"]))
     with args.main_process_first(desc="tokenising"):
         encoded = tokenised(splits, tokenizer, recipe)
     if args.generation_max_length is None:  # as much as was ever taught, behind the decoder's first token
@@ -148,7 +134,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     trainers = {"teacher": told, **trainers}
 
     say(args, "measuring")
-    texts = {name: decoded(tokenizer, one.predict(encoded["test"]).predictions) for name, one in trainers.items()}
+    # Over several processes Trainer may repeat rows behind the last one, to give each process as many.
+    found = {name: one.predict(encoded["test"]).predictions[: len(references)] for name, one in trainers.items()}
+    texts = {name: decoded(tokenizer, one) for name, one in found.items()}
     batches = speed_batches(student, encoded["test"], SPEED_ROWS)
     models, rows = [], {}
     for name, one in trainers.items():
@@ -198,6 +186,14 @@ def load_pairs(recipe: TranslationArguments, seed: int) -> tuple[DatasetDict, li
     return splits, empty
 
 
+def made_tokenizer(recipe: TranslationArguments, rows: Dataset) -> PreTrainedTokenizerBase:
+    """Make one tokenizer of both texts; of the embedded words a token is a character, or a syllable of pinyin."""
+    if recipe.source is not None:
+        return text_tokenizer([*rows["source"], *rows["target"]], recipe.vocab_size)
+    characters = sorted({character for text in rows["source"] for character in text})
+    return text_tokenizer(rows["target"][:], len(characters) + SYLLABLES, alphabet=characters)
+
+
 def blank(recipe: TranslationArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Make an untrained teacher: a T5 with as many layers in its decoder as in its encoder."""
     width, pad = recipe.teacher_hidden_size, tokenizer.pad_token_id
@@ -225,18 +221,6 @@ def decoded(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:
     """Turn token ids back into texts; Trainer fills short rows with -100."""
     filled = np.where(ids == -100, tokenizer.pad_token_id, ids)
     return [text.strip() for text in tokenizer.batch_decode(filled, skip_special_tokens=True)]
-
-
-class Writes(nn.Module):
-    """A model whose forward is to write: what is timed of it."""
-
-    def __init__(self, model: PreTrainedModel, longest: int) -> None:
-        super().__init__()
-        self.model, self.longest = model, longest
-
-    def forward(self, **batch: Any) -> Any:
-        """Write a text for each row, greedily."""
-        return self.model.generate(**batch, max_length=self.longest, do_sample=False, num_beams=1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How well texts were written: BLEU, chrF, exact matches, wrong characters.
 
-Knows: texts and their references. Does not know: models, tokens.
+Knows: texts and their references, how scores are shown. Does not know: models, tokens.
 """
 
 from __future__ import annotations
@@ -8,6 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
+METRICS = {"exact_match": "exact", "cer": "cer", "chrf": "chrf", "bleu": "bleu"}
+"""The Hub's name of a metric -> the report's."""
+
+COLUMNS = {
+    "model": lambda row: row["name"],
+    "BLEU": lambda row: f"{row['bleu']:.1f}",
+    "chrF": lambda row: f"{100 * row['chrf']:.1f} ± {100 * row['chrf_error']:.1f}",
+    "exact %": lambda row: f"{100 * row['exact']:.1f} ± {100 * row['exact_error']:.1f}",
+    "wrong characters %": lambda row: f"{100 * row['cer']:.1f}",
+    "as the teacher %": lambda row: f"{100 * row['agreement']:.1f}",
+    "parameters": lambda row: f"{row['parameters']:,}",
+    "MB": lambda row: f"{row['megabytes']:.1f}",
+    "texts/s": lambda row: f"{row['samples_per_second']:,.0f}",
+}
 
 
 def text_scores(texts: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], dict]:

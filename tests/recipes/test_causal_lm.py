@@ -15,7 +15,7 @@ from chinese_reviews import load_reviews
 from generation_data import text_tokenizer
 from huggingface_hub import ModelCard
 from listening import foreseen, foresight
-from transformers import AutoModelForCausalLM, EvalPrediction
+from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 
 from hf_distill.cli import main as command
 
@@ -78,9 +78,7 @@ def test_the_embedded_reviews(default):
 def test_the_report_is_that_of_the_saved_student(default):
     folder, report = default
     model = AutoModelForCausalLM.from_pretrained(folder / "run").eval()
-    tokenizer = causal_lm.shared_tokenizer(
-        causal_lm.CausalArguments(student_model_name_or_path=str(folder / "run")), list, begins=True
-    )
+    tokenizer = AutoTokenizer.from_pretrained(folder / "run")
     test = load_reviews()["test"].shuffle(seed=42).select(range(16))["text"]
     total, count = 0.0, 0
     for text in test:
@@ -182,6 +180,19 @@ def test_an_assistant_changes_the_steps_and_not_the_text():
     assert helped["tokens"] == 24
     assert helped["accepted"] < 3.0
     assert dict(vars(other.generation_config)) == before
+
+
+@pytest.mark.parametrize("size", [28, 40])
+def test_an_assistant_whose_head_is_padded_to_another_length(size):
+    teacher, other = tiny_language.teacher().eval(), tiny_language.llama(vocab_size=size).eval()
+    teacher.generation_config.eos_token_id = None
+    other.generation_config.eos_token_id = None
+    with torch.no_grad():  # the ids that the teacher lacks are the likeliest
+        other.lm_head.weight[32:] = 9 * other.lm_head.weight[:8][: max(0, size - 32)]
+    found = accepted_tokens(teacher, other, [torch.tensor([[5, 6, 7]])], 12, ahead=3)
+    assert found["tokens"] == 12
+    assert 3 <= found["steps"] <= 12
+    assert other.config.vocab_size == size
 
 
 BAD = {

@@ -63,6 +63,13 @@ def test_characters_are_the_tokens_or_pieces_of_words():
     assert single.decode(single("气 qi xian")["input_ids"], skip_special_tokens=True) == "气 qi xian"
 
 
+def test_embedded_words_are_read_by_character_and_written_by_syllable():
+    rows = [{"source": word, "target": pinyin(word)} for word in ("中国", "中间", "国家", "家中")] * 3
+    made = translation.made_tokenizer(translation.TranslationArguments(), translation.Dataset.from_list(rows))
+    assert made.tokenize("中国") == ["▁", "中", "国"]
+    assert made.tokenize("zhong1 guo2") == ["▁zhong1", "▁guo2"]
+
+
 @pytest.fixture(scope="module")
 def default(tmp_path_factory):
     """One run on the embedded words."""
