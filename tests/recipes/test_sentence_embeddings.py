@@ -58,6 +58,16 @@ def test_the_whole_job(tmp_path, teacher, texts, pool):
     assert '"Student alone"' not in card.content
 
 
+def test_without_an_argument_the_card_names_the_teacher_and_not_its_folder(tmp_path, teacher, monkeypatch):
+    monkeypatch.setattr(sentence_embeddings, "embedded_teacher", lambda: teacher)
+    report = run(tmp_path, "--max_train_samples", "100", "--max_eval_samples", "20")
+    assert (report["dataset"], report["rows"]["test"]) == ("Python documentation", 20)
+    text = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert "Teacher: `sentence-transformers/all-MiniLM-L6-v2`, 4 layers of width 64" in text
+    assert "of `sentence-transformers/all-MiniLM-L6-v2` were kept." in text
+    assert str(tmp_path) not in text
+
+
 def test_the_figures_are_the_textbooks():
     scoring = VectorScoring()
     draw = np.random.default_rng(0)
