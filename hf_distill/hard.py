@@ -130,10 +130,10 @@ def router_loss(
         A scalar, times ``config.router_aux_loss_coef``; None where the student has none, or added it itself.
     """
     loss = outputs.get("aux_loss") if isinstance(outputs, Mapping) else None
+    if loss is None or needs_own_loss(trainer):
+        return None  # before its configuration is looked at: a module that is no transformers model has none
     coefficient = getattr(core_of(trainer.model).config.get_text_config(), "router_aux_loss_coef", None)
-    if loss is None or not coefficient or needs_own_loss(trainer):
-        return None
-    return _shared(trainer, coefficient * loss, inputs, window, world)
+    return _shared(trainer, coefficient * loss, inputs, window, world) if coefficient else None
 
 
 def _shared(

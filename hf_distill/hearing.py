@@ -75,7 +75,7 @@ def hearing(model: nn.Module, needs: Iterable[str]) -> Iterator[Heard | None]:
 
     Args:
         model: the model itself, not its wrapper (DDP, a compiled module); a PEFT model's paths are those of its base.
-        needs: ``"tap:<module path>"``, ``"qkv"`` and, of a model whose head can be taken apart (``linear.tail_of``),
+        needs: ``"tap:<module path>"``, ``"qkv"`` and, of a model whose head can be taken apart (``tails.tail_of``),
             ``"linear"``; all others are somebody else's.
 
     Yields:

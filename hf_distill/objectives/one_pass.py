@@ -49,8 +49,10 @@ def compared(
     for key, (term, student, teacher) in asked.items():
         for name, head in student.heads.items():
             whole, pick = _looked_at(head.logits)
-            stack = stacks.setdefault((name, id(whole), id(head.rows)), _Stack(whole, head.rows))
-            stack.add(key, term, head, pick, None if teacher is None else teacher.heads[name].logits)
+            at = (name, id(whole), id(head.rows))
+            if at not in stacks:  # its rows are copied, so it is not made to be thrown away
+                stacks[at] = _Stack(whole, head.rows)
+            stacks[at].add(key, term, head, pick, None if teacher is None else teacher.heads[name].logits)
     totals: dict[str, list[Tensor]] = {name: [] for name in asked}
     counts = dict.fromkeys(asked, 0)
     for stack in stacks.values():
@@ -84,9 +86,9 @@ class _Stack:
         return self.ours.shape[0]
 
     def add(self, key: str, term: LogitTerm, head: Head, pick: Callable, theirs: Logits | None) -> None:
-        once = None
-        if theirs is not None:
-            once = self.theirs.setdefault(id(theirs), _Once(theirs.select(self.rows), self.size))
+        if theirs is not None and id(theirs) not in self.theirs:
+            self.theirs[id(theirs)] = _Once(theirs.select(self.rows), self.size)
+        once = None if theirs is None else self.theirs[id(theirs)]
         if few := once is not None and once.few:
             term.check_few(once.logits.temperature)
         compare = term.divergence_from_few if few else term.divergence

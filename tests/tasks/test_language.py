@@ -204,13 +204,13 @@ def test_a_mixture_of_experts_stays_balanced(tmp_path):
 
 def test_a_decoder_that_shifts_inside_of_its_forward_is_given_its_inputs(tmp_path):
     """Blenderbot makes them only beside a loss of its own; without labels it would refuse."""
-    make = lambda: BlenderbotForConditionalGeneration(BlenderbotConfig(  # noqa: E731
+    config = BlenderbotConfig(
         vocab_size=32, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, pad_token_id=0,
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, bos_token_id=1, eos_token_id=2,
         decoder_start_token_id=5, max_position_embeddings=32, dropout=0.0,
-    ))  # fmt: skip
-    student, fed = make().eval(), batch("t5")
+    )  # fmt: skip
+    student, fed = BlenderbotForConditionalGeneration(config).eval(), batch("t5")
     task = Task.of(student)
     inputs = {name: value for name, value in fed.items() if name != "labels"}
     assert torch.equal(student(**task.complete(student, inputs, fed)).logits, student(**fed).logits)
-    trainer(tmp_path, "t5", student=student, teacher_model=make()).train()
+    trainer(tmp_path, "t5", student=student, teacher_model=BlenderbotForConditionalGeneration(config)).train()

@@ -133,10 +133,13 @@ def test_the_kl_of_two_models_is_finite_where_a_span_takes_all_of_its_token():
 
 def test_padding_has_no_gradient_and_a_constant_changes_nothing():
     logits = torch.randn(3, 7, requires_grad=True)
-    made = lambda rows: SpanLogits(  # noqa: E731
-        DenseLogits(rows), torch.tensor([2, 1, 3]), torch.tensor([1, 2]), torch.arange(5), torch.tensor([1, 0]),
-        torch.tensor([2, 3, 4]), None,
-    )  # fmt: skip
+
+    def made(rows):
+        return SpanLogits(
+            DenseLogits(rows), torch.tensor([2, 1, 3]), torch.tensor([1, 2]), torch.arange(5), torch.tensor([1, 0]),
+            torch.tensor([2, 3, 4]), None,
+        )  # fmt: skip
+
     found = made(logits).chunk(0, 2)
     assert torch.allclose(made(logits + torch.randn(3, 1) * 9).chunk(0, 2), found, atol=1e-5)
     forward_kl(found, torch.randn(2, 4)).sum().backward()
