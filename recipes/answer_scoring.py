@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from comparison import Scoring
-from transformers import EvalPrediction
+from predictions import AGREES, PredictionScoring
+from scoring import Column, percent
 
 PIECE = re.compile(r"[a-z0-9]+|\S")
 """A word of Latin letters and figures, or one character of any other script."""
@@ -35,7 +35,7 @@ class Window:
     offsets: list[tuple[int, int] | None]
 
 
-class AnswerScoring(Scoring):
+class AnswerScoring(PredictionScoring):
     """Exact match and F1 of answers, after the windows of a text are joined.
 
     F1 is SQuAD's, over characters of Chinese and words of Latin letters, punctuation left out, the best of several
@@ -48,11 +48,16 @@ class AnswerScoring(Scoring):
     """
 
     score: ClassVar[str] = "f1"
-    measured: ClassVar[str] = "test F1 of answers"
-    columns: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact_match": "exact match"}
+    drawn: ClassVar[tuple[str, str]] = ("f1", "test F1 of answers")
+    columns: ClassVar[Mapping[str, Column]] = {
+        "F1 %": percent("f1"),
+        "exact match %": percent("exact_match"),
+        **AGREES,
+    }
     hub: ClassVar[Mapping[str, str]] = {"f1": "f1", "exact_match": "exact_match"}
 
     def __init__(self, questions: Sequence[Mapping[str, Any]], windows: Sequence[Window], longest: int = 50) -> None:
+        super().__init__()
         self.questions, self.windows, self.longest = list(questions), windows, longest
 
     def answers(self, predictions: tuple[np.ndarray, np.ndarray]) -> list[str]:
@@ -76,24 +81,20 @@ class AnswerScoring(Scoring):
         return [answer for _, answer in best]
 
     def figures(self, predictions: Any, labels: Any) -> dict[str, float]:
-        """F1 and exact match over questions; see ``Scoring.figures``."""
+        """F1 and exact match over questions; see ``PredictionScoring.figures``."""
         said = self.answers(predictions)
         exact = [any(pieces(text) == pieces(one) for text in right) for one, right in self._pairs(said)]
         return {"f1": float(self.units(predictions, labels).mean()), "exact_match": float(np.mean(exact))}
 
     def units(self, predictions: Any, labels: Any) -> np.ndarray:
-        """The F1 of each question; see ``Scoring.units``."""
+        """The F1 of each question; see ``PredictionScoring.units``."""
         said = self.answers(predictions)
         return np.array([max((overlap(one, text) for text in right), default=0.0) for one, right in self._pairs(said)])
 
     def agreement(self, predictions: Any, teacher: Any, labels: Any) -> float:
-        """The share of questions with the same answer; see ``Scoring.agreement``."""
+        """The share of questions with the same answer; see ``PredictionScoring.agreement``."""
         both = zip(self.answers(predictions), self.answers(teacher), strict=True)
         return float(np.mean([ours == theirs for ours, theirs in both]))
-
-    def on_the_way(self, predicted: EvalPrediction) -> dict[str, float]:
-        """Nothing but the loss: the windows of the validation rows are not kept."""
-        return {}
 
     def _pairs(self, said: list[str]) -> list[tuple[str, list[str]]]:
         return [(one, row["answers"]["text"]) for one, row in zip(said, self.questions, strict=True)]

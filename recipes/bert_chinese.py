@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from comparison import ClassScoring
+from chinese_words import character_tokenizer
 from datasets import DatasetDict
+from predictions import ClassScoring
 from recipe_run import RecipeTrainingArguments as Defaults
 from recipe_run import begin, say
 from text_data import TextDataArguments, described, load_text, texts_to_read, with_unlabeled
@@ -56,6 +57,18 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         What ``report.json`` holds.
     """
     started = time.time()
+    return distil(prepare(argv), started)
+
+
+def prepare(argv: list[str] | None = None) -> Job:
+    """Read the settings and the rows.
+
+    Args:
+        argv: as in ``main``.
+
+    Returns:
+        All that the three models share.
+    """
     recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
     root = begin(args, ROOT, recipe.num_threads)
     recipe.check()
@@ -66,24 +79,23 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     say(args, f"{recipe.source}: {described(splits)}")
 
     columns = [recipe.text_column, *([recipe.text_pair_column] if recipe.text_pair_column else [])]
-    tokenizer = shared_tokenizer(recipe, texts_to_read(splits, columns))
+    tokenizer = shared_tokenizer(recipe, lambda: character_tokenizer(texts_to_read(splits, columns)))
     with args.main_process_first(desc="tokenising"):
         splits = tokenised(splits, columns, tokenizer, recipe.max_length)
     names = splits["train"].features["label"].names
-    job = Job(
+    return Job(
         recipe,
         args,
         root,
         Kind(AutoModelForSequenceClassification, "SEQ_CLS", names, "single_label_classification"),
         splits,
         tokenizer,
-        DataCollatorWithPadding(tokenizer),
-        ClassScoring(),
+        scoring := ClassScoring(),
         recipe.source,
+        {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.on_the_way},
         language="zh",
         heard=with_unlabeled(splits, args.alpha),
     )
-    return distil(job, started)
 
 
 def tokenised(

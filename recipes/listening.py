@@ -6,33 +6,23 @@ models were trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from assistant import accepted_tokens
 from datasets import Dataset
-from torch import Tensor
+from scoring import Column, Look, Scoring, percent
+from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import EvalPrediction
+from transformers import EvalPrediction, Trainer
 
-from hf_distill import DistillationTrainer
 from hf_distill.objectives.functional import forward_kl
+from hf_distill.reports import GapClosed
 
 IGNORED = -100
 KEYS = ("loss", "accuracy", "kl", "agreement")
-COLUMNS = {
-    "model": lambda row: row["name"],
-    "perplexity": lambda row: f"{row['perplexity']:.2f}",
-    "loss, nats": lambda row: f"{row['loss']:.3f} ± {row['loss_error']:.3f}",
-    "next token right %": lambda row: f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_error']:.1f}",
-    "KL to the teacher": lambda row: f"{row['kl']:.3f}",
-    "agrees with teacher %": lambda row: f"{100 * row['agreement']:.1f}",
-    "parameters": lambda row: f"{row['parameters']:,}",
-    "MB": lambda row: f"{row['megabytes']:.1f}",
-    "texts/s": lambda row: f"{row['samples_per_second']:,.0f}",
-}
-ACCEPTED = {"accepted a step": lambda row: f"{row['accepted']:.2f}" if "accepted" in row else ""}
 
 
 def foreseen(logits: Tensor | tuple, labels: Tensor) -> Tensor:
@@ -65,39 +55,78 @@ def foresight(found: EvalPrediction) -> dict[str, float]:
     return {"perplexity": float(np.exp(loss)), "accuracy": float(right)}
 
 
-def listen(trainers: Mapping[str, DistillationTrainer], test: Dataset) -> dict[str, dict[str, np.ndarray]]:
-    """Let the students and their teacher read the same text, each true token after the other.
+class Listening(Scoring):
+    """Perplexity, and nearness to the teacher, token by token of held-out text.
 
     Args:
-        trainers: of ``distilled``, whose teacher is asked, and of others.
-        test: tokenised rows with labels.
-
-    Returns:
-        For ``teacher`` and each trainer: ``loss`` (nats), ``accuracy``, ``kl`` (nats, of the teacher to the model) and
-        ``agreement`` with the teacher's likeliest token, [N] one for each row, scaled so that their mean is the mean
-        over all tokens.
+        prompts: token ids [1, T] behind which the teacher writes with each student's help; empty: it does not.
+        new_tokens: how many it writes at most.
     """
-    student = trainers["distilled"]
-    live = getattr(student.teacher, "teacher", student.teacher)  # a cache may keep only a few ids of an answer
-    models = {name: one.model.eval() for name, one in trainers.items()}
-    names, sums, counts = ["teacher", *models], [], []
-    for batch in student.get_test_dataloader(test):
-        batch = student._prepare_inputs(batch)
-        rows = student.task.rows(batch)
-        targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)[rows]
-        fed = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
-        with torch.no_grad(), student.compute_loss_context_manager():
-            told = live(batch, frozenset({"heads"})).heads["logits"].logits.tensor[rows].float()
-            shown = {name: model(**fed).logits[rows].float() for name, model in models.items()}
-        found = torch.stack([_compared(one, told, targets) for one in (told, *shown.values())])  # [M, 4, n]
-        place = rows.nonzero()[:, 0]
-        total = found.new_zeros(len(rows), *found.shape[:2]).index_add_(0, place, found.permute(2, 0, 1))
-        total, count = student.accelerator.gather_for_metrics((total, rows.sum(dim=1)))
-        sums.append(total.cpu().numpy())
-        counts.append(count.cpu().numpy())
-    sums, counts = np.concatenate(sums).astype(np.float64), np.concatenate(counts)
-    scaled = sums * (len(counts) / counts.sum())
-    return {name: {key: scaled[:, m, k] for k, key in enumerate(KEYS)} for m, name in enumerate(names)}
+
+    score: ClassVar[str] = "loss"
+    drawn: ClassVar[tuple[str, str]] = ("accuracy", "next token right")
+    hub: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "perplexity": "perplexity"}
+    speed_rows: ClassVar[int] = 256
+    unit: ClassVar[str] = "texts"
+
+    def __init__(self, prompts: Sequence[Tensor] = (), new_tokens: int = 48) -> None:
+        self.prompts, self.new_tokens = prompts, new_tokens
+        helped: dict[str, Column] = {
+            "accepted a step": lambda row: f"{row['accepted']:.2f}" if "accepted" in row else ""
+        }
+        self.columns = {
+            "perplexity": lambda row: f"{row['perplexity']:.2f}",
+            "loss, nats": lambda row: f"{row['loss']:.3f} ± {row['loss_error']:.3f}",
+            "next token right %": percent("accuracy"),
+            "KL to the teacher": lambda row: f"{row['kl']:.3f}",
+            "agrees with teacher %": lambda row: f"{100 * row['agreement']:.1f}",
+            **(helped if prompts else {}),
+        }
+
+    def look(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
+        """Let the students and their teacher read the same text, each true token after the other; see ``Scoring``.
+
+        A row's value is its sum over tokens, scaled so that the mean over rows is the mean over all tokens.
+        """
+        live = getattr(judge.teacher, "teacher", judge.teacher)  # a cache may keep only a few ids of an answer
+        models = {name: one.model.eval() for name, one in trainers.items()}
+        names, sums, counts = ["teacher", *models], [], []
+        for batch in judge.get_test_dataloader(rows):
+            batch = judge._prepare_inputs(batch)
+            known = judge.task.rows(batch)
+            targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)[known]
+            fed = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
+            with torch.no_grad(), judge.compute_loss_context_manager():
+                told = live(batch, frozenset({"heads"})).heads["logits"].logits.tensor[known].float()
+                shown = {name: model(**fed).logits[known].float() for name, model in models.items()}
+            found = torch.stack([_compared(one, told, targets) for one in (told, *shown.values())])  # [M, 4, n]
+            place = known.nonzero()[:, 0]
+            total = found.new_zeros(len(known), *found.shape[:2]).index_add_(0, place, found.permute(2, 0, 1))
+            total, count = judge.accelerator.gather_for_metrics((total, known.sum(dim=1)))
+            sums.append(total.cpu().numpy())
+            counts.append(count.cpu().numpy())
+        sums, counts = np.concatenate(sums).astype(np.float64), np.concatenate(counts)
+        scaled = sums * (len(counts) / counts.sum())
+        each = {name: {key: scaled[:, m, k] for k, key in enumerate(KEYS)} for m, name in enumerate(names)}
+        return {name: Look(one, {"perplexity": float(np.exp(one["loss"].mean()))}) for name, one in each.items()}
+
+    def scores(self, look: Look) -> np.ndarray:
+        """The loss, so that higher is better."""
+        return -look.each["loss"]
+
+    def told(self, gap: GapClosed) -> str:
+        """Say what the teacher gave in the unit of the loss."""
+        share = "the gap is under two standard errors, so no share of it is given"
+        if gap.ratio is not None:
+            share = f"{100 * gap.ratio:.0f} ± {100 * gap.ratio_error:.0f} % of the gap closed"
+        return (
+            f"the loss of a token is {gap.gain:.3f} ± {gap.gain_error:.3f} nats lower than that of the student "
+            f"alone, the teacher's {gap.gap:.3f} ± {gap.gap_error:.3f}: {share}"
+        )
+
+    def further(self, model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
+        """How many of a student's tokens the teacher accepts, if it is asked; see ``Scoring.further``."""
+        return accepted_tokens(teacher, model, self.prompts, self.new_tokens) if self.prompts else {}
 
 
 def _compared(logits: Tensor, told: Tensor, targets: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Any
 
 from accelerate import PartialState
 from answer_scoring import AnswerScoring, Window
+from chinese_words import character_tokenizer
 from datasets import Dataset, DatasetDict
 from question_data import QuestionDataArguments, load_questions
 from recipe_run import RecipeTrainingArguments as Defaults
@@ -64,30 +65,43 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         What ``report.json`` holds.
     """
     started = time.time()
+    return distil(prepare(argv), started)
+
+
+def prepare(argv: list[str] | None = None) -> Job:
+    """Read the settings and the rows.
+
+    Args:
+        argv: as in ``main``.
+
+    Returns:
+        All that the three models share.
+    """
     recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
     root = begin(args, ROOT, recipe.num_threads)
     recipe.check()
     with args.main_process_first(desc="reading the questions"):
         questions, noted = load_questions(recipe, args.seed)
-    tokenizer = shared_tokenizer(recipe, texts_to_read(questions, ["question", "context"]))
+    tokenizer = shared_tokenizer(
+        recipe, lambda: character_tokenizer(texts_to_read(questions, ["question", "context"]))
+    )
     found = {name: windows(rows, tokenizer, recipe.max_length, recipe.stride) for name, rows in questions.items()}
     splits = DatasetDict({name: rows for name, (rows, _) in found.items()})
     noted = "; ".join(filter(None, [noted, *(fitting(n, rows, *found[n]) for n, rows in questions.items())]))
     say(args, f"{recipe.source}: {described(questions)}{noted and '; '}{noted}")
-    job = Job(
+    return Job(
         recipe,
         args,
         root,
         Kind(AutoModelForQuestionAnswering, "QUESTION_ANS"),
         splits,
         tokenizer,
-        DataCollatorWithPadding(tokenizer),
         AnswerScoring(questions["test"], found["test"][1]),
         recipe.source,
+        {"data_collator": DataCollatorWithPadding(tokenizer)},
         language="zh" if recipe.source == recipe.embedded else None,
         noted={"questions": {name: len(rows) for name, rows in questions.items()}, "answers": noted},
     )
-    return distil(job, started)
 
 
 def windows(

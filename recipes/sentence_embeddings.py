@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from comparison import compare, write
-from data_files import DataArguments, limited, read_splits
+from data_files import DataArguments, check_columns, limited, read_splits
 from datasets import Dataset, DatasetDict
 from python_prose import load_sentences
 from recipe_run import RecipeTrainingArguments as Defaults
@@ -31,7 +31,6 @@ from recipe_run import begin, say
 from text_data import described
 from three_models import train
 from transformers import AutoModel, DataCollatorWithPadding, PreTrainedTokenizerBase
-from transformers.trainer_utils import PredictionOutput
 from two_models import Kind, ModelArguments, make_student, shared_tokenizer
 from vector_scoring import VectorScoring
 
@@ -107,7 +106,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         student_preset=recipe.student_preset,
         student_from_teacher=True,
     )
-    tokenizer = shared_tokenizer(models, [])
+    tokenizer = shared_tokenizer(models)
     with args.main_process_first(desc="reading and tokenising the rows"):
         splits = tokenised(recipe, args.seed, tokenizer)
     say(args, f"{recipe.source}: {described(splits)}")
@@ -134,11 +133,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     say(args, "measuring")
     whole = {name: unsharded(student.teacher.model if name == "teacher" else student.model) for name in vectors}
-    found = {name: (PredictionOutput(own, vectors["teacher"], {}), whole[name]) for name, own in vectors.items()}
+    told, scoring = vectors["teacher"], VectorScoring()
+    looks = {name: scoring.seen(own, told, told) for name, own in vectors.items()}
     student.report = {
         "dataset": recipe.source,
         "language": "en" if recipe.source == recipe.embedded else None,
-        **compare(found, splits["test"], student, VectorScoring()),
+        **compare(looks, whole, splits["test"], student, scoring),
         "note": '"Untaught student" is the same student before its training. A text agrees with the teacher if its '
         "nearest other text is the same.",
         "rows": {name: len(rows) for name, rows in splits.items()},
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1),
     }
     if student.is_world_process_zero():
-        write(student, VectorScoring())
+        write(student, scoring)
     if args.push_to_hub:
         student.push_to_hub()
     return student.report
@@ -166,12 +166,7 @@ def embedded_teacher() -> str:
 def tokenised(recipe: RecipeArguments, seed: int, tokenizer: PreTrainedTokenizerBase) -> DatasetDict:
     """Read the texts, and turn them into token ids."""
     splits = limited(recipe, read_splits(recipe, seed, load_sentences), seed)
-    for name, rows in splits.items():
-        if recipe.text_column not in rows.column_names:
-            raise ValueError(
-                f"the {name} rows of {recipe.source} have the columns {rows.column_names}, {recipe.text_column!r} was "
-                "asked for: name it with --text_column."
-            )
+    check_columns(recipe, splits, [recipe.text_column], "--text_column")
 
     def encode(rows: dict[str, list]) -> dict[str, list]:
         return dict(tokenizer(rows[recipe.text_column], truncation=True, max_length=recipe.max_length))

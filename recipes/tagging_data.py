@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from chinese_words import SPLITS
-from data_files import DataArguments, few, limited, read_splits
+from data_files import DataArguments, check_columns, few, limited, read_splits
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 BMES = ["B", "M", "E", "S"]
@@ -67,12 +67,8 @@ def load_tagged(data: TaggingDataArguments, seed: int, order: Mapping[str, int] 
     splits = read_splits(data, seed, newspaper, dict.fromkeys((".conll", ".bio", ".txt"), conll))
     if data.source == data.embedded:
         columns = ["tokens", "tags"]
+    check_columns(data, splits, columns, "--tokens_column and --tags_column")
     for name, rows in splits.items():
-        if missing := [column for column in columns if column not in rows.column_names]:
-            raise ValueError(
-                f"the {name} rows of {data.source} have the columns {rows.column_names}, {missing} was asked for: "
-                "name them with --tokens_column and --tags_column."
-            )
         renamed = {old: new for old, new in zip(columns, ("tokens", "tags"), strict=True) if old != new}
         splits[name] = rows.select_columns(columns).rename_columns(renamed)
     names = _names(splits["train"], data.source)

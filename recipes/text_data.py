@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 from chinese_words import load_words
-from data_files import DataArguments, few, limited, read_rows, read_splits
+from data_files import DataArguments, check_columns, few, limited, read_rows, read_splits
 from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets
 
 
@@ -45,13 +45,9 @@ def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | Non
         ValueError: a missing file or column, an empty or unreadable file, a label that no training row has.
     """
     splits = read_splits(data, seed, load_words)
+    wanted = [data.text_column, data.label_column, *([data.text_pair_column] if data.text_pair_column else [])]
+    check_columns(data, splits, wanted, "--text_column, --text_pair_column and --label_column")
     for name, rows in splits.items():
-        wanted = [data.text_column, data.label_column, *([data.text_pair_column] if data.text_pair_column else [])]
-        if missing := [column for column in wanted if column not in rows.column_names]:
-            raise ValueError(
-                f"the {name} rows of {data.source} have the columns {rows.column_names}, {missing} was asked for: "
-                "name them with --text_column, --text_pair_column and --label_column."
-            )
         splits[name] = rows.select_columns(wanted).rename_columns(
             {data.label_column: "label"} if data.label_column != "label" else {}
         )

@@ -1,4 +1,4 @@
-"""The job of a recipe with labels: the teacher, the student alone, and the student under the teacher.
+"""The job of a recipe: the teacher, the student alone, and the student under the teacher.
 
 Knows: the order of these steps. Does not know: how a loss is computed, a model measured, or rows read.
 """
@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from time import time
 from typing import Any
 
-from comparison import Scoring, compare, taught, write
+from comparison import compare, write
 from datasets import DatasetDict
 from recipe_run import RecipeTrainingArguments, say, settings
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from scoring import Scoring
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 from two_models import Kind, ModelArguments, make_student, untrained_teacher
 
 from hf_distill import DistillationTrainer
@@ -37,12 +38,13 @@ class Job:
         kind: what the models are for.
         splits: tokenised ``train``, ``validation`` and ``test`` rows.
         tokenizer: of all models.
-        collator: makes batches.
-        scoring: how predictions of the test rows are measured.
+        scoring: how the models are measured on the test rows.
         source: how to name the data.
+        options: further arguments of each trainer: ``data_collator``, ``compute_metrics``, ...
         language: its code, for the card.
         heard: the splits as the student under the teacher hears them; None: ``splits``.
         noted: what else goes into the report.
+        trainer_class: of each trainer.
     """
 
     recipe: ModelArguments
@@ -51,35 +53,55 @@ class Job:
     kind: Kind
     splits: DatasetDict
     tokenizer: PreTrainedTokenizerBase
-    collator: Callable
     scoring: Scoring
     source: str
+    options: Mapping[str, Any]
     language: str | None = None
     heard: DatasetDict | None = None
     noted: dict[str, Any] = field(default_factory=dict)
+    trainer_class: type = DistillationTrainer
 
     def trainer(
         self,
         model: PreTrainedModel,
         args: RecipeTrainingArguments,
-        splits: DatasetDict,
         teacher: PreTrainedModel | str | None = None,
-    ) -> DistillationTrainer:
-        """Make the trainer of a model, with or without a teacher; it is the same."""
-        return DistillationTrainer(
+    ) -> Trainer:
+        """Make the trainer of a model, with or without a teacher; it is the same.
+
+        Args:
+            model: what it trains.
+            args: how.
+            teacher: a model or its path.
+        """
+        splits = self.splits if teacher is None else self.heard or self.splits
+        return self.trainer_class(
             model,
             replace(args),  # made anew: under DeepSpeed each Trainer of a process needs a configuration of its own
-            data_collator=self.collator,
             train_dataset=splits["train"],
             eval_dataset=splits["validation"],
             processing_class=self.tokenizer,
-            compute_metrics=self.scoring.on_the_way,
             teacher_model=teacher,
+            **self.options,
         )
 
-    def student(self, teacher: PreTrainedModel | str) -> PreTrainedModel:
-        """Make the student, always the same."""
-        return make_student(self.recipe, self.kind, teacher, self.args.seed)
+    def alone(self, teacher: PreTrainedModel | str, args: RecipeTrainingArguments) -> Trainer:
+        """Make the trainer of the student without its teacher.
+
+        Args:
+            teacher: whose kind it is.
+            args: how it is trained.
+        """
+        return self.trainer(make_student(self.recipe, self.kind, teacher, args.seed), args)
+
+    def distilled(self, teacher: PreTrainedModel | str, args: RecipeTrainingArguments) -> Trainer:
+        """Make the trainer of the same student under its teacher.
+
+        Args:
+            teacher: a model or its path.
+            args: how it is trained.
+        """
+        return self.trainer(make_student(self.recipe, self.kind, teacher, args.seed), args, teacher)
 
 
 def distil(job: Job, started: float) -> dict[str, Any]:
@@ -95,9 +117,9 @@ def distil(job: Job, started: float) -> dict[str, Any]:
     Raises:
         ValueError: an adapter shall be merged where each process has only a share of the student.
     """
-    recipe, args, splits, heard = job.recipe, job.args, job.splits, job.heard or job.splits
+    recipe, args = job.recipe, job.args
     teacher = make_teacher(job)
-    student = job.trainer(job.student(teacher), args, heard, teacher)
+    student = job.distilled(teacher, args)
     if recipe.merge_lora and (student.is_fsdp_enabled or is_sharded(student.teacher.model)):
         raise ValueError(
             "merge_lora was asked for under FSDP or ZeRO-3, which leave each process a share of the student: run "
@@ -108,33 +130,45 @@ def distil(job: Job, started: float) -> dict[str, Any]:
     if recipe.merge_lora:
         student.model = student.model.merge_and_unload()
     student.save_model(_internal_call=True)
-    shown = {"teacher": taught(student, splits["test"]), "distilled": student.predict(splits["test"])}
-    models = {"teacher": unsharded(student.teacher.model), "distilled": unsharded(student.model)}
+    trainers = {"distilled": student}
     if not recipe.skip_alone:
         # It cannot learn from a row without a label, so its epochs are shorter: it is given as many steps instead.
-        steps = {"max_steps": student.state.max_steps} if "unlabeled" in splits else {}
+        steps = {"max_steps": student.state.max_steps} if "unlabeled" in job.splits else {}
         say(args, "training the student alone" + (", on the labelled rows, for as many steps" if steps else ""))
-        alone = job.trainer(job.student(teacher), settings(args, "_alone", **steps), splits)
+        alone = job.alone(teacher, settings(args, "_alone", **steps))
         train(alone)
         alone.save_model()
-        shown["student alone"], models["student alone"] = alone.predict(splits["test"]), unsharded(alone.model)
-
-    say(args, "measuring")
-    order = [name for name in ("teacher", "student alone", "distilled") if name in shown]
-    student.report = {
-        "dataset": job.source,
-        "language": job.language,
-        **compare({name: (shown[name], models[name]) for name in order}, splits["test"], student, job.scoring),
-        "rows": {name: len(rows) for name, rows in splits.items()},
-        **job.noted,
-        "settings": {n: getattr(args, n) for n in ("alpha", "temperature", "objective", "augmentation", "seed")},
-        "seconds": round(time.time() - started, 1),
-    }
-    if student.is_world_process_zero():
-        write(student, job.scoring)
+        trainers = {"student alone": alone, **trainers}
+    report(job, trainers, started)
     if args.push_to_hub:
         student.push_to_hub()
     return student.report
+
+
+def report(job: Job, trainers: Mapping[str, Trainer], started: float) -> None:
+    """Measure the models, and write what was found beside the distilled student.
+
+    Args:
+        job: all of it.
+        trainers: of ``distilled`` and, if there is one, ``student alone`` before it.
+        started: when the run began.
+    """
+    say(job.args, "measuring")
+    student, test = trainers["distilled"], job.splits["test"]
+    looks = job.scoring.look(trainers, test, student)
+    models = {"teacher": unsharded(student.teacher.model), **{n: unsharded(one.model) for n, one in trainers.items()}}
+    told = ("alpha", "temperature", "objective", "augmentation", "rollout", "learning_rate", "seed")
+    student.report = {
+        "dataset": job.source,
+        "language": job.language,
+        **compare(looks, models, test, student, job.scoring),
+        "rows": {name: len(rows) for name, rows in job.splits.items()},
+        **job.noted,
+        "settings": {name: getattr(job.args, name) for name in told},
+        "seconds": round(time() - started, 1),
+    }
+    if student.is_world_process_zero():
+        write(student, job.scoring)
 
 
 def make_teacher(job: Job) -> PreTrainedModel | str:
@@ -162,7 +196,7 @@ def make_teacher(job: Job) -> PreTrainedModel | str:
     say(args, f"training the teacher, once: it is kept at {folder}")
     model = untrained_teacher(recipe, job.kind, job.tokenizer, args.seed)
     changes = {"learning_rate": recipe.teacher_learning_rate, "num_train_epochs": recipe.teacher_epochs}
-    trainer = job.trainer(model, settings(args, "", output_dir=str(folder), **changes), job.splits)
+    trainer = job.trainer(model, settings(args, "", output_dir=str(folder), **changes))
     train(trainer)
     trainer.save_model()
     if trainer.is_world_process_zero():
@@ -171,7 +205,12 @@ def make_teacher(job: Job) -> PreTrainedModel | str:
     return job.kind.kept(folder)  # the one that was trained may be sharded, and wrapped for training
 
 
-def train(trainer: DistillationTrainer, resume: str | None = None) -> None:
-    """Train, from the same random state whatever was done before, or go on from a checkpoint ("true": the last)."""
+def train(trainer: Trainer, resume: str | None = None) -> None:
+    """Train, from the same random state whatever was done before, or go on from a checkpoint ("true": the last).
+
+    Args:
+        trainer: of any model.
+        resume: ``resume_from_checkpoint``, as the command line has it.
+    """
     set_seed(trainer.args.seed)
     trainer.train(resume_from_checkpoint=True if resume and resume.lower() == "true" else resume)

@@ -21,10 +21,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from accelerate import PartialState
-from comparison import Scoring
+from chinese_words import character_tokenizer
 from datasets import DatasetDict
+from predictions import AGREES, PredictionScoring
 from recipe_run import RecipeTrainingArguments as Defaults
 from recipe_run import begin, say
+from scoring import percent
 from tagging_data import BMES, TaggingDataArguments, load_tagged
 from text_data import described
 from three_models import Job, distil
@@ -53,7 +55,7 @@ class RecipeTrainingArguments(Defaults):
     per_device_eval_batch_size: int = 256
 
 
-class TagScoring(Scoring):
+class TagScoring(PredictionScoring):
     """Exact spans: F1 of words or entities, and the share of tokens with the right tag.
 
     Args:
@@ -61,13 +63,15 @@ class TagScoring(Scoring):
     """
 
     score: ClassVar[str] = "f1"
-    measured: ClassVar[str] = "test F1 of exact spans"
+    drawn: ClassVar[tuple[str, str]] = ("f1", "test F1 of exact spans")
     hub: ClassVar[Mapping[str, str]] = {name: name for name in ("f1", "precision", "recall", "accuracy")}
 
     def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
         self.names = np.array(names)
         spans = "word" if set(names) == set(BMES) else "entity"
-        self.columns = {"f1": f"{spans} F1", "precision": "precision", "recall": "recall", "accuracy": "tag accuracy"}
+        shares = {f"{spans} F1": "f1", "precision": "precision", "recall": "recall", "tag accuracy": "accuracy"}
+        self.columns = {**{f"{heading} %": percent(key) for heading, key in shares.items()}, **AGREES}
 
     def counts(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Count the spans of each row; a token without a label is no part of its row.
@@ -84,17 +88,17 @@ class TagScoring(Scoring):
         return span_counts(said, right)
 
     def figures(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Precision, recall and F1 of spans, accuracy of tags; see ``Scoring.figures``."""
+        """Precision, recall and F1 of spans, accuracy of tags; see ``PredictionScoring.figures``."""
         known = labels != NO_LABEL
         accuracy = float((predictions.argmax(-1) == labels)[known].mean())
         return {**span_scores(self.counts(predictions, labels)), "accuracy": accuracy}
 
     def units(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """What each row adds to F1; see ``Scoring.units``."""
+        """What each row adds to F1; see ``PredictionScoring.units``."""
         return f1_shares(self.counts(predictions, labels))
 
     def agreement(self, predictions: np.ndarray, teacher: np.ndarray, labels: np.ndarray) -> float:
-        """The share of tokens with the same tag; see ``Scoring.agreement``."""
+        """The share of tokens with the same tag; see ``PredictionScoring.agreement``."""
         same = predictions.argmax(-1) == teacher.argmax(-1)
         return float(same[labels != NO_LABEL].mean())
 
@@ -109,32 +113,45 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         What ``report.json`` holds.
     """
     started = time.time()
+    return distil(prepare(argv), started)
+
+
+def prepare(argv: list[str] | None = None) -> Job:
+    """Read the settings and the rows.
+
+    Args:
+        argv: as in ``main``.
+
+    Returns:
+        All that the three models share.
+    """
     recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
     root = begin(args, ROOT, recipe.num_threads)
     recipe.check()
     if recipe.max_train_samples is None and recipe.source == recipe.embedded:
         recipe.max_train_samples = EMBEDDED_ROWS
     with args.main_process_first(desc="reading the rows"):
-        splits = load_tagged(recipe, args.seed, teachers_labels(recipe))
-    names = splits["train"].features["tags"].feature.names
-    tokenizer = shared_tokenizer(recipe, [" ".join(tokens) for tokens in splits["train"]["tokens"][:]])
+        tagged = load_tagged(recipe, args.seed, teachers_labels(recipe))
+    names = tagged["train"].features["tags"].feature.names
+    tokenizer = shared_tokenizer(
+        recipe, lambda: character_tokenizer(list(map(" ".join, tagged["train"]["tokens"][:])))
+    )
     with args.main_process_first(desc="tokenising"):
-        splits, lost = tokenised(splits, tokenizer, recipe.max_length)
+        splits, lost = tokenised(tagged, tokenizer, recipe.max_length)
     say(args, f"{recipe.source}: {described(splits)}, {len(names)} tags{lost}")
-    job = Job(
+    return Job(
         recipe,
         args,
         root,
         Kind(AutoModelForTokenClassification, "TOKEN_CLS", names),
         splits,
         tokenizer,
-        DataCollatorForTokenClassification(tokenizer),
-        TagScoring(names),
+        scoring := TagScoring(names),
         recipe.source,
+        {"data_collator": DataCollatorForTokenClassification(tokenizer), "compute_metrics": scoring.on_the_way},
         language="zh" if recipe.source == recipe.embedded else None,
         noted={"left_out": lost.removeprefix("; ")} if lost else {},
     )
-    return distil(job, started)
 
 
 def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[DatasetDict, str]:

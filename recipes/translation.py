@@ -15,42 +15,45 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 from accelerate import PartialState
 from chinese_pinyin import pinyin
 from chinese_words import load_words
+from data_files import DataArguments, check_columns, limited, read_splits
 from datasets import Dataset, DatasetDict
-from generation import Bench, Writes, begin, gained, make_teacher, measured, speed_batches, teach, write
-from generation_data import GenerationArguments, check_columns, load_splits, shared_tokenizer, text_tokenizer
-from recipe_run import FAST_BF16, ON_CPU, say, settings
-from transformers import (
-    AutoModelForSeq2SeqLM,
-    DataCollatorForSeq2Seq,
-    EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    T5Config,
-    T5ForConditionalGeneration,
-)
-from writing_scores import COLUMNS, METRICS, text_scores
+from recipe_run import RecipeTrainingArguments as Defaults
+from recipe_run import begin, say
+from text_data import described
+from text_tokenizer import text_tokenizer
+from three_models import Job, distil
+from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedTokenizerBase, T5Config
+from two_models import Kind, ModelArguments, shared_tokenizer
+from writing_scores import Writing
 
 from hf_distill import Seq2SeqDistillationTrainer, Seq2SeqDistillationTrainingArguments
 from hf_distill.parsing import parse_arguments
-from hf_distill.sharding import unsharded
 
 ROOT = Path("outputs/translation")
 EMBEDDED_ROWS, EMBEDDED_TEST_ROWS, SYLLABLES = 40_000, 2_000, 3_000
-SPEED_ROWS = 256
 
 
 @dataclass
-class TranslationArguments(GenerationArguments):
+class RecipeArguments(ModelArguments, DataArguments):
     """The columns, and what is particular to this recipe; the data's and the models' arguments are inherited."""
 
+    embedded: ClassVar[str] = "jieba dictionary, pinyin"
+
+    teacher_layers: int = field(default=3, metadata={"help": "Layers of a teacher that is trained from nothing."})
+    teacher_hidden_size: int = field(default=192, metadata={"help": "Its width, in heads of 64."})
+    teacher_epochs: float = field(default=3.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
+    teacher_learning_rate: float = field(default=1e-3, metadata={"help": "Its peak learning rate."})
+    student_hidden_size: int = field(default=64, metadata={"help": "Its width, in heads of 64."})
+    vocab_size: int = field(
+        default=0, metadata={"help": "Tokens of a tokenizer made here, by byte-pair encoding. Default: characters."}
+    )
     source_column: str = field(default="source", metadata={"help": "The column with the text that is read."})
     target_column: str = field(default="target", metadata={"help": "The column with the text to be written."})
     language: str | None = field(default=None, metadata={"help": "Of what is written, for the card: en, zh, ..."})
@@ -63,24 +66,16 @@ class TranslationArguments(GenerationArguments):
 
 
 @dataclass
-class TranslationTrainingArguments(Seq2SeqDistillationTrainingArguments):
+class RecipeTrainingArguments(Defaults, Seq2SeqDistillationTrainingArguments):
     """The recipe's own defaults; every field of Seq2SeqTrainingArguments can be set."""
 
     output_dir: str = str(ROOT)
-    alpha: float | None = 0.9
     temperature: float = 1.0
+    objective: dict | str | None = None
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 128
-    learning_rate: float = 2e-3
     num_train_epochs: float = 3.0
-    warmup_steps: float = 0.1
-    logging_steps: float = 100
     predict_with_generate: bool = True
-    use_cpu: bool = ON_CPU
-    bf16: bool = FAST_BF16
-    dataloader_pin_memory: bool = not ON_CPU
-    save_strategy: str = "epoch"
-    save_total_limit: int | None = 1
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -93,88 +88,60 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         What ``report.json`` holds.
     """
     started = time.time()
-    recipe, args = parse_arguments([TranslationArguments, TranslationTrainingArguments], argv)
-    root = begin(recipe, args, ROOT)
-    if recipe.source is None and recipe.train_file is None:
+    return distil(prepare(argv), started)
+
+
+def prepare(argv: list[str] | None = None) -> Job:
+    """Read the settings and the rows.
+
+    Args:
+        argv: as in ``main``.
+
+    Returns:
+        All that the three models share.
+    """
+    recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
+    root = begin(args, ROOT, recipe.num_threads)
+    recipe.check()
+    if recipe.source == recipe.embedded:
         recipe.max_train_samples = recipe.max_train_samples or EMBEDDED_ROWS
         recipe.max_eval_samples = recipe.max_eval_samples or EMBEDDED_TEST_ROWS
     with args.main_process_first(desc="reading the rows"):
-        splits, empty = load_pairs(recipe, args.seed)
+        pairs, empty = load_pairs(recipe, args.seed)
     left_out = f"; left out without a source or a target: {', '.join(empty)}" if empty else ""
-    say(args, ", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + f" rows{left_out}")
-
-    tokenizer = shared_tokenizer(recipe, lambda: made_tokenizer(recipe, splits["train"]))
+    say(args, f"{recipe.source}: {described(pairs)}{left_out}")
+    tokenizer = shared_tokenizer(recipe, lambda: made_tokenizer(recipe, pairs["train"]), aligned=True)
     with args.main_process_first(desc="tokenising"):
-        encoded = tokenised(splits, tokenizer, recipe)
+        splits = tokenised(pairs, tokenizer, recipe)
     if args.generation_max_length is None:  # as much as was ever taught, behind the decoder's first token
-        args.generation_max_length = 1 + max(map(len, encoded["train"]["labels"]))
-    references = splits["test"]["target"][:]
-
-    def scored(found: EvalPrediction) -> dict[str, float]:
-        scores, each = text_scores(decoded(tokenizer, found.predictions), decoded(tokenizer, found.label_ids))
-        return {**scores, **{name: float(one.mean()) for name, one in each.items()}}
-
-    def make(model: PreTrainedModel, args: TranslationTrainingArguments, teacher: Any) -> Seq2SeqDistillationTrainer:
-        return Seq2SeqDistillationTrainer(
-            model,
-            replace(args),  # made anew: under DeepSpeed each Trainer of a process needs a configuration of its own
-            data_collator=DataCollatorForSeq2Seq(tokenizer),
-            train_dataset=encoded["train"],
-            eval_dataset=encoded["validation"],
-            processing_class=tokenizer,
-            compute_metrics=scored,
-            teacher_model=teacher,
-        )
-
-    bench = Bench(recipe, args, root, AutoModelForSeq2SeqLM, make, recipe.student_decoder_layers)
-    teacher = make_teacher(bench, encoded["train"], lambda: blank(recipe, tokenizer))
-    trainers = teach(bench, teacher)
-    student = trainers["distilled"]
-    told = make(unsharded(student.teacher.model), settings(args, "_teacher_writes", rollout=None), None)
-    trainers = {"teacher": told, **trainers}
-
-    say(args, "measuring")
-    # Over several processes Trainer may repeat rows behind the last one, to give each process as many.
-    found = {name: one.predict(encoded["test"]).predictions[: len(references)] for name, one in trainers.items()}
-    texts = {name: decoded(tokenizer, one) for name, one in found.items()}
-    batches = speed_batches(student, encoded["test"], SPEED_ROWS)
-    models, rows = [], {}
-    for name, one in trainers.items():
-        model, (whole_text, each) = unsharded(one.model).to(args.device), text_scores(texts[name], references)
-        each["agreement"] = [float(a == b) for a, b in zip(texts[name], texts["teacher"], strict=True)]
-        writes = Writes(model, args.generation_max_length)
-        models.append({**measured(name, model, batches, each, writes), **whole_text})
-        rows[name] = each["chrf"]
-    found = {
-        "dataset": recipe.source or "jieba dictionary, pinyin",
-        "language": recipe.language or ("zh" if recipe.source is None else None),
-        "models": models,
-        **gained(rows),
-        "metrics": METRICS,
-        "rows": {name: len(split) for name, split in splits.items()},
-        "settings": {n: getattr(args, n) for n in ("alpha", "temperature", "objective", "rollout", "seed")},
-        "examples": [{n: t[i] for n, t in texts.items()} | splits["test"][i] for i in range(min(5, len(references)))],
-        "seconds": round(time.time() - started, 1),
-    }
-    found["summary"] += " (chrF)" if found["gap"] else ""
-    if student.is_world_process_zero():
-        write(student, found, COLUMNS, ("chrf", "test chrF"))
-    if args.push_to_hub:
-        student.push_to_hub()
-    return found
+        args.generation_max_length = 1 + max(map(len, splits["train"]["labels"]))
+    return Job(
+        recipe,
+        args,
+        root,
+        Kind(AutoModelForSeq2SeqLM, "SEQ_2_SEQ_LM", blank=blank_t5, decoder_layers=recipe.student_decoder_layers),
+        splits,
+        tokenizer,
+        scoring := Writing(tokenizer, pairs["test"]),
+        recipe.source,
+        {"data_collator": DataCollatorForSeq2Seq(tokenizer), "compute_metrics": scoring.on_the_way},
+        language=recipe.language or ("zh" if recipe.source == recipe.embedded else None),
+        noted={"left_out": left_out.removeprefix("; ")} if left_out else {},
+        trainer_class=Seq2SeqDistillationTrainer,
+    )
 
 
-def load_pairs(recipe: TranslationArguments, seed: int) -> tuple[DatasetDict, list[str]]:
+def load_pairs(recipe: RecipeArguments, seed: int) -> tuple[DatasetDict, list[str]]:
     """Load the splits with the columns ``source`` and ``target``, and say in how many rows of each one is empty."""
-    splits, empty = load_splits(recipe, load_words, seed), []
-    if recipe.source is None:
+    splits, empty = limited(recipe, read_splits(recipe, seed, load_words), seed), []
+    if recipe.source == recipe.embedded:
         return splits.map(
             lambda row: {"source": row["text"], "target": pinyin(row["text"], recipe.tones)},
             remove_columns=splits["train"].column_names,
         ), empty
     splits = splits.flatten()  # the Hub's sets of translations have one column with both languages
     columns = [recipe.source_column, recipe.target_column]
-    check_columns(splits, columns, "--source_column and --target_column")
+    check_columns(recipe, splits, columns, "--source_column and --target_column")
     names = dict(zip(columns, ("source", "target"), strict=True))
     for name, rows in splits.items():
         rows = rows.select_columns(columns).rename_columns({a: b for a, b in names.items() if a != b})
@@ -186,26 +153,30 @@ def load_pairs(recipe: TranslationArguments, seed: int) -> tuple[DatasetDict, li
     return splits, empty
 
 
-def made_tokenizer(recipe: TranslationArguments, rows: Dataset) -> PreTrainedTokenizerBase:
+def made_tokenizer(recipe: RecipeArguments, rows: Dataset) -> PreTrainedTokenizerBase:
     """Make one tokenizer of both texts; of the embedded words a token is a character, or a syllable of pinyin."""
-    if recipe.source is not None:
+    if recipe.source != recipe.embedded:
         return text_tokenizer([*rows["source"], *rows["target"]], recipe.vocab_size)
     characters = sorted({character for text in rows["source"] for character in text})
     return text_tokenizer(rows["target"][:], len(characters) + SYLLABLES, alphabet=characters)
 
 
-def blank(recipe: TranslationArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Make an untrained teacher: a T5 with as many layers in its decoder as in its encoder."""
+def blank_t5(recipe: RecipeArguments, tokenizer: PreTrainedTokenizerBase) -> T5Config:
+    """Shape a teacher that is trained from nothing, with as many layers in its decoder as in its encoder.
+
+    Args:
+        recipe: its sizes.
+        tokenizer: of its vocabulary.
+    """
     width, pad = recipe.teacher_hidden_size, tokenizer.pad_token_id
-    shape = T5Config(
+    return T5Config(
         vocab_size=len(tokenizer), d_model=width, num_heads=max(1, width // 64), d_kv=64, d_ff=4 * width,
         num_layers=recipe.teacher_layers, pad_token_id=pad, decoder_start_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    return T5ForConditionalGeneration(shape)
 
 
-def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, recipe: TranslationArguments) -> DatasetDict:
+def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, recipe: RecipeArguments) -> DatasetDict:
     """Turn both texts into token ids, in batches, with a progress bar for each split."""
 
     def encode(rows: dict[str, list]) -> dict[str, list]:
@@ -215,12 +186,6 @@ def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, recipe: T
         return {**{name: read[name] for name in columns}, "labels": written["input_ids"]}
 
     return splits.map(encode, batched=True, remove_columns=["source", "target"], desc="tokenising")
-
-
-def decoded(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:
-    """Turn token ids back into texts; Trainer fills short rows with -100."""
-    filled = np.where(ids == -100, tokenizer.pad_token_id, ids)
-    return [text.strip() for text in tokenizer.batch_decode(filled, skip_special_tokens=True)]
 
 
 if __name__ == "__main__":

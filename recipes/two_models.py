@@ -5,16 +5,23 @@ Knows: configurations, checkpoints, layers, adapters. Does not know: data sets, 
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import transformers
-from chinese_words import character_tokenizer
-from transformers import AutoConfig, AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
-from hf_distill.students import keep_layers
+from hf_distill.students import keep_layers, resized_config
 
 
 @dataclass
@@ -22,13 +29,13 @@ class ModelArguments:
     """Which models, and how large those are that are made here."""
 
     teacher_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A path or Hub id. Default: a BERT is trained here, once, and kept."}
+        default=None, metadata={"help": "A path or Hub id. Default: a teacher is trained here, once, and kept."}
     )
     finetune_teacher: bool = field(
         default=False, metadata={"help": "Fine-tune the given teacher on the training rows first (kept, too)."}
     )
     teacher_layers: int = field(default=4, metadata={"help": "Layers of a teacher that is trained from nothing."})
-    teacher_hidden_size: int = field(default=256, metadata={"help": "Its width."})
+    teacher_hidden_size: int = field(default=256, metadata={"help": "Its width, in heads of 64."})
     teacher_epochs: float = field(default=2.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
     teacher_learning_rate: float = field(default=5e-4, metadata={"help": "Its peak learning rate."})
     student_model_name_or_path: str | None = field(
@@ -61,6 +68,21 @@ class ModelArguments:
             )
 
 
+def blank_bert(recipe: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Shape a BERT that is trained from nothing: heads of 64, an inner layer four times as wide.
+
+    Args:
+        recipe: its sizes.
+        tokenizer: of its vocabulary.
+    """
+    width = recipe.teacher_hidden_size
+    return BertConfig(
+        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=recipe.teacher_layers,
+        num_attention_heads=max(1, width // 64), intermediate_size=4 * width,
+        max_position_embeddings=max(64, recipe.max_length),
+    )  # fmt: skip
+
+
 @dataclass
 class Kind:
     """What both models are for.
@@ -70,14 +92,18 @@ class Kind:
         adapter: PEFT's word for the task.
         names: the classes, in their order; None where the model has none.
         problem_type: as the configuration of a sequence classifier has it; None for others.
+        blank: shapes a teacher that is trained from nothing.
+        decoder_layers: of an encoder-decoder student of its teacher's layers; None: as many as its encoder has.
     """
 
     auto: Any
     adapter: str
     names: list[str] | None = None
     problem_type: str | None = None
+    blank: Callable[[ModelArguments, PreTrainedTokenizerBase], PretrainedConfig] = blank_bert
+    decoder_layers: int | None = None
 
-    def labelled(self, config: transformers.PretrainedConfig) -> transformers.PretrainedConfig:
+    def labelled(self, config: PretrainedConfig) -> PretrainedConfig:
         """Write the data set's class names into a configuration."""
         if self.names is not None:
             config.num_labels = len(self.names)
@@ -88,8 +114,12 @@ class Kind:
         return config
 
     def load(self, source: str | Path) -> PreTrainedModel:
-        """Load a model, with the data set's classes."""
-        return self.auto.from_pretrained(source, config=self.labelled(AutoConfig.from_pretrained(source)))
+        """Load a model that will be trained, with the data set's classes.
+
+        In float32, whatever it was saved in: an optimizer's small steps are lost in bfloat16 weights.
+        """
+        config = self.labelled(AutoConfig.from_pretrained(source))
+        return self.auto.from_pretrained(source, config=config, dtype=torch.float32)
 
     def kept(self, folder: Path) -> PreTrainedModel:
         """Load a teacher that was trained here."""
@@ -104,54 +134,72 @@ def teachers_labels(recipe: ModelArguments) -> dict[str, int] | None:
     return AutoConfig.from_pretrained(recipe.teacher_model_name_or_path).label2id if finished else None
 
 
-def shared_tokenizer(recipe: ModelArguments, texts: list[str]) -> PreTrainedTokenizerBase:
-    """Return the one tokenizer of both models: that of the given ones, which must agree, or the texts' characters."""
+def shared_tokenizer(
+    recipe: ModelArguments, make: Callable[[], PreTrainedTokenizerBase] | None = None, aligned: bool = False
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the rows: that of the given models, or one that is made here.
+
+    Args:
+        recipe: the models.
+        make: makes one of the training texts; None where a model is always given.
+        aligned: whether the trainer compares the vocabularies itself, as it does of language models.
+
+    Raises:
+        ValueError: the models read the same token ids, and their tokenizers differ.
+    """
     paths = [path for path in (recipe.student_model_name_or_path, recipe.teacher_model_name_or_path) if path]
     found = [AutoTokenizer.from_pretrained(path) for path in paths]
-    if len(found) == 2 and found[0].get_vocab() != found[1].get_vocab():
+    if not aligned and len(found) == 2 and found[0].get_vocab() != found[1].get_vocab():
         raise ValueError(
             f"the student {paths[0]} and the teacher {paths[1]} read the same token ids, but their tokenizers differ "
             f"({len(found[0])} and {len(found[1])} tokens): name a student with the teacher's tokenizer, or have one "
             "made here."
         )
-    return found[0] if found else character_tokenizer(texts)
-
-
-def shaped(config: transformers.PretrainedConfig, layers: int, width: int) -> transformers.PretrainedConfig:
-    """Return a configuration of the same kind with other sizes: heads of 64, an inner layer four times as wide."""
-    config = copy.deepcopy(config)
-    config._name_or_path = ""  # only the kind is taken over, so the card must not name a base model
-    config.num_hidden_layers, config.hidden_size = layers, width
-    config.num_attention_heads, config.intermediate_size = max(1, width // 64), 4 * width
-    return config
+    return found[0] if found else make()
 
 
 def untrained_teacher(
     recipe: ModelArguments, kind: Kind, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> PreTrainedModel:
-    """Make the teacher that is trained here: the given one, or a new BERT."""
+    """Make the teacher that is trained here: the given one, or a new one.
+
+    Args:
+        recipe: which, or its sizes.
+        kind: what it is for.
+        tokenizer: of its vocabulary.
+        seed: of its weights.
+    """
     set_seed(seed)
     if recipe.teacher_model_name_or_path:
         return kind.load(recipe.teacher_model_name_or_path)
-    empty = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=max(64, recipe.max_length))
-    return kind.auto.from_config(kind.labelled(shaped(empty, recipe.teacher_layers, recipe.teacher_hidden_size)))
+    return kind.auto.from_config(kind.labelled(kind.blank(recipe, tokenizer)))
 
 
 def make_student(recipe: ModelArguments, kind: Kind, teacher: PreTrainedModel | str, seed: int) -> PreTrainedModel:
-    """Make the student: a checkpoint, some of the teacher's layers, or a new model of the teacher's kind."""
+    """Make the student: a checkpoint, some of the teacher's layers, or a new model of the teacher's kind.
+
+    Args:
+        recipe: which, or its sizes.
+        kind: what it is for.
+        teacher: a model or its path.
+        seed: of what is new in it.
+    """
     set_seed(seed)  # alone and distilled start from the same weights
     if recipe.student_model_name_or_path:
         student = kind.load(recipe.student_model_name_or_path)
     elif recipe.student_from_teacher:
         if isinstance(teacher, str):
-            teacher = kind.auto.from_pretrained(teacher)
-        student = keep_layers(teacher, recipe.student_layers, recipe.student_preset)
+            teacher = kind.auto.from_pretrained(teacher, dtype=torch.float32)
+        layers = recipe.student_layers
+        student = keep_layers(teacher, layers, recipe.student_preset, decoder_layers=kind.decoder_layers)
         kind.labelled(student.config)
     else:
         config = AutoConfig.from_pretrained(teacher) if isinstance(teacher, str) else teacher.config
-        student = kind.auto.from_config(
-            kind.labelled(shaped(config, recipe.student_layers, recipe.student_hidden_size))
-        )
+        with torch.device("meta"):
+            shape = kind.auto.from_config(config)
+        sizes = {"hidden_size": recipe.student_hidden_size, "num_hidden_layers": recipe.student_layers}
+        set_seed(seed)
+        student = kind.auto.from_config(kind.labelled(resized_config(shape, **sizes)))
     if recipe.lora_rank:
         from peft import LoraConfig, get_peft_model
 

@@ -1,28 +1,105 @@
 """How well texts were written: BLEU, chrF, exact matches, wrong characters.
 
-Knows: texts and their references, how scores are shown. Does not know: models, tokens.
+Knows: models that write, references, how scores are shown. Does not know: where texts come from, how models were
+trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
+from datasets import Dataset
+from recipe_run import settings
+from scoring import Column, Look, Scoring, percent
+from torch import nn
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-METRICS = {"exact_match": "exact", "cer": "cer", "chrf": "chrf", "bleu": "bleu"}
-"""The Hub's name of a metric -> the report's."""
+from hf_distill.reports import GapClosed
+from hf_distill.sharding import unsharded
 
-COLUMNS = {
-    "model": lambda row: row["name"],
-    "BLEU": lambda row: f"{row['bleu']:.1f}",
-    "chrF": lambda row: f"{100 * row['chrf']:.1f} ± {100 * row['chrf_error']:.1f}",
-    "exact %": lambda row: f"{100 * row['exact']:.1f} ± {100 * row['exact_error']:.1f}",
-    "wrong characters %": lambda row: f"{100 * row['cer']:.1f}",
-    "as the teacher %": lambda row: f"{100 * row['agreement']:.1f}",
-    "parameters": lambda row: f"{row['parameters']:,}",
-    "MB": lambda row: f"{row['megabytes']:.1f}",
-    "texts/s": lambda row: f"{row['samples_per_second']:,.0f}",
-}
+EXAMPLES = 5
+"""How many texts of each model a report shows."""
+
+
+class Writing(Scoring):
+    """What models write, against references: greedily, or as ``generation_num_beams`` says.
+
+    Args:
+        tokenizer: turns what is written into text.
+        pairs: the test rows, with ``source`` and ``target``.
+    """
+
+    score: ClassVar[str] = "chrf"
+    drawn: ClassVar[tuple[str, str]] = ("chrf", "test chrF")
+    columns: ClassVar[Mapping[str, Column]] = {
+        "BLEU": lambda row: f"{row['bleu']:.1f}",
+        "chrF": percent("chrf"),
+        "exact %": percent("exact"),
+        "wrong characters %": percent("cer"),
+        "as the teacher %": lambda row: f"{100 * row['agreement']:.1f}",
+    }
+    hub: ClassVar[Mapping[str, str]] = {"exact_match": "exact", "cer": "cer", "chrf": "chrf", "bleu": "bleu"}
+    speed_rows: ClassVar[int] = 256
+    unit: ClassVar[str] = "texts"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, pairs: Dataset) -> None:
+        self.tokenizer, self.pairs = tokenizer, pairs
+
+    def on_the_way(self, found: EvalPrediction) -> dict[str, float]:
+        """Score the validation rows, while a model is trained: Trainer's ``compute_metrics``."""
+        scores, each = text_scores(self.texts(found.predictions), self.texts(found.label_ids))
+        return {**scores, **{name: float(one.mean()) for name, one in each.items()}}
+
+    def look(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
+        """Let the teacher and the students write; see ``Scoring.look``."""
+        own = settings(judge.args, "_teacher_writes", eval_strategy="no")
+        kept = {"data_collator": judge.data_collator, "processing_class": self.tokenizer}
+        trainers = {"teacher": type(judge)(unsharded(judge.teacher.model), own, **kept), **trainers}
+        references = self.pairs["target"][:]
+        # Over several processes Trainer may repeat rows behind the last one, to give each process as many.
+        texts = {n: self.texts(one.predict(rows).predictions[: len(references)]) for n, one in trainers.items()}
+        looks = {}
+        for name, written in texts.items():
+            whole, each = text_scores(written, references)
+            same = np.array([float(a == b) for a, b in zip(written, texts["teacher"], strict=True)])
+            looks[name] = Look({**each, "agreement": same}, whole, written)
+        return looks
+
+    def told(self, gap: GapClosed) -> str:
+        """Say that the points are of chrF."""
+        return f"{gap} (chrF)"
+
+    def timed(self, model: nn.Module, trainer: Trainer) -> nn.Module:
+        """Time how long a text takes to be written."""
+        return Writes(model, trainer.args.generation_max_length)
+
+    def noted(self, looks: Mapping[str, Look]) -> dict[str, Any]:
+        """Show the first texts."""
+        some = range(min(EXAMPLES, len(self.pairs)))
+        return {"examples": [{n: look.predictions[i] for n, look in looks.items()} | self.pairs[i] for i in some]}
+
+    def texts(self, ids: np.ndarray) -> list[str]:
+        """Turn token ids back into texts; Trainer fills short rows with -100.
+
+        Args:
+            ids: [N, T].
+        """
+        filled = np.where(ids == -100, self.tokenizer.pad_token_id, ids)
+        return [text.strip() for text in self.tokenizer.batch_decode(filled, skip_special_tokens=True)]
+
+
+class Writes(nn.Module):
+    """A model whose forward is to write: what is timed of it."""
+
+    def __init__(self, model: PreTrainedModel, longest: int) -> None:
+        super().__init__()
+        self.model, self.longest = model, longest
+
+    def forward(self, **batch: Any) -> Any:
+        """Write a text for each row, greedily."""
+        return self.model.generate(**batch, max_length=self.longest, do_sample=False, num_beams=1)
 
 
 def text_scores(texts: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], dict]:

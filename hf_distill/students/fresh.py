@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.sharding import unsharded, whole_state
 from hf_distill.students.anatomy import INNER
@@ -51,6 +51,34 @@ def fresh_student(teacher: PreTrainedModel, **sizes: Any) -> PreTrainedModel:
         >>> small.config.intermediate_size, small.config.distillation[0]["embeddings"]
         (16, 'reduced')
     """
+    config = resized_config(teacher, **sizes)
+    student = type(unsharded(teacher))(config).to(teacher.dtype).train()
+    how = _embed(student, teacher)
+    record(student, teacher, "fresh_student", sizes=dict(sizes), embeddings=how)
+    return student
+
+
+def resized_config(teacher: PreTrainedModel, **sizes: Any) -> PretrainedConfig:
+    """Copy a model's configuration with other sizes, and let heads, insides and layer lists follow.
+
+    Args:
+        teacher: any ``PreTrainedModel``, on the meta device too: no weight is read.
+        sizes: as in ``fresh_student``.
+
+    Returns:
+        A configuration that names no base model.
+
+    Raises:
+        ValueError: a field that the configuration does not have, or a width that the heads do not divide.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> with torch.device("meta"):
+        ...     big = BertModel(BertConfig())
+        >>> small = resized_config(big, hidden_size=128, num_hidden_layers=2)
+        >>> small.num_attention_heads, small.intermediate_size
+        (2, 512)
+    """
     config, name = copy.deepcopy(teacher.config), type(teacher).__name__
     known = {*config.to_dict(), *config.attribute_map, *vars(config)}
     if unknown := sorted(set(sizes) - known):
@@ -68,10 +96,7 @@ def fresh_student(teacher: PreTrainedModel, **sizes: Any) -> PreTrainedModel:
     if width is not None and isinstance(heads, int) and width % heads:
         raise ValueError(f"hidden_size={width} was asked of {name} with {heads} heads: ask for a multiple of {heads}.")
     config._name_or_path = ""  # only the kind is taken over
-    student = type(unsharded(teacher))(config).to(teacher.dtype).train()
-    how = _embed(student, teacher)
-    record(student, teacher, "fresh_student", sizes=dict(sizes), embeddings=how)
-    return student
+    return config
 
 
 def _deep(teacher: PreTrainedModel, config: Any, sizes: dict[str, Any]) -> Any:

@@ -17,8 +17,8 @@ from hub_server import environment, hub
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
-from two_models import shaped
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from two_models import ModelArguments, blank_bert
 
 SHORT = ["--max_steps", "3", "--max_train_samples", "400", "--max_eval_samples", "100", "--report_to", "none"]
 SMALL = ["--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_hidden_size", "64", "--bf16", "0"]
@@ -173,7 +173,7 @@ def teacher(tmp_path):
     path = write(tmp_path / "train.jsonl", rows(60))
     tokenizer = character_tokenizer([row["text"] for row in rows(60)])
     tokenizer.save_pretrained(tmp_path / "teacher")
-    config = shaped(BertConfig(vocab_size=len(tokenizer)), 3, 64)
+    config = blank_bert(ModelArguments(teacher_layers=3, teacher_hidden_size=64), tokenizer)
     config.id2label, config.label2id = {0: "差", 1: "好"}, {"差": 0, "好": 1}  # not as the names sort
     torch.manual_seed(0)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "teacher")
@@ -198,7 +198,7 @@ def test_a_teacher_by_path_and_a_student_of_its_layers(tmp_path, teacher):
 def test_a_student_with_other_tokens_is_refused_before_anything_is_trained(tmp_path, teacher, finetune):
     other = character_tokenizer(["另外的字符", "另外的字符"])
     other.save_pretrained(tmp_path / "student")
-    config = shaped(BertConfig(vocab_size=len(other)), 1, 64)
+    config = blank_bert(ModelArguments(teacher_layers=1, teacher_hidden_size=64), other)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "student")
     models = ["--teacher_model_name_or_path", teacher[0], "--student_model_name_or_path", str(tmp_path / "student")]
     with pytest.raises(ValueError, match="read the same token ids, but their tokenizers differ"):

@@ -12,9 +12,9 @@ import torch
 from assistant import accepted_tokens
 from chat_rows import encoded_chat, encoded_text
 from chinese_reviews import load_reviews
-from generation_data import text_tokenizer
 from huggingface_hub import ModelCard
 from listening import foreseen, foresight
+from text_tokenizer import text_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 
 from hf_distill.cli import main as command
@@ -224,7 +224,7 @@ def test_own_texts_and_the_full_size_settings(tmp_path):
         run(tmp_path, "--train_file", write(tmp_path / "t.jsonl", texts(40)), "--skip_alone")["dataset"] == "t.jsonl"
     )
     path = str(Path(causal_lm.__file__).with_suffix(".yaml"))
-    types = [causal_lm.CausalArguments, causal_lm.CausalTrainingArguments]
+    types = [causal_lm.RecipeArguments, causal_lm.RecipeTrainingArguments]
     recipe, args = causal_lm.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert recipe.teacher_model_name_or_path == "Qwen/Qwen2.5-7B-Instruct"
     assert (args.teacher_cache, args.teacher_dtype) == ("outputs/qwen_answers", "bfloat16")

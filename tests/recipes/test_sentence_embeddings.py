@@ -11,8 +11,8 @@ import torch
 from chinese_words import character_tokenizer
 from huggingface_hub import ModelCard
 from test_bert_chinese import QUIET, TEXTS, write
-from transformers import AutoModel, AutoTokenizer, BertConfig
-from two_models import shaped
+from transformers import AutoModel, AutoTokenizer
+from two_models import ModelArguments, blank_bert
 from vector_scoring import VectorScoring
 
 
@@ -26,7 +26,9 @@ def teacher(tmp_path):
     tokenizer = character_tokenizer(TEXTS * 2 + ["0123456789"] * 2)
     tokenizer.save_pretrained(tmp_path / "teacher")
     torch.manual_seed(0)
-    AutoModel.from_config(shaped(BertConfig(vocab_size=len(tokenizer)), 4, 64)).save_pretrained(tmp_path / "teacher")
+    AutoModel.from_config(
+        blank_bert(ModelArguments(teacher_layers=4, teacher_hidden_size=64), tokenizer)
+    ).save_pretrained(tmp_path / "teacher")
     return str(tmp_path / "teacher")
 
 
@@ -102,7 +104,7 @@ def test_without_a_teacher_the_command_is_named(tmp_path, monkeypatch):
 
 
 def test_bad_input_is_refused_in_a_sentence(tmp_path, teacher, texts):
-    with pytest.raises(ValueError, match=r"have the columns \['text'\], 'title' was asked for: name it with"):
+    with pytest.raises(ValueError, match=r"have the columns \['text'\], \['title'\] was asked for: name them with"):
         run(tmp_path, "--teacher_model_name_or_path", teacher, "--train_file", texts, "--text_column", "title")
     with pytest.raises(ValueError, match="pool='max' was given: use mean or first"):
         run(tmp_path, "--teacher_model_name_or_path", teacher, "--pool", "max")

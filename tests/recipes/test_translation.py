@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-import generation_data
 import pytest
+import text_tokenizer
 import translation
 from chinese_pinyin import pinyin
 from huggingface_hub import ModelCard
@@ -56,7 +56,7 @@ def test_scores_are_those_of_texts_counted_by_hand():
 
 def test_characters_are_the_tokens_or_pieces_of_words():
     texts = ["天气 tian qi", "天下 tian xia"] * 3
-    single, pieces = (generation_data.text_tokenizer(texts, size) for size in (0, 60))
+    single, pieces = (text_tokenizer.text_tokenizer(texts, size) for size in (0, 60))
     assert single.tokenize("天气 tian") == ["▁", "天", "气", "▁", "t", "i", "a", "n"]
     assert pieces.tokenize("tian qi") == ["▁tian", "▁qi"]
     assert single("天龘")["input_ids"][-2:] == [single.unk_token_id, single.eos_token_id]
@@ -65,7 +65,7 @@ def test_characters_are_the_tokens_or_pieces_of_words():
 
 def test_embedded_words_are_read_by_character_and_written_by_syllable():
     rows = [{"source": word, "target": pinyin(word)} for word in ("中国", "中间", "国家", "家中")] * 3
-    made = translation.made_tokenizer(translation.TranslationArguments(), translation.Dataset.from_list(rows))
+    made = translation.made_tokenizer(translation.RecipeArguments(), translation.Dataset.from_list(rows))
     assert made.tokenize("中国") == ["▁", "中", "国"]
     assert made.tokenize("zhong1 guo2") == ["▁zhong1", "▁guo2"]
 
@@ -169,7 +169,7 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
 
 def test_the_full_size_settings_are_valid(tmp_path):
     path = str(Path(translation.__file__).with_suffix(".yaml"))
-    types = [translation.TranslationArguments, translation.TranslationTrainingArguments]
+    types = [translation.RecipeArguments, translation.RecipeTrainingArguments]
     recipe, args = translation.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert recipe.teacher_model_name_or_path == "Helsinki-NLP/opus-mt-zh-en"
     assert (recipe.student_layers, recipe.student_decoder_layers) == (6, 2)
