@@ -11,6 +11,9 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "train": "run a recipe: a teacher, the student alone, the student under the teacher, and the report",
+    "compare": "the student alone against the student under its teacher, over seeds",
+    "report": "measure finished students beside their teacher again",
     "cache": "ask a teacher for every row of a data set, once, and keep its answers in a folder",
     "student": "make a student from a part of its teacher: layers, width, vocabulary",
 }
@@ -29,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["--help"])
         usage: hf-distill COMMAND [arguments, or a YAML file]
         <BLANKLINE>
+          train   run a recipe: a teacher, the student alone, the student under the teacher, and the report
+          compare the student alone against the student under its teacher, over seeds
+          report  measure finished students beside their teacher again
           cache   ask a teacher for every row of a data set, once, and keep its answers in a folder
           student make a student from a part of its teacher: layers, width, vocabulary
         <BLANKLINE>

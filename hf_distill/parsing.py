@@ -39,7 +39,7 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(list(types))
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        settings = _read_settings(Path(argv.pop(0)))
+        settings = read_settings(Path(argv.pop(0)))
         known = {f.name for kind in types for f in fields(kind) if f.init}
         for name in settings:
             if name not in known:
@@ -54,7 +54,18 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
     return parser.parse_args_into_dataclasses(argv)
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a file of settings.
+
+    Args:
+        path: YAML or JSON.
+
+    Returns:
+        Name -> value.
+
+    Raises:
+        ValueError: it is missing, cannot be read, or holds no settings.
+    """
     if not path.is_file():
         raise ValueError(f"settings were asked from {path}, there is no such file: check the path.")
     text = path.read_text(encoding="utf-8")

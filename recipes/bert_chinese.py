@@ -29,8 +29,6 @@ from three_models import Job, distil
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
 from two_models import Kind, ModelArguments, shared_tokenizer, teachers_labels
 
-from hf_distill.parsing import parse_arguments
-
 ROOT = Path("outputs/bert_chinese")
 EMBEDDED_ROWS = 120_000
 
@@ -69,9 +67,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     Returns:
         All that the three models share.
     """
-    recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
-    root = begin(args, ROOT, recipe.num_threads)
-    recipe.check()
+    recipe, args, root = begin([RecipeArguments, RecipeTrainingArguments], argv, ROOT)
     if recipe.max_train_samples is None and recipe.source == recipe.embedded:
         recipe.max_train_samples = EMBEDDED_ROWS
     with args.main_process_first(desc="reading the rows"):

@@ -34,8 +34,6 @@ from three_models import Job, distil
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, LlamaConfig, PreTrainedTokenizerBase
 from two_models import Kind, ModelArguments, shared_tokenizer
 
-from hf_distill.parsing import parse_arguments
-
 ROOT = Path("outputs/causal_lm")
 
 
@@ -108,9 +106,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     Returns:
         All that the three models share.
     """
-    recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
-    root = begin(args, ROOT, recipe.num_threads)
-    recipe.check()
+    recipe, args, root = begin([RecipeArguments, RecipeTrainingArguments], argv, ROOT)
     with args.main_process_first(desc="reading the rows"):
         splits = read_splits(recipe, args.seed, load_reviews)
         chat = recipe.messages_column in splits["train"].column_names

@@ -17,7 +17,7 @@ import transformers
 from datasets import Dataset
 from scoring import Look, Scoring
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from hf_distill.reports import gap_closed, markdown_table, plot_comparison, size_of, throughput
 
@@ -39,29 +39,44 @@ def compare(
     Returns:
         ``models`` (a row each), ``gap`` and its ``summary``, and on which ``machine`` with which ``versions``.
     """
-    batches, rows = speed_batches(student, test, scoring.speed_rows), []
+    rows = []
     for name, look in looks.items():
-        model = models[name].to(student.args.device)
-        parameters, megabytes = size_of(model)
-        timed = scoring.timed(model, student)
-        rows.append(
-            {
-                "name": name,
-                **look.row(),
-                "parameters": parameters,
-                "megabytes": megabytes,
-                "samples_per_second": throughput(timed, batches, repeats=3 if timed is model else 1),
-                **({} if name == "teacher" else scoring.further(model, models["teacher"])),
-            }
-        )
+        further = {} if name == "teacher" else scoring.further(models[name], models["teacher"])
+        rows.append({"name": name, **look.row(), **costs(models[name], test, student, scoring), **further})
     found = {"models": rows, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
     if scoring.baseline in looks:
         gap = gap_closed(*(scoring.scores(looks[name]) for name in (scoring.baseline, "distilled", "teacher")))
         found |= {"gap": asdict(gap), "summary": scoring.told(gap)}
-    device, threads = student.args.device.type, torch.get_num_threads()
-    found["machine"] = f"{platform.machine()}, {device}, {threads} thread{'s' if threads > 1 else ''}"
-    found["versions"] = {"transformers": transformers.__version__, "torch": torch.__version__}
-    return {**found, "metrics": dict(scoring.hub), **scoring.noted(looks)}
+    return {**found, **surroundings(student.args), "metrics": dict(scoring.hub), **scoring.noted(looks)}
+
+
+def costs(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scoring) -> dict[str, Any]:
+    """Measure a model's size and speed, on the first test rows.
+
+    Args:
+        model: whole.
+        test: tokenised rows.
+        trainer: whose collator and device are used.
+        scoring: says what is timed.
+    """
+    model = model.to(trainer.args.device)
+    parameters, megabytes = size_of(model)
+    timed, batches = scoring.timed(model, trainer), speed_batches(trainer, test, scoring.speed_rows)
+    speed = throughput(timed, batches, repeats=3 if timed is model else 1)
+    return {"parameters": parameters, "megabytes": megabytes, "samples_per_second": speed}
+
+
+def surroundings(args: TrainingArguments) -> dict[str, Any]:
+    """Say on which ``machine`` and with which ``versions`` figures were found.
+
+    Args:
+        args: Trainer's.
+    """
+    device, threads = args.device.type, torch.get_num_threads()
+    return {
+        "machine": f"{platform.machine()}, {device}, {threads} thread{'s' if threads > 1 else ''}",
+        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+    }
 
 
 def speed_batches(trainer: Trainer, test: Dataset, rows: int) -> list[dict[str, torch.Tensor]]:
@@ -96,12 +111,13 @@ def table(models: list[dict[str, Any]], scoring: Scoring) -> str:
     return markdown_table(list(columns), [[show(row) for show in columns.values()] for row in models])
 
 
-def write(student: Trainer, scoring: Scoring) -> None:
+def write(student: Trainer, scoring: Scoring, card: bool = True) -> None:
     """Write ``report.json``, its picture and the card beside the student's weights, and show the table.
 
     Args:
         student: the distilled student's trainer, with the report.
         scoring: how figures are shown.
+        card: whether to write a model card too.
     """
     folder, found = Path(student.args.output_dir), student.report
     (folder / "report.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -110,5 +126,6 @@ def write(student: Trainer, scoring: Scoring) -> None:
     )
     found["table"] = table(found["models"], scoring)
     name = folder.parent.name if folder.name.startswith("run-") else folder.name
-    student.create_model_card(model_name=name)
+    if card:
+        student.create_model_card(model_name=name)
     print(f"\n{found['table']}\n\n{found['summary']}\n{found['seconds']:.0f} s in all; everything is in {folder}")

@@ -22,6 +22,9 @@ class DataArguments:
     embedded: ClassVar[str] = ""
     """How to name, in a report, what the recipe brings with it."""
 
+    recipe: str | None = field(
+        default=None, metadata={"help": "In a file: the recipe that its settings are for, such as bert_chinese."}
+    )
     dataset_name: str | None = field(
         default=None, metadata={"help": "A data set on the Hub, or a local folder of one."}
     )

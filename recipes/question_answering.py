@@ -30,8 +30,6 @@ from three_models import Job, distil
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, PreTrainedTokenizerBase
 from two_models import Kind, ModelArguments, shared_tokenizer
 
-from hf_distill.parsing import parse_arguments
-
 ROOT = Path("outputs/question_answering")
 
 
@@ -77,9 +75,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     Returns:
         All that the three models share.
     """
-    recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
-    root = begin(args, ROOT, recipe.num_threads)
-    recipe.check()
+    recipe, args, root = begin([RecipeArguments, RecipeTrainingArguments], argv, ROOT)
     with args.main_process_first(desc="reading the questions"):
         questions, noted = load_questions(recipe, args.seed)
     tokenizer = shared_tokenizer(

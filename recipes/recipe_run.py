@@ -6,6 +6,7 @@ Knows: arguments and folders. Does not know: models, data, what is trained.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import transformers
 
 from hf_distill import DistillationTrainingArguments
+from hf_distill.parsing import parse_arguments
 from hf_distill.preflight import check_output_dir
 
 ON_CPU = not torch.accelerator.is_available()
@@ -43,27 +45,36 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     save_total_limit: int | None = 1
 
 
-def begin(args: RecipeTrainingArguments, default: Path, num_threads: int | None) -> Path:
-    """Choose the run's folder and threads, before anything is read.
+def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> tuple[Any, Any, Path]:
+    """Read the settings, choose the run's folder and threads, before any row is read.
 
     Args:
-        args: the run's arguments; ``output_dir`` becomes ``default/run-N`` where the user named none.
-        default: the recipe's own folder.
-        num_threads: of a process on a CPU; None: all cores, shared by the processes.
+        types: the recipe's own arguments, and Trainer's.
+        argv: flags, or a YAML or JSON file with flags that override it; None takes the command line.
+        default: the recipe's own folder, named as the recipe.
 
     Returns:
-        Where a teacher is kept, for the next run too.
+        The recipe's arguments; Trainer's, with ``output_dir`` as ``default/run-N`` where the user named none; and
+        where a teacher is kept, for the next run too.
 
     Raises:
-        ValueError: the folder holds a finished run.
+        ValueError: the file is another recipe's, settings contradict each other, or the folder holds a finished run.
     """
+    recipe, args = parse_arguments(types, argv)
+    if recipe.recipe not in (None, default.name):
+        raise ValueError(
+            f"the settings are for the recipe {recipe.recipe}, and {default.name} was started: start "
+            f"recipes/{recipe.recipe}.py with them."
+        )
     root = Path(args.output_dir)
     if root == default:
         args.output_dir = str(next_run(default))
     check_output_dir(args.output_dir, args.resume_from_checkpoint)
     if args.device.type == "cpu":  # accelerate launch gives a process one thread, which leaves cores idle
-        torch.set_num_threads(num_threads or max(1, (os.cpu_count() or 1) // args.world_size))
-    return root
+        torch.set_num_threads(recipe.num_threads or max(1, (os.cpu_count() or 1) // args.world_size))
+    if hasattr(recipe, "check"):
+        recipe.check()
+    return recipe, args, root
 
 
 def next_run(root: Path) -> Path:

@@ -35,7 +35,6 @@ from two_models import Kind, ModelArguments, make_student, shared_tokenizer
 from vector_scoring import VectorScoring
 
 from hf_distill import DistillationTrainer
-from hf_distill.parsing import parse_arguments
 from hf_distill.sharding import is_sharded, unsharded
 
 ROOT = Path("outputs/sentence_embeddings")
@@ -91,14 +90,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         ValueError: an argument or the data cannot be used.
     """
     started = time.time()
-    recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
+    recipe, args, _ = begin([RecipeArguments, RecipeTrainingArguments], argv, ROOT)
     if recipe.pool not in ("mean", "first"):
         raise ValueError(f"pool={recipe.pool!r} was given: use mean or first, whichever the teacher was trained with.")
     teacher = source = recipe.teacher_model_name_or_path or embedded_teacher()
     if not recipe.teacher_model_name_or_path:
         teacher = AutoModel.from_pretrained(source)
         teacher.config._name_or_path = TEACHER  # a folder of a package is no name for a card
-    begin(args, ROOT, recipe.num_threads)
     models = ModelArguments(
         teacher_model_name_or_path=source,
         student_model_name_or_path=recipe.student_model_name_or_path,

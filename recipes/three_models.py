@@ -145,13 +145,14 @@ def distil(job: Job, started: float) -> dict[str, Any]:
     return student.report
 
 
-def report(job: Job, trainers: Mapping[str, Trainer], started: float) -> None:
+def report(job: Job, trainers: Mapping[str, Trainer], started: float, card: bool = True) -> None:
     """Measure the models, and write what was found beside the distilled student.
 
     Args:
         job: all of it.
         trainers: of ``distilled`` and, if there is one, ``student alone`` before it.
         started: when the run began.
+        card: whether to write a model card too.
     """
     say(job.args, "measuring")
     student, test = trainers["distilled"], job.splits["test"]
@@ -168,7 +169,7 @@ def report(job: Job, trainers: Mapping[str, Trainer], started: float) -> None:
         "seconds": round(time() - started, 1),
     }
     if student.is_world_process_zero():
-        write(student, job.scoring)
+        write(student, job.scoring, card)
 
 
 def make_teacher(job: Job) -> PreTrainedModel | str:

@@ -34,7 +34,6 @@ from two_models import Kind, ModelArguments, shared_tokenizer
 from writing_scores import Writing
 
 from hf_distill import Seq2SeqDistillationTrainer, Seq2SeqDistillationTrainingArguments
-from hf_distill.parsing import parse_arguments
 
 ROOT = Path("outputs/translation")
 EMBEDDED_ROWS, EMBEDDED_TEST_ROWS, SYLLABLES = 40_000, 2_000, 3_000
@@ -100,9 +99,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     Returns:
         All that the three models share.
     """
-    recipe, args = parse_arguments([RecipeArguments, RecipeTrainingArguments], argv)
-    root = begin(args, ROOT, recipe.num_threads)
-    recipe.check()
+    recipe, args, root = begin([RecipeArguments, RecipeTrainingArguments], argv, ROOT)
     if recipe.source == recipe.embedded:
         recipe.max_train_samples = recipe.max_train_samples or EMBEDDED_ROWS
         recipe.max_eval_samples = recipe.max_eval_samples or EMBEDDED_TEST_ROWS

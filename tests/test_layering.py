@@ -1,6 +1,7 @@
 """Imports run down the house only, and nothing heavy or foreign is brought in."""
 
 import ast
+import re
 from pathlib import Path
 
 import hf_distill
@@ -79,6 +80,13 @@ def test_imports_run_down_only():
             if name.startswith("hf_distill."):
                 target = name.split(".")[1]
                 assert target == room(path) or target in ALLOWED[room(path)], f"{path} imports {name}"
+
+
+def test_the_installed_package_has_every_room_and_the_recipes():
+    project = ROOT.parent / "pyproject.toml"
+    listed = re.search(r"^packages = \[(.*?)\]", project.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1]
+    rooms = {f"hf_distill.{path.parent.name}" for path in ROOT.glob("*/__init__.py")}
+    assert set(re.findall(r'"(.+?)"', listed)) == {"hf_distill", "hf_distill.recipes", *rooms}
 
 
 def test_functional_imports_nothing_of_ours():

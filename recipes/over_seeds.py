@@ -1,0 +1,215 @@
+"""Is it the teacher, or chance? The student alone against the student under its teacher, over seeds.
+
+The learning rate is chosen for the student alone, on the validation rows, with the first seed; every run then uses it,
+for as many steps, and is measured on the test rows. Each finished run is a line of ``runs.jsonl``: start again to go
+on.
+
+Knows: a recipe's job, in which order runs are made, what is kept of them. Does not know: rows, models, scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from time import time
+from typing import Any
+
+import numpy as np
+from comparison import costs, surroundings, table
+from recipe_run import say, settings
+from three_models import Job, make_teacher, train
+from transformers import HfArgumentParser, Trainer
+
+from hf_distill.reports import gap_closed, plot_comparison
+from hf_distill.sharding import unsharded
+
+STUDENTS = ("student alone", "distilled")
+TOLD = (
+    "alpha", "temperature", "objective", "augmentation", "rollout", "num_train_epochs", "max_steps",
+    "per_device_train_batch_size", "gradient_accumulation_steps",
+)  # fmt: skip
+"""Runs with other values of these are not to be mixed."""
+
+
+@dataclass
+class SeedArguments:
+    """What is compared; every other argument is the recipe's."""
+
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Of the students."})
+    learning_rates: list[float] = field(
+        default_factory=list,
+        metadata={"help": "To choose from. Default: the recipe's, then twice and half of the best while that helps."},
+    )
+    tuning_runs: int = field(default=3, metadata={"help": "How many rates are tried at most; 1 keeps the recipe's."})
+    tune_distilled: bool = field(
+        default=False, metadata={"help": "Choose a rate for the distilled student too. Default: that of the other."}
+    )
+
+
+def main(prepare: Callable[[list[str]], Job], argv: Sequence[str]) -> dict[str, Any]:
+    """Make the runs that are missing, and say what they show.
+
+    Args:
+        prepare: of a recipe.
+        argv: a YAML file or flags of the recipe, and flags of ``SeedArguments``.
+
+    Returns:
+        What ``report.json`` holds: a row for each model with its mean and standard error over seeds, all ``runs``,
+        the ``tuning``, the ``gap`` and its ``summary``.
+
+    Raises:
+        ValueError: fewer than two seeds, a recipe without a student alone, a folder with other settings.
+    """
+    started = time()
+    asked, rest = HfArgumentParser([SeedArguments]).parse_args_into_dataclasses(
+        list(argv), return_remaining_strings=True
+    )
+    if len(set(asked.seeds)) < 2:
+        raise ValueError(f"the seeds {asked.seeds} were given: one run says nothing about chance, give two or more.")
+    if asked.tuning_runs < 1:
+        raise ValueError(f"tuning_runs={asked.tuning_runs} was given: give 1 to keep the recipe's rate, or more.")
+    job = prepare(rest)
+    if job.scoring.baseline != "student alone" or job.recipe.skip_alone:
+        raise ValueError("there is no student alone to compare with: take a recipe with labels, without skip_alone.")
+    return Runs(job, asked).report(started)
+
+
+class Runs:
+    """The runs of one comparison, made or found.
+
+    Args:
+        job: the recipe's.
+        asked: which runs.
+    """
+
+    def __init__(self, job: Job, asked: SeedArguments) -> None:
+        self.job, self.asked, self.folder = job, asked, job.root / "over_seeds"
+        self.file, args = self.folder / "runs.jsonl", job.args
+        told = {name: getattr(args, name) for name in ("alpha", "temperature", "objective", "augmentation", "rollout")}
+        told |= {
+            name: getattr(args, name) for name in ("num_train_epochs", "max_steps", "per_device_train_batch_size")
+        }
+        told |= {"rows": {name: rows._fingerprint for name, rows in job.splits.items()}, **asdict(job.recipe)}
+        own = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
+        self.found = [json.loads(line) for line in lines]
+        if self.found and self.found[0] != {"settings": own}:
+            raise ValueError(
+                f"{self.folder} holds runs with other settings or rows: name another --output_dir, or give the same."
+            )
+        if not self.found:
+            self._keep({"settings": own})
+        self.teacher = make_teacher(job)
+        own = {"alpha": args.alpha, "output_dir": str(self.folder / "_judge"), "eval_strategy": "no"}
+        self.judge = job.distilled(self.teacher, settings(args, "", **own))  # never trained: it asks the teacher
+
+    def report(self, started: float) -> dict[str, Any]:
+        """Make what is missing, and write ``report.json`` and its picture; see ``main``."""
+        rates, job, test = self.tuned(), self.job, self.job.splits["test"]
+        runs = [self.run(name, rates[name], seed) for seed in self.asked.seeds for name in STUDENTS]
+        teacher = job.scoring.look({}, test, self.judge)["teacher"]
+        models = {"teacher": unsharded(self.judge.teacher.model), "student": unsharded(self.judge.model)}
+        taken = {name: costs(model, test, self.judge, job.scoring) for name, model in models.items()}
+        rows = [{"name": "teacher", **teacher.row(), **taken["teacher"]}]
+        for name in STUDENTS:
+            own = [run for run in runs if run["student"] == name]
+            figures = {key: [run["figures"][key] for run in own] for key in own[0]["figures"]}
+            spread = {key: float(np.mean(values)) for key, values in figures.items()}
+            spread |= {f"{key}_error": _error(values) for key, values in figures.items()}
+            rows.append({"name": name, **spread, **taken["student"]})
+        score = {name: [run["score"] for run in runs if run["student"] == name] for name in STUDENTS}
+        told = [float(job.scoring.scores(teacher).mean())] * len(self.asked.seeds)
+        gap = gap_closed(score["student alone"], score["distilled"], told)
+        found = {
+            "dataset": job.source,
+            "models": rows,
+            "gap": asdict(gap),
+            "summary": f"over {len(told)} seeds: {job.scoring.told(gap)}",
+            "rates": rates,
+            "tuning": [run for run in self.found[1:] if "validation" in run],
+            "runs": runs,
+            **surroundings(job.args),
+            "seconds": round(time() - started, 1),
+        }
+        if job.args.process_index == 0:
+            text = json.dumps(found, indent=2, ensure_ascii=False)
+            (self.folder / "report.json").write_text(text + "\n", encoding="utf-8")
+            title = f"{job.source}: did the teacher help? ({len(told)} seeds)"
+            plot_comparison(rows, self.folder / "report.png", title, *job.scoring.drawn)
+            print(f"\n{table(rows, job.scoring)}\n\n{found['summary']}")
+            print(f"± is one standard error over seeds, of the teacher over its test rows; all is in {self.folder}")
+        return found
+
+    def tuned(self) -> dict[str, float]:
+        """Choose the learning rates on the validation rows, with the first seed."""
+        best = {}
+        for name in STUDENTS if self.asked.tune_distilled else STUDENTS[:1]:
+            tried: dict[float, float] = {}
+            while (rate := self._next(tried)) is not None:
+                tried[rate] = self.run(name, rate, self.asked.seeds[0], tuning=True)["validation"]
+            best[name] = max(tried, key=tried.get)
+        return {name: best.get(name, best["student alone"]) for name in STUDENTS}
+
+    def _next(self, tried: dict[float, float]) -> float | None:
+        """Which rate to try: a given one, or twice or half of the best while that one is at the edge."""
+        listed = self.asked.learning_rates or [self.job.args.learning_rate]
+        left = [rate for rate in listed if rate not in tried]
+        if len(tried) >= max(self.asked.tuning_runs, len(self.asked.learning_rates)):
+            return None
+        if left or self.asked.learning_rates:
+            return left[0] if left else None
+        best = max(tried, key=tried.get)
+        return next((rate for rate in (2 * best, best / 2) if rate not in tried), None)
+
+    def run(self, student: str, rate: float, seed: int, tuning: bool = False) -> dict[str, Any]:
+        """Return a run: the kept one, or a new one.
+
+        Args:
+            student: ``student alone`` or ``distilled``.
+            rate: its learning rate.
+            seed: of its weights and the order of its rows.
+            tuning: whether it is judged on the validation rows.
+        """
+        key = {"student": student, "learning_rate": rate, "seed": seed}
+        wanted = "validation" if tuning else "score"
+        for run in self.found[1:]:
+            if wanted in run and all(run[name] == value for name, value in key.items()):
+                return run
+        where = "validation" if tuning else "test"
+        say(self.job.args, f"{student}, learning rate {rate:g}, seed {seed}, measured on the {where} rows")
+        began, args, taught = time(), self.job.args, student == "distilled"
+        kept = {name: getattr(args, name) for name in ("alpha", "augmentation", "rollout") if taught}
+        kept |= {"seed": seed, "learning_rate": rate, "output_dir": str(self.folder / "_run")}
+        trainer = (self.job.distilled if taught else self.job.alone)(self.teacher, settings(args, "", **kept))
+        train(trainer)
+        run = {**key, **(self._judged(trainer) if tuning else self._measured(student, trainer))}
+        run |= {"steps": trainer.state.global_step, "seconds": round(time() - began, 1)}
+        self._keep(run)
+        if args.process_index == 0:
+            shutil.rmtree(self.folder / "_run", ignore_errors=True)
+        return run
+
+    def _judged(self, trainer: Trainer) -> dict[str, float]:
+        """How good a student is on the validation rows: the score, if it is measured on the way, else the loss."""
+        found, score = trainer.evaluate(), f"eval_{self.job.scoring.score}"
+        loss = found.get("eval_loss/hard", found["eval_loss"])
+        return {"validation": found[score] if score in found and not score.endswith("loss") else -loss}
+
+    def _measured(self, student: str, trainer: Trainer) -> dict[str, Any]:
+        look = self.job.scoring.look({student: trainer}, self.job.splits["test"], self.judge)[student]
+        figures = {key: float(value) for key, value in look.row().items() if not key.endswith("_error")}
+        return {"score": float(self.job.scoring.scores(look).mean()), "figures": figures}
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        self.found.append(line)
+        if self.job.args.process_index == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _error(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))

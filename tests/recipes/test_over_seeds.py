@@ -1,0 +1,90 @@
+"""The comparison over seeds, and the report of finished models: what is run, kept and written."""
+
+import json
+
+import bert_chinese
+import numpy as np
+import over_seeds
+import pytest
+import three_models
+
+from hf_distill import cli
+
+SMALL = [
+    "--max_train_samples", "300", "--max_eval_samples", "60", "--teacher_layers", "1", "--teacher_hidden_size", "64",
+    "--student_hidden_size", "32", "--max_steps", "2", "--bf16", "0", "--num_threads", "1", "--disable_tqdm", "1",
+    "--report_to", "none", "--per_device_train_batch_size", "16", "--save_strategy", "no",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    flags = ["bert_chinese", "--output_dir", str(folder), *SMALL, "--seeds", "0", "1", "--tuning_runs", "2"]
+    assert cli.main(["compare", *flags]) == 0
+    return folder, flags
+
+
+def test_the_table_has_means_over_seeds(compared):
+    report = json.loads((compared[0] / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in report["models"]] == ["teacher", "student alone", "distilled"]
+    assert [run["learning_rate"] for run in report["tuning"]] == [0.002, 0.004]
+    best = max(report["tuning"], key=lambda run: run["validation"])["learning_rate"]
+    assert {(run["student"], run["learning_rate"], run["seed"]) for run in report["runs"]} == {
+        (name, best, seed) for name in over_seeds.STUDENTS for seed in (0, 1)
+    }
+    for row in report["models"][1:]:
+        own = [run["score"] for run in report["runs"] if run["student"] == row["name"]]
+        assert row["accuracy"] == pytest.approx(np.mean(own))
+        assert row["accuracy_error"] == pytest.approx(np.std(own, ddof=1) / np.sqrt(2))
+    assert report["summary"].startswith("over 2 seeds: gain ")
+    assert (compared[0] / "over_seeds" / "report.png").stat().st_size < 200_000
+    assert not (compared[0] / "over_seeds" / "_run").exists()
+
+
+def test_it_goes_on_where_it_stopped(compared, monkeypatch):
+    folder, flags = compared
+    file = folder / "over_seeds" / "runs.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 2 + 4
+    file.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    trained = []
+    monkeypatch.setattr(over_seeds, "train", lambda trainer: (trained.append(trainer), three_models.train(trainer)))
+    assert cli.main(["compare", *flags]) == 0
+    assert len(trained) == 1
+    again = file.read_text(encoding="utf-8").splitlines()
+    assert again[:-1] == lines[:-1]
+    assert json.loads(again[-1])["score"] == json.loads(lines[-1])["score"]
+
+
+def test_other_settings_are_not_mixed_with_kept_runs(compared, capsys):
+    assert cli.main(["compare", *compared[1], "--alpha", "0.5"]) == 1
+    assert "holds runs with other settings or rows" in capsys.readouterr().err
+
+
+def test_bad_questions_are_refused_before_anything_is_read(tmp_path, capsys):
+    for flags, expected in (
+        (["--seeds", "1"], "one run says nothing about chance"),
+        (["--seeds", "1", "1"], "one run says nothing about chance"),
+        (["--tuning_runs", "0"], "tuning_runs=0 was given"),
+    ):
+        assert cli.main(["compare", "bert_chinese", "--output_dir", str(tmp_path), *flags]) == 1
+        assert expected in capsys.readouterr().err
+    assert cli.main(["compare", "bert_chinese", "--output_dir", str(tmp_path), *SMALL, "--skip_alone", "1"]) == 1
+    assert "there is no student alone to compare with" in capsys.readouterr().err
+
+
+def test_finished_models_are_measured_again(tmp_path, capsys):
+    first = bert_chinese.main(["--output_dir", str(tmp_path / "run"), *SMALL])
+    teacher = next((tmp_path / "run").glob("_teacher-*"))
+    named = ["--teacher_model_name_or_path", str(teacher), "--student_model_name_or_path", str(tmp_path / "run")]
+    flags = ["bert_chinese", *SMALL, *named, "--output_dir", str(tmp_path / "again")]
+    assert cli.main(["report", *flags, "--alone", str(tmp_path / "run" / "_alone")]) == 0
+    again = json.loads((tmp_path / "again" / "report.json").read_text(encoding="utf-8"))
+    for one, other in zip(first["models"], again["models"], strict=True):
+        assert {k: v for k, v in one.items() if "per_second" not in k} == {
+            k: v for k, v in other.items() if "per_second" not in k
+        }
+    assert not (tmp_path / "again" / "README.md").exists()
+    assert cli.main(["report", "bert_chinese", *SMALL, "--output_dir", str(tmp_path / "none")]) == 1
+    assert "without a finished student and its teacher" in capsys.readouterr().err
