@@ -25,7 +25,7 @@ class ClassChange:
         rows: how many test rows it has.
         recall: model -> share of these rows that it finds; None where there is no row.
         f1: model -> F1 of the class; None where there is no row and the model never says it.
-        change: F1 of the later model - F1 of the earlier one; None where one of them is None.
+        change: F1 of the later model - F1 of the earlier one; None where there is no row.
         change_error: standard error of the change, over the test rows in pairs; None with it.
     """
 
@@ -101,7 +101,7 @@ def _change(
     scores = {model: span_scores(each) for model, each in counts.items()}
     f1 = {model: scores[model]["f1"] if counts[model].any() else None for model in said}
     change = error = None
-    if f1[before] is not None and f1[after] is not None:
+    if there.any():
         change = f1[after] - f1[before]
         if len(labels) > 1:
             moved = f1_shares(counts[after].astype(int)) - f1_shares(counts[before].astype(int))
