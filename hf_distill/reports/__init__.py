@@ -8,7 +8,7 @@ from hf_distill.reports.plot_classes import plot_classes
 from hf_distill.reports.plot_losses import plot_losses
 from hf_distill.reports.plot_reliability import plot_reliability
 from hf_distill.reports.probabilities import Calibration, calibration, mean_kl
-from hf_distill.reports.spans import f1_shares, span_counts, span_scores, spans_of
+from hf_distill.reports.spans import SpanMetric, f1_shares, span_counts, span_scores, spans_of
 from hf_distill.reports.speed import Latency, latency, machine, size_of, throughput
 from hf_distill.reports.table import markdown_table
 
@@ -19,6 +19,7 @@ __all__ = [
     "GapClosed",
     "Interval",
     "Latency",
+    "SpanMetric",
     "agreement",
     "calibration",
     "class_changes",

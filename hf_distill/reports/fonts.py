@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -79,6 +80,7 @@ def spelled(text: str, lacking: frozenset[str]) -> str:
     """
     if lacking.isdisjoint(text):
         return text
+    text = unicodedata.normalize("NFKC", text)  # wide punctuation becomes the narrow one, which fonts have
     if importlib.util.find_spec("pypinyin"):
         from pypinyin import lazy_pinyin
 

@@ -47,11 +47,11 @@ def plot_reliability(
         raise ValueError("reliability diagrams were asked for and there are no models: give at least one.")
     columns = min(ROW, len(calibrations))
     lines = math.ceil(len(calibrations) / columns)
-    size = (max(4.6, 0.5 + 3.0 * columns), 0.9 + 3.1 * lines)
+    size = (max(4.6, 0.5 + 3.0 * columns), 0.8 + 3.3 * lines)
     with picture(path, size, title, list(calibrations)) as (figure, shown):
         grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
         for axes in grid.flat[len(calibrations) :]:
-            axes.set_visible(False)
+            axes.remove()
         looks = zip(grid.flat, calibrations.items(), colours_of(calibrations), strict=False)
         for axes, (name, found), colour in looks:
             bins, total = len(found.rows), sum(found.rows)
@@ -66,7 +66,6 @@ def plot_reliability(
             axes.set_title(f"{fold(shown[name], 30, 2)}\ncalibration error {100 * found.error:.1f} %", fontsize=9)
             axes.set_xlim(0, 1.02)
             axes.set_ylim(0, 1.02)
-            axes.set_aspect("equal")
             axes.set_xlabel("how sure it is", fontsize=9)
             clean(axes, "both")
         for axes in grid[:, 0]:

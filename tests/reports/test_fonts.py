@@ -115,7 +115,7 @@ def test_without_a_font_names_are_spelled_and_one_line_says_what_to_install(monk
 
 
 def test_what_has_no_pinyin_becomes_a_question_mark(monkeypatch):
-    assert fonts.spelled("ไทย 体", frozenset("ไทย体")) == "??? ti"
+    assert fonts.spelled("ไทย： 体", frozenset("ไทย：体")) == "???: ti"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert fonts.spelled("体育 2", frozenset("体育")) == "?? 2"
 
