@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,10 +93,12 @@ def plot_comparison(
 def _score_against(axes: Axes, costs: Sequence[float], looks: Sequence[tuple[float, str, str]]) -> None:
     from matplotlib.ticker import LogLocator
 
+    heights = [y for y, *_ in looks]
+    close = max(0.5, 0.08 * (max(heights) - min(heights)))
     drawn: list[tuple[float, float]] = []
     for x, (y, colour, marker) in zip(costs, looks, strict=True):
         # A model that lies upon others is drawn smaller, so that all are seen.
-        under = sum(abs(x - left) < 0.05 * max(costs) and abs(y - low) < 0.5 for left, low in drawn)
+        under = sum(abs(x - left) < 0.05 * max(costs) and abs(y - low) < close for left, low in drawn)
         axes.scatter(x, y, s=100 * (1.8 if under == 0 else 0.5**under), color=colour, marker=marker, zorder=3 + under)
         drawn.append((x, y))
     if min(costs) > 0 and max(costs) > WIDE * min(costs):
@@ -111,7 +114,7 @@ def _score_against(axes: Axes, costs: Sequence[float], looks: Sequence[tuple[flo
 
 
 def _known(row: Mapping[str, Any], key: str) -> bool:
-    return isinstance(row.get(key), (int, float)) and math.isfinite(row[key])
+    return isinstance(row.get(key), Real) and math.isfinite(row[key])
 
 
 def _bounds(row: Mapping[str, Any], score: str) -> tuple[tuple[float | None, float | None], str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hf_distill.reports.classes import ClassChange
 from hf_distill.reports.picture import clean, colours_of, fold, picture
 
-LOST, WON = "#bf616a", "#2a7f62"
+LOST, SAME, WON = "#bf616a", "#9a9a9a", "#2a7f62"
 
 
 def plot_classes(
@@ -54,7 +54,8 @@ def plot_classes(
             if one.change is not None:
                 points = 100 * one.change
                 error = None if one.change_error is None else 100 * one.change_error
-                moved.errorbar(points, row, xerr=error, fmt="o", capsize=3, color=WON if points >= 0 else LOST)
+                colour = SAME if points == 0 else WON if points > 0 else LOST
+                moved.errorbar(points, row, xerr=error, fmt="o", capsize=3, color=colour)
         bars.set_yticks(range(len(changes)), [_label(one, shown[one.name]) for one in changes])
         bars.set_ylim(len(changes) - 0.4, -0.6)
         bars.set_xlim(0, 100)

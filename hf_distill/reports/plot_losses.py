@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def _curves(log_history: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     points: dict[str, dict[float, float]] = {}
     for entry in log_history:
         for name, value in entry.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
             if number and not any(word in name for word in APART):
                 points.setdefault(name, {})[entry.get("step", 0)] = value
     return {name: tuple(map(list, zip(*sorted(found.items()), strict=True))) for name, found in points.items()}
