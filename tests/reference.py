@@ -244,3 +244,15 @@ def span_classes(logits, tokens, shared, place=None):
     else:
         classes[place] += span
     return torch.tensor([*classes, 1 - sum(classes)], dtype=torch.float64)
+
+
+def calibration_error(logits, labels, bins=15):
+    """Guo et al. 2017, eq. 3, bin by bin: above (m - 1) / bins, up to m / bins."""
+    p, error = probabilities(logits), 0.0
+    sure, chosen = p.amax(-1).tolist(), p.argmax(-1).tolist()
+    for m in range(1, bins + 1):
+        inside = [i for i, c in enumerate(sure) if (m - 1) / bins < c <= m / bins]
+        if inside:
+            right = sum(chosen[i] == labels[i] for i in inside) / len(inside)
+            error += len(inside) / len(sure) * abs(right - sum(sure[i] for i in inside) / len(inside))
+    return error

@@ -1,19 +1,42 @@
 """Reports: did the teacher help, by how much, and what did it cost?"""
 
+from hf_distill.reports.classes import ClassChange, class_changes, class_table
 from hf_distill.reports.fidelity import ClassificationMetric, GapClosed, agreement, gap_closed
+from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval, share_interval
 from hf_distill.reports.plot import plot_comparison
-from hf_distill.reports.spans import f1_shares, span_counts, span_scores, spans_of
-from hf_distill.reports.speed import size_of, throughput
+from hf_distill.reports.plot_classes import plot_classes
+from hf_distill.reports.plot_losses import plot_losses
+from hf_distill.reports.plot_reliability import plot_reliability
+from hf_distill.reports.probabilities import Calibration, calibration, mean_kl
+from hf_distill.reports.spans import SpanMetric, f1_shares, span_counts, span_scores, spans_of
+from hf_distill.reports.speed import Latency, latency, machine, size_of, throughput
 from hf_distill.reports.table import markdown_table
 
 __all__ = [
+    "Calibration",
+    "ClassChange",
     "ClassificationMetric",
     "GapClosed",
+    "Interval",
+    "Latency",
+    "SpanMetric",
     "agreement",
+    "calibration",
+    "class_changes",
+    "class_table",
     "f1_shares",
     "gap_closed",
+    "latency",
+    "machine",
     "markdown_table",
+    "mean_interval",
+    "mean_kl",
+    "plot_classes",
     "plot_comparison",
+    "plot_losses",
+    "plot_reliability",
+    "ratio_interval",
+    "share_interval",
     "size_of",
     "span_counts",
     "span_scores",

@@ -14,6 +14,8 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hf_distill.reports.intervals import Interval, ratio_interval
+
 
 class ClassificationMetric(evaluate.Metric):
     """Accuracy and macro F1 as an ``evaluate`` metric that needs neither the network nor scikit-learn.
@@ -74,6 +76,7 @@ class GapClosed:
         gain_error: standard error of the gain.
         ratio: gain / gap; None where the gap is under two of its standard errors: a ratio of noise says nothing.
         ratio_error: standard error of the ratio; None with it.
+        interval: bounds of the ratio at 95 %; None with it, and where the gap is too uncertain for any bound.
     """
 
     gap: float
@@ -82,6 +85,7 @@ class GapClosed:
     gain_error: float
     ratio: float | None
     ratio_error: float | None
+    interval: Interval | None = None
 
     def __str__(self) -> str:
         """One sentence, in points of a hundred."""
@@ -89,7 +93,11 @@ class GapClosed:
         gap = f"gap to the teacher {100 * self.gap:.1f} ± {100 * self.gap_error:.1f}"
         if self.ratio is None:
             return f"{gain}, {gap}: the gap is under two standard errors, so no share of it is given"
-        return f"{gain}, {gap}: {100 * self.ratio:.0f} ± {100 * self.ratio_error:.0f} % of the gap closed"
+        bounds = "the gap is too uncertain for bounds"
+        if self.interval is not None:
+            bounds = f"{100 * self.interval.low:.0f} to {100 * self.interval.high:.0f} %"
+        ratio = f"{100 * self.ratio:.0f} ± {100 * self.ratio_error:.0f} % of the gap closed"
+        return f"{gain}, {gap}: {ratio} (at 95 %: {bounds})"
 
 
 def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike) -> GapClosed:
@@ -102,11 +110,12 @@ def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike) -> Ga
         teacher: [N], of the teacher, on the same units.
 
     Returns:
-        Means over the units with their standard errors; the ratio's is the delta method's for a ratio of paired means.
+        Means over the units with their standard errors; the ratio's is the delta method's for a ratio of paired means,
+        its bounds are Fieller's (see ``ratio_interval``).
 
     Example:
         >>> print(gap_closed(alone=[0.75, 0.76, 0.74], distilled=[0.78, 0.79, 0.77], teacher=[0.81, 0.81, 0.81]))
-        gain +3.0 ± 0.0 points, gap to the teacher 6.0 ± 0.6: 50 ± 5 % of the gap closed
+        gain +3.0 ± 0.0 points, gap to the teacher 6.0 ± 0.6: 50 ± 5 % of the gap closed (at 95 %: 35 to 85 %)
     """
     alone, distilled, teacher = (np.asarray(scores, dtype=np.float64) for scores in (alone, distilled, teacher))
     gain, gap = distilled - alone, teacher - alone
@@ -120,6 +129,7 @@ def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike) -> Ga
         gain_error=_standard_error(gain),
         ratio=float(ratio) if known else None,
         ratio_error=_standard_error(gain - ratio * gap) / float(gap.mean()) if known else None,
+        interval=ratio_interval(gain, gap) if known else None,
     )
 
 

@@ -1,15 +1,30 @@
-"""The picture of a comparison.
+"""The picture of a comparison: how good each model is, beside what it costs.
 
 Knows: rows of a report. Does not know: how they were measured. Needs matplotlib (the extra ``recipes``).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-COLOURS = {"teacher": "#4c566a", "student alone": "#d08770", "untaught student": "#d08770", "distilled": "#2a7f62"}
+from hf_distill.reports.picture import MARKERS, clean, colours_of, fold, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COSTS = {
+    "parameters": ("parameters, millions", 1e-6),
+    "latency_p50": ("milliseconds for one row, median", 1.0),
+    "samples_per_second": ("samples a second", 1.0),
+}
+"""What a model costs: figure of a row -> how to name it beside the axis, and in what unit."""
+
+WIDE = 8
+"""Costs that differ by more than this factor are drawn on a logarithmic axis."""
 
 
 def plot_comparison(
@@ -19,55 +34,99 @@ def plot_comparison(
     score: str = "accuracy",
     measured: str = "test accuracy",
 ) -> None:
-    """Draw each model's score with its error, beside score against speed, and save the picture.
+    """Draw each model's score with its error, beside score against size and score against speed, and save the picture.
 
     Args:
-        models: rows with ``name``, the score (0 to 1), its standard error under ``<score>_error``,
-            ``samples_per_second``, ``parameters``.
-        path: where to save, as PNG.
+        models: rows with ``name`` and the score (0 to 1). Drawn where every row has it: ``parameters``, and
+            ``latency_p50`` (milliseconds) or else ``samples_per_second``. Drawn where a row has it: the bounds of the
+            score under ``<score>_interval`` (low, high), or else its standard error under ``<score>_error``.
+        path: where to save, as PNG; under 200 kB.
         title: above the picture.
         score: which of the rows' figures it is.
         measured: how to name it beside the axis.
 
     Raises:
         ImportError: matplotlib is not installed.
+        ValueError: there are no models.
+        KeyError: a row lacks its name or score.
+
+    Example:
+        >>> import tempfile
+        >>> rows = [{"name": "teacher", "accuracy": 0.9}, {"name": "distilled", "accuracy": 0.8}]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_comparison(rows, Path(folder) / "report.png", "did the teacher help?")
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the report's picture needs matplotlib: pip install 'hf_distill[recipes]'.") from error
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    points, speed = figure.subplots(1, 2)
+    if not models:
+        raise ValueError("a picture of a comparison was asked for and there are no models: give at least one.")
     names, scores = [row["name"] for row in models], [100 * row[score] for row in models]
-    errors = [100 * row[f"{score}_error"] for row in models]
-    colours = [COLOURS.get(name, "#5e81ac") for name in names]
-    for x, (height, error, colour) in enumerate(zip(scores, errors, colours, strict=True)):
-        # Points, not bars: a bar whose foot is cut off lies about its height.
-        points.errorbar(x, height, yerr=error, fmt="o", markersize=10, capsize=5, color=colour)
-        points.annotate(
-            f"{height:.1f}", (x, height), xytext=(11, 0), textcoords="offset points", va="center", fontsize=10
-        )
-    points.set_xticks(range(len(names)), names)
-    points.set_xlim(-0.5, len(names) - 0.3)
-    low, high = min(scores) - max(errors), max(scores) + max(errors)
-    margin = max(high - low, 1.0)
-    for axes in (points, speed):
-        axes.set_ylim(low - 0.5 * margin, high + 0.35 * margin)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25)
-        axes.set_axisbelow(True)
-    points.set_ylabel(f"{measured}, % ± one standard error", fontsize=9)
-    for row, height, colour in zip(models, scores, colours, strict=True):
-        x = row["samples_per_second"]
-        speed.scatter(x, height, s=80, color=colour, zorder=3)
-        label = f"{row['name']}\n{row['parameters'] / 1e6:.2f} M"
-        below = row["name"] in ("student alone", "untaught student")
-        speed.annotate(
-            label, (x, height), xytext=(0, -10 if below else 9), textcoords="offset points", ha="center", fontsize=9,
-            va="top" if below else "bottom",
-        )  # fmt: skip
-    speed.set_xlim(0, 1.2 * max(row["samples_per_second"] for row in models))
-    speed.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    speed.set_xlabel("samples a second", fontsize=9)
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=130)
+    bounds, kinds = zip(*(_bounds(row, score) for row in models), strict=True)
+    speed = "latency_p50" if all(_known(row, "latency_p50") for row in models) else "samples_per_second"
+    costs = [cost for cost in ("parameters", speed) if all(_known(row, cost) for row in models)]
+    height = max(3.4, 1.4 + 0.45 * len(models))
+    with picture(path, (4.8 + 3.3 * len(costs), height), title, [*names, measured]) as (figure, shown):
+        first, *others = figure.subplots(1, 1 + len(costs), width_ratios=[1.3] + [1.0] * len(costs), squeeze=False)[0]
+        looks = list(zip(scores, colours_of(names), MARKERS * len(models), strict=False))
+        for place, ((value, colour, marker), (low, high)) in enumerate(zip(looks, bounds, strict=True)):
+            # Points, not bars: a bar whose foot is cut off lies about its height.
+            around = None if low is None else [[value - low], [high - value]]
+            first.errorbar(value, place, xerr=around, fmt=marker, markersize=9, capsize=5, color=colour)
+            first.annotate(
+                f"{value:.1f}", (value, place), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9
+            )
+        first.set_yticks(range(len(names)), [fold(shown[name], 18, 3) for name in names])
+        first.set_ylim(len(names) - 0.4, -0.6)
+        ends = [end for pair in bounds for end in pair if end is not None] + scores
+        # Two points at least: differences that are nothing shall not look like something.
+        middle, half = (max(ends) + min(ends)) / 2, max(0.7 * (max(ends) - min(ends)), 1.0)
+        around = (middle - half, middle + half)
+        first.set_xlim(around)
+        first.locator_params(axis="x", nbins=6)
+        first.set_xlabel(fold(f"{shown[measured]}, %{_said(kinds)}", 46), fontsize=9)
+        clean(first, "x")
+        for axes, cost in zip(others, costs, strict=True):
+            _score_against(axes, [row[cost] * COSTS[cost][1] for row in models], looks)
+            axes.set_xlabel(COSTS[cost][0], fontsize=9)
+            axes.set_ylim(around)
+            axes.set_ylabel(fold(f"{shown[measured]}, %", 40), fontsize=9)
+
+
+def _score_against(axes: Axes, costs: Sequence[float], looks: Sequence[tuple[float, str, str]]) -> None:
+    from matplotlib.ticker import LogLocator
+
+    heights = [y for y, *_ in looks]
+    close = max(0.5, 0.08 * (max(heights) - min(heights)))
+    drawn: list[tuple[float, float]] = []
+    for x, (y, colour, marker) in zip(costs, looks, strict=True):
+        # A model that lies upon others is drawn smaller, so that all are seen.
+        under = sum(abs(x - left) < 0.05 * max(costs) and abs(y - low) < close for left, low in drawn)
+        axes.scatter(x, y, s=100 * (1.8 if under == 0 else 0.5**under), color=colour, marker=marker, zorder=3 + under)
+        drawn.append((x, y))
+    if min(costs) > 0 and max(costs) > WIDE * min(costs):
+        axes.set_xscale("log")
+        axes.set_xlim(min(costs) / 2, max(costs) * 2)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if max(costs) < 100 * min(costs) else (1,)))
+        axes.minorticks_off()
+    else:
+        axes.set_xlim(0, 1.2 * max(costs) or 1.0)
+        axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    clean(axes, "both")
+
+
+def _known(row: Mapping[str, Any], key: str) -> bool:
+    return isinstance(row.get(key), Real) and math.isfinite(row[key])
+
+
+def _bounds(row: Mapping[str, Any], score: str) -> tuple[tuple[float | None, float | None], str]:
+    """The ends of a score's bar in percent, and what they are."""
+    if row.get(f"{score}_interval"):
+        low, high = row[f"{score}_interval"]
+        return (100 * low, 100 * high), "interval"
+    if _known(row, f"{score}_error"):
+        return (100 * (row[score] - row[f"{score}_error"]), 100 * (row[score] + row[f"{score}_error"])), "error"
+    return (None, None), ""
+
+
+def _said(kinds: Sequence[str]) -> str:
+    words = {"interval": " with its 95 % interval", "error": " ± one standard error"}
+    return " or".join(words[kind] for kind in words if kind in kinds)

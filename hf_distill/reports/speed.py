@@ -1,16 +1,37 @@
-"""What a model costs: parameters, megabytes, samples a second.
+"""What a model costs: parameters, megabytes, samples a second, milliseconds for one, on which machine.
 
 Knows: a model and batches. Does not know: quality, teachers, trainers.
 """
 
 from __future__ import annotations
 
+import platform
+import re
 import statistics
+import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+WARM_UP = 5
+"""Single rows that are fed before the clock starts: the first ones allocate, compile and fill caches."""
+
+
+class Latency(NamedTuple):
+    """How long one row takes, in milliseconds.
+
+    Args:
+        p50: half of the forwards took no longer.
+        p95: nineteen of twenty took no longer.
+    """
+
+    p50: float
+    p95: float
 
 
 def size_of(model: nn.Module) -> tuple[int, float]:
@@ -42,23 +63,124 @@ def throughput(model: nn.Module, batches: Iterable[Mapping[str, Tensor]], repeat
     Returns:
         Samples a second.
 
+    Raises:
+        ValueError: there are no batches.
+
     Example:
         >>> throughput(nn.Linear(4, 2), [{"input": torch.ones(8, 4)}]) > 0
         True
     """
     device = next(model.parameters()).device
     batches = [{name: value.to(device) for name, value in batch.items()} for batch in batches]
-    samples = sum(len(next(iter(batch.values()))) for batch in batches)
-    was_training, seconds = model.training, []
-    model.eval()
-    with torch.no_grad():
+    if not batches:
+        raise ValueError("the speed of a model was asked for and there are no batches: give at least one.")
+    samples, seconds = sum(len(next(iter(batch.values()))) for batch in batches), []
+    with _at_work(model):
         for attempt in range(repeats + 1):
-            start = time.perf_counter()
+            start = _now(device)
             for batch in batches:
                 model(**batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
             if attempt:  # the first pass warms up
-                seconds.append(time.perf_counter() - start)
-    model.train(was_training)
+                seconds.append(_now(device) - start)
+            else:
+                _now(device)
     return samples / statistics.median(seconds)
+
+
+def latency(model: nn.Module, batch: Mapping[str, Tensor], repeats: int = 100) -> Latency:
+    """Measure how long one row takes on the model's own device, when rows come one at a time.
+
+    Args:
+        model: run in eval mode without gradients; its mode is put back.
+        batch: rows [B, ...], fed one by one and in turn, with the padding that they have: of rows that were padded
+            to a longer one give one row, or rows as long. The same for every model that is compared; moved to the
+            device before the clock starts.
+        repeats: how many forwards are timed, 20 or more; a few more come before to warm up.
+
+    Returns:
+        The median and the 95th percentile, in milliseconds.
+
+    Raises:
+        ValueError: the batch has no row, or there are less than 20 forwards.
+
+    Example:
+        >>> found = latency(nn.Linear(4, 2), {"input": torch.ones(8, 4)})
+        >>> 0 < found.p50 <= found.p95
+        True
+    """
+    size = len(next(iter(batch.values()), ()))
+    if not size or repeats < 20:
+        raise ValueError(
+            f"latency was asked for over {repeats} forwards of {size} rows: give 20 forwards or more, which a 95th "
+            "percentile needs, and at least one row."
+        )
+    device = next(model.parameters()).device
+    rows = [{name: value[i : i + 1].to(device) for name, value in batch.items()} for i in range(min(size, repeats))]
+    took = []
+    with _at_work(model):
+        for attempt in range(repeats + WARM_UP):
+            start = _now(device)
+            model(**rows[attempt % len(rows)])
+            took.append(1000 * (_now(device) - start))
+    cuts = statistics.quantiles(took[WARM_UP:], n=20, method="inclusive")
+    return Latency(cuts[9], cuts[18])
+
+
+def machine(device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> str:
+    """Say in a line on what a speed was measured.
+
+    Args:
+        device: of the model.
+        dtype: that it computes in; None: PyTorch's default.
+
+    Returns:
+        The processor's or the GPU's name as the system tells it, PyTorch's threads and the dtype; nothing that would
+        name a computer, a user or a place.
+
+    Example:
+        >>> machine().endswith("float32") and "thread" in machine()
+        True
+    """
+    device, threads = torch.device(device), torch.get_num_threads()
+    name = _processor()
+    if device.type == "cuda":
+        name = f"{torch.cuda.get_device_name(device)}, {name}"
+    elif device.type != "cpu":
+        name = f"{name}, {device.type}"
+    kind = str(dtype or torch.get_default_dtype()).removeprefix("torch.")
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}, {kind}"
+
+
+def _processor() -> str:
+    name = ""
+    if platform.system() == "Linux":
+        # ARM's /proc/cpuinfo has no name, and then the architecture must do.
+        listed = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        name = (re.findall(r"^model name\s*:\s*(.+)$", listed, re.MULTILINE) or [""])[0]
+    elif platform.system() == "Darwin":
+        asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        name = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    name = re.sub(r"\((?:R|TM)\)|\s+", " ", name or platform.processor() or platform.machine(), flags=re.IGNORECASE)
+    return re.sub(r" {2,}", " ", name).strip()
+
+
+@contextmanager
+def _at_work(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every module is in the mode that it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _now(device: torch.device) -> float:
+    """The time when all that was given to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type != "cpu":
+        getattr(torch, device.type).synchronize()  # torch.mps, torch.xpu
+    return time.perf_counter()

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib import image
 
-from hf_distill.reports import plot_comparison, size_of, throughput
+from hf_distill.reports import plot_comparison
 
 ROWS = [
     {"name": "teacher", "accuracy": 0.9, "samples_per_second": 100.0, "parameters": 4_000_000},
@@ -40,14 +40,3 @@ def test_another_score_is_drawn_under_its_name(tmp_path):
     assert (tmp_path / "f1.png").read_bytes() != (tmp_path / "accuracy.png").read_bytes()
     with pytest.raises(KeyError, match="accuracy"):
         plot_comparison(rows, tmp_path / "none.png", "entities")
-
-
-def test_shared_parameters_count_once_and_speed_leaves_the_mode_alone():
-    import tiny
-    import torch
-
-    model = tiny.bert().train()
-    model.tied = model.classifier
-    assert size_of(model)[0] == sum(p.numel() for p in tiny.bert().parameters())
-    assert throughput(model, [{"input_ids": torch.ones(2, 3, dtype=torch.long)}], repeats=1) > 0
-    assert model.training
