@@ -90,7 +90,7 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
         ],
         together=str(teacher) if "" not in members else "",
         student=_described(trainer),
-        base=base.shown if base and base.revision else "",
+        base=base.shown if base and base.hub else "",
         lineage=lineage(core_of(trainer.model)),
         terms=[
             {

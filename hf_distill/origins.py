@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub.errors import HTTPError
 from yaml import YAMLError
 
+from hf_distill.snapshots import commit_of, commits_of
 from hf_distill.students.lineage import named
 
 LICENCE = ("license", "license_name", "license_link")
@@ -25,12 +26,14 @@ class Origin:
 
     Args:
         name: as it may be published: an id, the last name of a folder, or a class.
-        revision: the Hub's commit; None: it did not come from the Hub.
+        hub: whether it came from the Hub.
+        revision: the Hub's commit; None: not known.
         licence: what its card says under ``license``, ``license_name``, ``license_link``; empty: not known.
         language: what its card says; None: not known.
     """
 
     name: str
+    hub: bool = False
     revision: str | None = None
     licence: dict[str, str] = field(default_factory=dict)
     language: Any = None
@@ -42,12 +45,11 @@ class Origin:
         Example:
             >>> Origin("teacher").shown
             '`teacher`'
-            >>> Origin("me/teacher", "0123456789").shown
+            >>> Origin("me/teacher", True, "0123456789").shown
             '[`me/teacher`](https://huggingface.co/me/teacher) (revision `01234567`)'
         """
-        if self.revision is None:
-            return f"`{self.name}`"
-        return f"[`{self.name}`](https://huggingface.co/{self.name}) (revision `{self.revision[:8]}`)"
+        name = f"[`{self.name}`](https://huggingface.co/{self.name})" if self.hub else f"`{self.name}`"
+        return name + (f" (revision `{self.revision[:8]}`)" if self.revision else "")
 
     @classmethod
     def of(cls, name: str, revision: str | None) -> Origin:
@@ -55,20 +57,21 @@ class Origin:
 
         Args:
             name: an id, a folder, or the name of a class.
-            revision: the Hub's commit, if it came from there.
+            revision: the Hub's commit, if it is known.
 
         Example:
             >>> Origin.of("BertModel", None)
-            Origin(name='BertModel', revision=None, licence={}, language=None)
+            Origin(name='BertModel', hub=False, revision=None, licence={}, language=None)
         """
-        data = _metadata(name, revision)
+        hub = bool(revision or commits_of(name))
+        data = _metadata(name, hub, revision)
         licence = {key: data[key] for key in LICENCE if isinstance(data.get(key), str)}
-        return cls(named(name), revision, licence if "license" in licence else {}, data.get("language") or None)
+        return cls(named(name), hub, revision, licence if "license" in licence else {}, data.get("language") or None)
 
 
-def _metadata(name: str, revision: str | None) -> dict[str, Any]:
+def _metadata(name: str, hub: bool, revision: str | None) -> dict[str, Any]:
     try:
-        path = Path(name) / "README.md" if revision is None else hf_hub_download(name, "README.md", revision=revision)
+        path = hf_hub_download(name, "README.md", revision=revision) if hub else Path(name) / "README.md"
         return ModelCard.load(path, ignore_metadata_errors=True).data.to_dict() if Path(path).is_file() else {}
     except (HTTPError, OSError, ValueError, YAMLError):  # gated, not cached, without a card, or not to be read
         return {}
@@ -91,18 +94,17 @@ def base_of(config: Any) -> Origin | None:
         >>> base_of(BertConfig(distillation=[{"step": "keep_layers", "teacher": "me/big", "revision": "ab"}])).name
         'me/big'
     """
-    name, revision = getattr(config, "_name_or_path", None), getattr(config, "_commit_hash", None)
-    if name and revision:
-        return Origin.of(name, revision)
+    name = getattr(config, "_name_or_path", None) or ""
+    own = Origin.of(name, getattr(config, "_commit_hash", None) or commit_of(name))
+    if own.hub:
+        return own
     base = None
     for step in getattr(config, "distillation", None) or []:
         if step.get("step") == "fresh_student":
             base = None
-        elif step.get("revision"):
-            base = (step.get("teacher", ""), step["revision"])
-    if base is not None:
-        return Origin.of(*base)
-    return Origin.of(name, None) if name and Path(name).is_dir() else None
+        elif (earlier := Origin.of(step.get("teacher") or "", step.get("revision"))).hub:
+            base = earlier
+    return base or (own if name and Path(name).is_dir() else None)
 
 
 def teachers_of(teacher: Any) -> dict[str, Origin]:
@@ -164,12 +166,12 @@ def licences(base: Origin | None, teachers: Iterable[Origin]) -> list[str]:
         teachers: who taught it.
 
     Example:
-        >>> licences(None, [Origin("big", "ab", {"license": "mit"}), Origin("BertModel")])
+        >>> licences(None, [Origin("big", True, "ab", {"license": "mit"}), Origin("BertModel")])
         ['`big`: mit']
     """
     said = {}
     for one in (*([base] if base else []), *teachers):
-        if one.licence or one.revision:
+        if one.licence or one.hub:
             said[f"`{one.name}`"] = " ".join(one.licence.values()) or "not known"
     return [f"{name}: {words}" for name, words in said.items()]
 
@@ -185,9 +187,9 @@ def relation_of(base: Origin | None, adapter: bool) -> tuple[str | None, str | N
         adapter: whether the student is an adapter on it.
 
     Example:
-        >>> relation_of(Origin("me/big", "ab"), adapter=False), relation_of(Origin("folder"), adapter=True)
+        >>> relation_of(Origin("me/big", hub=True), adapter=False), relation_of(Origin("folder"), adapter=True)
         (('me/big', 'finetune'), (None, None))
     """
-    if base is None or base.revision is None:
+    if base is None or not base.hub:
         return None, None
     return base.name, "adapter" if adapter else "finetune"

@@ -123,8 +123,9 @@ class PushMixin:
 
     @property
     def uploads_checkpoints(self) -> bool:
-        """Whether whole checkpoints go up: what resumes the run, but no answers, which are a data set's, not a model's."""
-        return self.args.push_to_hub and self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
+        """Whether whole checkpoints go up: what resumes a run, but no answers, which are no part of a model."""
+        whole = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
+        return self.args.push_to_hub and self.args.hub_strategy in whole
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Make the repository as Trainer does, and the branch ``args.hub_revision``, which Trainer takes for made.

@@ -17,7 +17,8 @@ from urllib.parse import unquote
 import yaml
 
 TOKEN = "hf_local"
-COMMIT = "1" * 40  # the only one: a client that sees two takes its cache for that of another commit
+COMMIT = "1" * 40  # the only one of main: a client that sees two takes its cache for that of another commit
+RESOLVE = "/{repo_id}/resolve/{revision}/{filename}"
 LARGE = (".safetensors", ".bin", ".pt", ".pth", ".png", ".parquet")
 RELATIONS = ("adapter", "merge", "quantized", "finetune")  # https://huggingface.co/docs/hub/model-cards
 LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "other")  # some of them
@@ -40,6 +41,12 @@ def repository(kind, name, revision="main"):
     """Under which name a repository is held: those of data sets have a word more, other branches their name."""
     held = f"datasets/{name}" if kind == "datasets" else name
     return held if revision in ("main", COMMIT) else f"{held}@{revision}"
+
+
+def commit_of(revision):
+    """The only commit of a branch, or the commit itself."""
+    known = re.fullmatch("[0-9a-f]{40}", revision)
+    return COMMIT if revision == "main" else revision if known else hashlib.sha1(revision.encode()).hexdigest()
 
 
 def faults(content):
@@ -89,14 +96,19 @@ class Handler(BaseHTTPRequestHandler):
     def body(self):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def refuse(self, status, message, code=None):
+    def refuse(self, status, message, code=None, revision="main"):
         """As the Hub says no: a body with the error, the same in a header, and a code where it has one."""
-        headers = {"X_Error_Message": message, "X_Repo_Commit": COMMIT, **({"X_Error_Code": code} if code else {})}
+        headers = {
+            "X_Error_Message": message,
+            "X_Repo_Commit": commit_of(revision),
+            **({"X_Error_Code": code} if code else {}),
+        }
         self.answer({"error": message}, status, **headers)
 
-    def missing(self, code):
+    def missing(self, code, revision="main"):
         words = {"RepoNotFound": "Repository not found", "EntryNotFound": "Entry not found"}
-        self.refuse(401 if code == "RepoNotFound" and not self.known() else 404, words.get(code, code), code)
+        status = 401 if code == "RepoNotFound" and not self.known() else 404
+        self.refuse(status, words.get(code, code), code, revision)
 
     def known(self):
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
@@ -189,32 +201,35 @@ class Handler(BaseHTTPRequestHandler):
             if files is None:
                 return self.missing("RepoNotFound")
             if found[4] not in files:
-                return self.missing("EntryNotFound")
+                return self.missing("EntryNotFound", found[3])
             content = files[found[4]]
             tag = f'"{hashlib.sha256(content).hexdigest()}"'
-            return self.answer(
-                content, ETag=tag, X_Repo_Commit=COMMIT, X_Linked_Etag=tag, X_Linked_Size=str(len(content))
-            )
+            commit, size = commit_of(found[3]), str(len(content))
+            return self.answer(content, ETag=tag, X_Repo_Commit=commit, X_Linked_Etag=tag, X_Linked_Size=size)
         if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/.*)?", path):
             named = re.match(r"/(?:revision|tree)/([^/]+)", found[3] or "")
-            files = self.readable(found[1], found[2], named[1] if named else "main")
+            revision = named[1] if named else "main"
+            files = self.readable(found[1], found[2], revision)
             if files is None and self.readable(found[1], found[2]) is not None:
-                return self.refuse(404, f"Invalid rev id: {named[1]}", "RevisionNotFound")
+                return self.refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
             if files is None:
                 return self.missing("RepoNotFound")
             listing = [{"type": "file", "path": n, "size": len(c), "oid": COMMIT} for n, c in files.items()]
             if (found[3] or "").startswith("/tree"):
                 return self.answer(listing)
             siblings = [{"rfilename": name} for name in files]
-            return self.answer({"id": found[2], "sha": COMMIT, "siblings": siblings, "tags": []})
+            return self.answer({"id": found[2], "sha": commit_of(revision), "siblings": siblings, "tags": []})
         return self.missing("NotFound")
 
     do_HEAD = do_GET
 
     def readable(self, kind, name, revision="main"):
         """The files of a repository; a private one is not there for whoever has no token."""
-        hidden = self.server.private.get(repository(kind, name)) and not self.known()
-        return None if hidden else self.server.repositories.get(repository(kind, name, revision))
+        if self.server.private.get(repository(kind, name)) and not self.known():
+            return None
+        branches = {held.partition("@")[2] for held in self.server.repositories}
+        named = next((b for b in branches if b and commit_of(b) == revision), revision)
+        return self.server.repositories.get(repository(kind, name, named))
 
 
 @contextmanager
@@ -240,24 +255,32 @@ def environment(server, home):
 
 
 @contextmanager
-def reached(server, patch, token=TOKEN):
+def reached(server, patch, home, token=TOKEN):
     """Let the client of this very process take the local server for the Hub, which saves starting another one.
 
     Args:
         server: as ``hub`` gives it.
         patch: pytest's ``monkeypatch``.
+        home: of a cache of its own.
         token: what ``HF_TOKEN`` holds.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, constants, hf_api
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import hub as client
 
     with patch.context() as here:
         here.setattr(sys.modules[disable_progress_bars.__module__], "HF_HUB_DISABLE_PROGRESS_BARS", None)
-        for name, value in (("ENDPOINT", server.url), ("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):
+        where = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + RESOLVE,
+            "HF_HUB_CACHE": str(home),
+        }
+        for name, value in {**where, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
             here.setattr(constants, name, value)
-        for name, value in (("HF_TOKEN", token), ("NO_PROXY", "127.0.0.1"), ("no_proxy", "127.0.0.1")):
+        known = {"HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        for name, value in known.items():
             here.setenv(name, value)
+        here.setattr(hf_api.api, "endpoint", server.url)
         here.setattr(client, "_hf_api", HfApi(endpoint=server.url))
         yield server
         disable_progress_bars()  # Trainer has put them back

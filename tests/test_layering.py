@@ -9,7 +9,8 @@ ROOT = Path(hf_distill.__file__).parent
 
 # room -> the rooms that it may import. `TYPE_CHECKING` imports do not count: they do not run.
 ALLOWED = {
-    "signals": set(),
+    "snapshots": set(),
+    "signals": {"snapshots"},
     "topk": set(),
     "tally": set(),
     "joint": set(),
@@ -22,7 +23,7 @@ ALLOWED = {
     "preflight": set(),
     "carry": {"eager", "fusion", "hearing", "objectives", "preflight", "signals", "teachers"},
     "push": set(),
-    "origins": {"students"},
+    "origins": {"snapshots", "students"},
     "cache": {"push", "signals", "topk"},
     "commands": {"arguments", "cache", "objectives", "parsing", "reports", "students", "tasks", "teachers"},
     "cli": {"commands"},

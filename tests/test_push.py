@@ -30,8 +30,8 @@ TEXT = {"input_ids": [[2, 7, 9, 3]], "attention_mask": [[1, 1, 1, 1]]}
 
 
 @pytest.fixture
-def server(monkeypatch):
-    with hub() as one, reached(one, monkeypatch):
+def server(monkeypatch, tmp_path):
+    with hub() as one, reached(one, monkeypatch, tmp_path / "_cache"):
         yield one
 
 
@@ -47,7 +47,11 @@ def run(folder, student=None, **changes):
 def published(one, folder):
     """Train, and leave beside the student what a recipe leaves: a report, pictures, other models, answers."""
     one.train()
-    one.report = {"pictures": {"report.png": "a picture", "more.png": "another"}, "table": "| a |", "rows": {"test": 8}}
+    one.report = {
+        "pictures": {"report.png": "a picture", "more.png": "another"},
+        "table": "| a |",
+        "rows": {"test": 8},
+    }
     one.report |= {"dataset": "rows", "summary": "gain", "machine": "a machine"}
     for name in ("report.png", "more.png", "report.json", "_alone/model.safetensors", "_teacher-1/model.safetensors"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -76,7 +80,7 @@ def test_the_student_its_report_and_nothing_else_goes_up(server, tmp_path, strat
     for checkpoint in STRATEGIES[strategy]:  # a checkpoint is there to go on from, here or elsewhere
         assert RESUMES <= {name.partition("/")[2] for name in files if name.startswith(f"{checkpoint}/")}
     assert server.private["me/student"]
-    assert (b"more.png" in files["README.md"]) and (b"![another]" in files["README.md"])
+    assert b"![another](more.png)" in files["README.md"]
     on_disk = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     said = [*capfd.readouterr(), caplog.text]
     assert not [content for content in (*files.values(), *on_disk) if SECRET.encode() in content]
@@ -94,7 +98,9 @@ def sentence(error, folder):
 
 def test_a_server_that_goes_down_half_way_leaves_all_and_the_named_command_pushes_it(server, tmp_path):
     one = run(tmp_path / "run", hub_revision="trained")
-    server.writes = 7  # the weights are up, the commit is not
+    server.writes = (
+        8  # all files are up, their commit is not: a file is tried again for half a minute, a commit is not
+    )
     with pytest.raises(PushError, match="the student was not pushed") as caught:
         published(one, tmp_path / "run")
     assert server.large
@@ -118,7 +124,7 @@ def test_a_server_that_goes_down_half_way_leaves_all_and_the_named_command_pushe
 def test_a_refusal_before_the_training_is_one_sentence(server, tmp_path, monkeypatch):
     with pytest.raises(PushError, match=r"pushed to other/student.*403: You don't have the rights") as caught:
         run(tmp_path / "run", hub_model_id="other/student")
-    with reached(server, monkeypatch, "hf_wrong"):
+    with reached(server, monkeypatch, tmp_path / "_cache", "hf_wrong"):
         with pytest.raises(PushError, match=r"401: Invalid username or password\): log in with a token") as other:
             run(tmp_path / "run", hub_token="hf_wrong")
     assert not [text for text in map(str, (caught.value, other.value)) if "\n" in text or "hf_wrong" in text]
@@ -157,3 +163,85 @@ def test_what_nobody_else_could_load_or_is_a_data_set_is_not_pushed(server, tmp_
     with pytest.raises(ValueError, match="its base is made here, which nobody else has: push the base"):
         one.push_to_hub()
     assert "me/lora" not in server.repositories
+
+
+LOAD = """
+import io, json, re, sys
+from contextlib import redirect_stdout
+from huggingface_hub import hf_hub_download
+from transformers import AutoModelForSequenceClassification
+text, found = json.loads(sys.argv[1]), {}
+import torch
+batch = {name: torch.tensor(value) for name, value in text.items()}
+for name in sys.argv[2:]:
+    card = open(hf_hub_download(name, "README.md"), encoding="utf-8").read()
+    for code in re.findall(r"```python\\n(.*?)```", card, re.DOTALL):  # the card's own words load it
+        space = {}
+        with redirect_stdout(io.StringIO()):
+            exec(code, space)
+    found[name] = space["model"].eval()(**batch).logits.tolist()
+    assert space["tokenizer"].tokenize("w1") == ["w1"]
+model = AutoModelForSequenceClassification.from_pretrained("me/student", revision="early").eval()
+found["early"] = model(**batch).logits.tolist()
+print(json.dumps(found))
+"""
+
+
+def test_student_adapter_and_branch_load_from_an_empty_cache_in_another_process(server, tmp_path):
+    text = {name: torch.tensor(value) for name, value in TEXT.items()}
+    wanted = {}
+
+    def pushed(one, name, **more):
+        one.push_to_hub(**more)
+        ModelCard.load(tmp_path / name / "README.md").validate()
+        with torch.no_grad():
+            return one.model.eval()(**text).logits.tolist()
+
+    one = run(tmp_path / "student", hub_model_id="me/student", max_steps=1)
+    wanted["early"] = pushed(one, "student", revision="early")
+    one.train()
+    wanted["me/student"] = pushed(one, "student")
+    base = AutoModelForSequenceClassification.from_pretrained("me/student")
+    adapter = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear"))
+    one = run(tmp_path / "lora", adapter, hub_model_id="me/lora")
+    one.train()
+    wanted["me/lora"] = pushed(one, "lora")
+    files = server.repositories["me/lora"]
+    assert set(files) >= {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
+    assert not {"model.safetensors", "config.json", "distillation.safetensors"} & set(files)
+    data = ModelCard.load(tmp_path / "lora" / "README.md").data
+    assert (data.base_model, data.base_model_relation, data.library_name) == ("me/student", "adapter", "peft")
+    assert [tag for tag in data.tags if tag.startswith("base_model")] == ["base_model:adapter:me/student"]
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, json.dumps(TEXT), "me/student", "me/lora"],
+        env={**os.environ, **environment(server, tmp_path / "empty")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert loaded.returncode == 0, loaded.stderr[-3000:]
+    found = json.loads(loaded.stdout.splitlines()[-1])
+    assert found == wanted
+    assert found["early"] != found["me/student"]
+
+
+def test_a_run_goes_on_elsewhere_from_the_checkpoint_that_was_pushed(server, tmp_path):
+    whole = run(tmp_path / "whole", push_to_hub=False, max_steps=4)
+    whole.train()
+    run(
+        tmp_path / "first", hub_strategy="checkpoint", save_strategy="steps", save_steps=2, max_steps=2,
+    ).train()  # fmt: skip
+    for name, content in server.repositories["me/student"].items():
+        if name.startswith("last-checkpoint/"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+    rest = run(tmp_path / "rest", push_to_hub=False, max_steps=4)
+    rest.train(resume_from_checkpoint=str(tmp_path / "last-checkpoint"))
+    assert tiny.losses(rest)[-2:] == tiny.losses(whole)[-2:]
+
+
+def test_plain_training_arguments_save_no_token_either(tmp_path):
+    plain = tiny.arguments(tmp_path, TrainingArguments, hub_token=SECRET)
+    one = tiny.trainer(tmp_path, plain_args=plain, teacher_model=tiny.teacher())
+    one.save_model()
+    assert SECRET.encode() not in (tmp_path / "training_args.bin").read_bytes()
+    assert torch.load(tmp_path / "training_args.bin", weights_only=False).hub_token is None
+    assert one.args.hub_token == SECRET  # it still opens the door
