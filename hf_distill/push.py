@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 KEPT_BACK = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*")
 """What Trainer leaves out of an ``output_dir`` that it pushes; a kept teacher lies in a folder that begins with _."""
 
+PUSHING = ("commit_message", "blocking", "token", "revision", "private")
+"""What ``Trainer.push_to_hub`` takes for itself; all else is for the card."""
+
 FAULTS = (HTTPError, LocalTokenNotFoundError, ConnectionError, TimeoutError)
 
 
@@ -165,24 +168,35 @@ class PushMixin:
             PushError: the Hub cannot be reached or refused; the sentence names the command that tries again.
             ValueError: an adapter whose base has no id was to be pushed, and nobody else could load it.
         """
-        if self.is_world_process_zero() and (base := self._private_base()):
+        if (base := self._private_base()) is not None:
+            self._keep(kwargs)
             raise ValueError(
                 f"the adapter in {self.args.output_dir} was to be pushed, its base is {base}, which nobody else has: "
                 "push the base and train on its id, or merge the adapter (merge_and_unload) and push again."
             )
+        ready = False
         try:
-            if self.hub_model_id is not None:
-                self._make_branch(kwargs.get("revision"), kwargs.get("token"))
+            if self.hub_model_id is None:
+                self.init_hf_repo(token=kwargs.get("token"), private=kwargs.get("private"))
+            self._make_branch(kwargs.get("revision"), kwargs.get("token"))
+            ready = True
             pushed = super().push_to_hub(*args, **kwargs)
-        except PushError:
-            raise
         except Exception as error:
             if (why := fault(error)) is None:
                 raise
+            if not ready:  # Trainer has not come to saving yet, and the training shall not be lost
+                self._keep(kwargs)
             raise PushError(f"the student was not pushed ({reason(why)}): {self._again(kwargs)}") from error
         if hasattr(pushed, "add_done_callback"):
             self._watch([pushed])
         return pushed
+
+    def _keep(self, asked: dict[str, Any]) -> None:
+        """Save what ``Trainer.push_to_hub`` would have saved."""
+        self.save_model(_internal_call=True)
+        about = {name: value for name, value in asked.items() if name not in PUSHING}
+        about.setdefault("model_name", Path(self.args.hub_model_id or self.args.output_dir).name)
+        self.create_model_card(**about)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if (base := self._private_base()) is not None:

@@ -144,6 +144,15 @@ def test_a_refusal_after_the_training_keeps_the_report_and_push_to_hub_tries_aga
     assert server.repositories["other/student"] == {"README.md": b"somebody else's"}
 
 
+def test_a_student_that_nobody_had_saved_yet_is_on_the_disk_when_the_hub_refuses(server, tmp_path):
+    one = run(tmp_path / "run", push_to_hub=False, hub_model_id="other/student")
+    with pytest.raises(PushError, match=r"was not pushed .*403") as caught:
+        one.push_to_hub(license="mit")
+    assert "`hf upload other/student" in sentence(caught, tmp_path / "run")[0]
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= ALWAYS
+    assert ModelCard.load(tmp_path / "run" / "README.md").data.license == "mit"
+
+
 def test_a_push_on_the_way_that_fails_says_so_and_the_run_goes_on(server, tmp_path, caplog):
     one = run(tmp_path / "run", hub_strategy="every_save", save_strategy="steps", save_steps=2)
     server.writes = 4
@@ -162,6 +171,7 @@ def test_what_nobody_else_could_load_or_is_a_data_set_is_not_pushed(server, tmp_
     one = tiny.trainer(tmp_path / "lora", adapter, teacher_model=tiny.teacher(), args={"hub_model_id": "me/lora"})
     with pytest.raises(ValueError, match="its base is made here, which nobody else has: push the base"):
         one.push_to_hub()
+    assert (tmp_path / "lora" / "adapter_model.safetensors").exists()
     assert "me/lora" not in server.repositories
 
 
@@ -187,6 +197,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_student_adapter_and_branch_load_from_an_empty_cache_in_another_process(server, tmp_path):
     text = {name: torch.tensor(value) for name, value in TEXT.items()}
     wanted = {}
