@@ -118,6 +118,7 @@ class PushMixin:
     args: Any
     model: Any
     hub_model_id: str | None
+    _uploading = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -174,7 +175,7 @@ class PushMixin:
                 f"the adapter in {self.args.output_dir} was to be pushed, its base is {base}, which nobody else has: "
                 "push the base and train on its id, or merge the adapter (merge_and_unload) and push again."
             )
-        ready = False
+        ready = self._uploading = False
         try:
             if self.hub_model_id is None:
                 self.init_hf_repo(token=kwargs.get("token"), private=kwargs.get("private"))
@@ -182,7 +183,7 @@ class PushMixin:
             ready = True
             pushed = super().push_to_hub(*args, **kwargs)
         except Exception as error:
-            if (why := fault(error)) is None:
+            if (why := fault(error) or (error if self._uploading else None)) is None:
                 raise
             if not ready:  # Trainer has not come to saving yet, and the training shall not be lost
                 self._keep(kwargs)
@@ -190,6 +191,10 @@ class PushMixin:
         if hasattr(pushed, "add_done_callback"):
             self._watch([pushed])
         return pushed
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        self._uploading = True  # what Trainer does next; all that fails from here on is the upload
 
     def _keep(self, asked: dict[str, Any]) -> None:
         """Save what ``Trainer.push_to_hub`` would have saved."""

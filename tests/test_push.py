@@ -16,6 +16,7 @@ from hub_server import environment, hub, reached
 from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, TrainingArguments
+from transformers.utils import hub as client
 
 from hf_distill.push import PushError
 
@@ -151,6 +152,20 @@ def test_a_student_that_nobody_had_saved_yet_is_on_the_disk_when_the_hub_refuses
     assert "`hf upload other/student" in sentence(caught, tmp_path / "run")[0]
     assert {path.name for path in (tmp_path / "run").iterdir()} >= ALWAYS
     assert ModelCard.load(tmp_path / "run" / "README.md").data.license == "mit"
+
+
+def test_whatever_the_client_raises_while_it_uploads_is_the_same_sentence(server, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("Data processing error:\n a word of the uploader's own")
+
+    one = run(tmp_path / "run")
+    monkeypatch.setattr(type(client.hf_api()), "upload_folder", broken)
+    with pytest.raises(PushError, match="Data processing error: a word of") as caught:
+        one.push_to_hub()
+    sentence(caught, tmp_path / "run")
+    monkeypatch.setattr(one, "create_model_card", broken)
+    with pytest.raises(RuntimeError, match="Data processing"):  # no push was tried, so none has failed
+        one.push_to_hub()
 
 
 def test_a_push_on_the_way_that_fails_says_so_and_the_run_goes_on(server, tmp_path, caplog):
