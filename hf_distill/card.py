@@ -1,17 +1,29 @@
 """The model card: what was distilled from whom, how, and what it gave.
 
-Knows: a trained trainer and the report that it was handed. Does not know: how anything was measured.
+Knows: a trained trainer and the report that it was handed. Does not know: how anything was measured, where a licence
+is found.
 """
 
 from __future__ import annotations
 
 import re
-from importlib import resources
+from collections.abc import Mapping
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hf_distill.origins import (
+    LICENCE,
+    Origin,
+    base_of,
+    licences,
+    relation_of,
+    shared_language,
+    shared_licence,
+    teachers_of,
+)
 from hf_distill.signals import Facts
 from hf_distill.students.lineage import lineage
 from hf_distill.tasks.outputs import core_of
@@ -20,55 +32,73 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 TAGS = ("hf_distill", "knowledge-distillation")
+"""What every student is found by on the Hub, beside Trainer's own tags."""
+
+METRICS = {"accuracy": "accuracy", "f1": "macro_f1"}
 """The Hub's name of a metric -> the report's; a report with others says so under ``metrics``."""
 
+PICTURES = {"report.png": "Accuracy and speed of the teacher, the student alone and the distilled student"}
+"""A picture beside the card -> what it shows; a report with others says so under ``pictures``."""
 
-def add_distillation(trainer: Trainer) -> None:
+VERSIONS = ("hf_distill", "accelerate")
+
+
+def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
     """Put the distillation into the card that Trainer wrote at ``output_dir/README.md``.
 
     Trainer's metadata and its section on the training procedure stay; what it can only leave blank ("More information
-    needed") gives way to the template ``model_card.md``.
+    needed") gives way to the template ``model_card.md``. Its guesses at base, licence and data sets (since data sets
+    have no scripts, it names the kind of file) are replaced by what is known: a licence or language that nobody named
+    is the base's and the teachers', if their own cards agree.
 
     Args:
-        trainer: a distillation trainer; ``trainer.report``, if there is one, gives the table and the results.
+        trainer: a distillation trainer; ``trainer.report``, if there is one, gives the table and the results. It may
+            name ``license``, ``language``, ``datasets`` (ids on the Hub), ``split``, ``dataset_revision``,
+            ``metrics`` and ``pictures``.
+        asked: what ``create_model_card`` was given by name; the user's own word comes before the report's.
     """
     path = Path(trainer.args.output_dir) / "README.md"
-    card = ModelCard.load(path)
+    card = ModelCard.load(path, ignore_metadata_errors=True)
     _, heading, procedure = card.text.partition("### Training hyperparameters")
     procedure = re.sub(
         r"### Training results\s+(?=###)", "", procedure
     )  # empty where nothing was evaluated on the way
     report, objective, teacher = trainer.report or {}, trainer.distillation, trainer.teacher
-    members = getattr(teacher, "members", {})
-    card.data.tags = sorted({*(card.data.tags or []), *TAGS})
-    if trainer.task is not None:
-        card.data.pipeline_tag = card.data.get("pipeline_tag") or trainer.task.pipeline_tag
-    for name in ("language", "license", "datasets"):
-        if value := report.get(name):
-            setattr(card.data, name, value)
+    base, teachers = base_of(getattr(core_of(trainer.model), "config", None)), teachers_of(teacher)
     model_name = card.data.get("model_name") or Path(trainer.args.hub_model_id or trainer.args.output_dir).name
+    given = {name: asked.get(name) or report.get(name) for name in ("license", "language")}
+    card.data.datasets = asked.get("dataset_tags") or report.get("datasets")
+    _metadata(card.data, trainer, base)
+    inherited = {} if given["license"] else shared_licence(base, teachers.values())
+    for name in LICENCE:
+        card.data[name] = inherited.get(name)
+    card.data.license = given["license"] or inherited.get("license")
+    card.data.language = given["language"] or shared_language(base, teachers.values())
     card.data.model_name, card.data.eval_results = model_name, _results(report, trainer) or None
     card.data.pop("model-index", None)  # Trainer's is empty
     template = resources.files("hf_distill").joinpath("model_card.md").read_text(encoding="utf-8")
+    members = getattr(teacher, "members", {"": teacher})
     written = ModelCard.from_template(
         card.data,
         template_str="---\n{{ card_data }}\n---\n\n" + template,
         model_name=model_name,
-        repository=trainer.hub_model_id or model_name,
-        teacher=", ".join(_named(member.facts) for member in members.values()) or _named(teacher.facts),
+        repository=trainer.hub_model_id or trainer.args.hub_model_id or model_name,
+        teacher=", ".join(one.shown for one in teachers.values()),
         teachers=[
-            {"name": name and f" `{name}`", "what": _named(one.facts) + _shape(one.facts)}
-            for name, one in (members or {"": teacher}).items()
+            {"name": name and f" `{name}`", "what": one.shown + _shape(members[name].facts)}
+            for name, one in teachers.items()
         ],
-        together=str(teacher) if members else "",
+        together=str(teacher) if "" not in members else "",
         student=_described(trainer),
+        base=base.shown if base and base.hub else "",
         lineage=lineage(core_of(trainer.model)),
         terms=[
             {
                 "name": name,
-                "weight": f"{asked:g}" if isinstance(asked := objective.asked[name], float) else str(asked),
+                "weight": f"{weight:g}" if isinstance(weight := objective.asked[name], float) else str(weight),
                 "what": f"{type(term).__name__}({term.extra_repr()})",  # not what it trains, which is exported nowhere
-                "citation": term.citation,
+                # The Hub finds the papers of a model by links, not by numbers.
+                "citation": re.sub(r"arXiv:([\d.]+\d)", r"[arXiv:\1](https://arxiv.org/abs/\1)", term.citation),
                 "teacher": objective.teachers.get(name),
             }
             for name, term in objective.terms.items()
@@ -77,11 +107,31 @@ def add_distillation(trainer: Trainer) -> None:
         temperature=f"{trainer.temperature:g}",
         rollout=str(trainer.rolling() or ""),
         auto_class=trainer.task.auto_class,
+        pipeline=_pipeline(trainer),
+        pipeline_tag=trainer.task.pipeline_tag,
         peft=_adapted(trainer),
         report=report,
-        procedure=(heading + procedure).strip(),
+        pictures=report.get("pictures", PICTURES),
+        use=(trainer.task.pipeline_tag or "").replace("-", " "),
+        licence=card.data.license,
+        licences=[] if given["license"] else licences(base, teachers.values()),
+        procedure=(heading + procedure).strip() + _versions(),
     )
     written.save(path)
+
+
+def _metadata(data: ModelCardData, trainer: Trainer, base: Origin | None) -> None:
+    """Say what the student is and comes from; a folder of this machine is nobody's base."""
+    report, adapter = trainer.report or {}, bool(_adapted(trainer))
+    data.base_model, data["base_model_relation"] = relation_of(base, adapter)
+    kept = (tag for tag in data.tags or [] if not tag.startswith("base_model:"))
+    ours = [f"base_model:adapter:{data.base_model}"] if adapter and data.base_model else []
+    data.tags = sorted({*kept, *ours, *TAGS})
+    data.library_name = "peft" if adapter else data.library_name or "transformers"
+    if trainer.task is not None:
+        data.pipeline_tag = data.get("pipeline_tag") or trainer.task.pipeline_tag
+    if report.get("models"):
+        data.metrics = sorted(report.get("metrics", METRICS))
 
 
 def _adapted(trainer: Trainer) -> str:
@@ -89,10 +139,14 @@ def _adapted(trainer: Trainer) -> str:
     return trainer.task.auto_class.replace("Auto", "AutoPeft", 1) if hasattr(trainer.model, "get_base_model") else ""
 
 
-def _named(facts: Facts) -> str:
-    """A Hub id as it is; of a local folder only its name, which says nothing about the machine."""
-    name = Path(facts.name).name if Path(facts.name).is_dir() else facts.name
-    return f"`{name}`" + (f" (revision `{facts.revision[:8]}`)" if facts.revision else "")
+def _pipeline(trainer: Trainer) -> str:
+    """What a pipeline of transformers is given, where there is one for the task; empty where there is none."""
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    tag = trainer.task.pipeline_tag
+    if tag not in PIPELINE_REGISTRY.get_supported_tasks() or _adapted(trainer):
+        return ""
+    return 'f"Some text with a {model.tokenizer.mask_token} in it."' if tag == "fill-mask" else '"Some text of yours."'
 
 
 def _shape(facts: Facts) -> str:
@@ -111,17 +165,27 @@ def _described(trainer: Trainer) -> str:
     return f"{adapter}{kind}{_shape(Facts.of(trainer.model))}, {parameters / 1e6:.2f} M parameters"
 
 
+def _versions() -> str:
+    """What follows Trainer's own list of versions, which ends the card."""
+    found = {name: metadata.version(name) for name in VERSIONS}
+    return "".join(f"\n- {name} {version}" for name, version in found.items())
+
+
 def _results(report: dict[str, Any], trainer: Trainer) -> list[EvalResult]:
     student = next((row for row in report.get("models", ()) if row["name"] == "distilled"), None)
     if student is None:
         return []
+    datasets = report.get("datasets") or [report["dataset"]]
     return [
         EvalResult(
             task_type=trainer.task.pipeline_tag,
-            dataset_type=report["dataset"],
+            dataset_type=datasets if isinstance(datasets, str) else datasets[0],
             dataset_name=report["dataset"],
+            dataset_split=report.get("split", "test"),
+            dataset_revision=report.get("dataset_revision"),
             metric_type=metric,
+            metric_name=key.replace("_", " "),
             metric_value=round(student[key], 4),
         )
-        for metric, key in report.get("metrics", {"accuracy": "accuracy", "f1": "macro_f1"}).items()
+        for metric, key in report.get("metrics", METRICS).items()
     ]

@@ -66,6 +66,7 @@ class CheckpointMixin:
     distillation: Objective | None
     teacher: Any
     _in_checkpoint = False
+    uploads_checkpoints: bool
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as Trainer does; ``True`` resumes from the newest checkpoint that was written to its end.
@@ -142,7 +143,7 @@ class CheckpointMixin:
     def _save_rng_state(self, output_dir: str) -> None:
         """The last files of a rank; then wait, so that `trainer_state.json` follows everybody's."""
         super()._save_rng_state(output_dir)
-        if hasattr(self.teacher, "keep"):
+        if hasattr(self.teacher, "keep") and not self.uploads_checkpoints:
             self.teacher.keep(output_dir, self.args.process_index)
         self.accelerator.wait_for_everyone()
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from hf_distill.snapshots import commit_of
+
 ABSENT = -1e4
 """The logit of a class that a row does not have, where rows have different ones: no probability, in any dtype."""
 
@@ -196,9 +198,10 @@ class Facts:
             return cls(name=type(model).__name__)
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
         id2label = getattr(config, "id2label", None)
+        name = getattr(config, "_name_or_path", "") or ""
         return cls(
-            name=getattr(config, "_name_or_path", "") or type(model).__name__,
-            revision=getattr(config, "_commit_hash", None),
+            name=name or type(model).__name__,
+            revision=getattr(config, "_commit_hash", None) or commit_of(name),
             hidden_size=getattr(text, "hidden_size", None),
             num_layers=getattr(text, "num_hidden_layers", None),
             num_heads=getattr(text, "num_attention_heads", None),

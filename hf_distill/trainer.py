@@ -26,6 +26,7 @@ from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
 from hf_distill.preflight import check_kernels, check_labels, check_optimizer, check_pair, check_parallelism
+from hf_distill.push import PushMixin
 from hf_distill.rollouts import Rollout
 from hf_distill.rollouts.training import RolloutMixin
 from hf_distill.signals import Facts, Sum
@@ -42,7 +43,7 @@ UNITS = ("rows", "tokens", "samples", "labels")
 """What is counted in every optimizer step, over its micro-batches and over all ranks."""
 
 
-class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
+class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
     """What distillation adds to any ``Trainer``; put it before the class that it extends.
 
     Args:
@@ -310,7 +311,7 @@ class DistillationMixin(CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
         """
         super().create_model_card(*args, **kwargs)
         if self.teacher is not None and self.is_world_process_zero():
-            add_distillation(self)
+            add_distillation(self, kwargs)
 
 
 def signature_of(base: type[Trainer]) -> inspect.Signature:

@@ -1,10 +1,15 @@
 """The card that any distillation run writes, with and without a report."""
 
+import pytest
 import tiny
-from huggingface_hub import ModelCard
+import tiny_tasks
+from datasets import Dataset
+from hub_server import hub, reached
+from huggingface_hub import ModelCard, ModelCardData, constants
 from peft import LoraConfig, get_peft_model
+from transformers import BertForSequenceClassification
 
-from hf_distill.students import keep_layers
+from hf_distill.students import fresh_student, keep_layers
 
 REPORT = {
     "dataset": "some reviews",
@@ -106,3 +111,115 @@ def test_what_only_rides_on_the_student_is_not_counted_and_not_shown(tmp_path):
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"{(whole - carried) / 1e6:.2f} M parameters" in text
     assert "HiddenMSE(pairs=[(0, 0), (1, 2)]) (Romero" in text
+
+
+def cached(patch, folder, name, commit="1" * 40, **metadata):
+    """Put a model with a card where the client keeps what it has of the Hub, and load it by its id."""
+    patch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    repository = folder / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / commit
+    tiny.bert(layers=2).save_pretrained(snapshot)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "main").write_text(commit)
+    ModelCard.from_template(ModelCardData(**metadata), template_str="---\n{{ card_data }}\n---\n").save(
+        snapshot / "README.md"
+    )
+    return BertForSequenceClassification.from_pretrained(name)
+
+
+def carded(folder, student, teacher, **report):
+    run = tiny.trainer(folder, student, teacher_model=teacher, args={"max_steps": 1})
+    run.report = report
+    run.create_model_card()
+    return ModelCard.load(folder / "README.md")
+
+
+def test_a_student_of_the_hub_names_its_base_and_inherits_what_the_base_says(tmp_path, monkeypatch):
+    base = cached(monkeypatch, tmp_path / "hub", "me/base", license="mit", language=["zh", "en"])
+    data = carded(tmp_path / "plain", base, tiny.teacher()).data
+    assert (data.base_model, data.base_model_relation) == ("me/base", "finetune")
+    assert (data.license, data.language) == ("mit", ["zh", "en"])
+    short = keep_layers(base, 1)
+    short.save_pretrained(tmp_path / "short")
+    again = BertForSequenceClassification.from_pretrained(tmp_path / "short")
+    card = carded(tmp_path / "kept", again, base)
+    assert (card.data.base_model, card.data.base_model_relation) == ("me/base", "finetune")
+    where = "[`me/base`](https://huggingface.co/me/base) (revision `11111111`)"
+    for line in (f"Its weights began as: {where}\n", f"- Teacher: {where}, 2 layers of width 16\n", "`me/base`: mit"):
+        assert line in card.text, line
+
+
+def test_a_teacher_is_no_base_of_a_student_that_it_only_taught(tmp_path, monkeypatch):
+    teacher = cached(monkeypatch, tmp_path / "hub", "me/big", license="other", license_name="own", language="zh")
+    card = carded(tmp_path / "run", fresh_student(teacher, num_hidden_layers=1), teacher)
+    assert card.data.base_model is None
+    assert "base_model_relation" not in card.data
+    assert (card.data.license, card.data.license_name, card.data.language) == ("other", "own", "zh")
+
+
+def test_licences_that_differ_are_told_and_none_is_set(tmp_path, monkeypatch):
+    base = cached(monkeypatch, tmp_path / "hub", "me/base", license="mit")
+    teacher = cached(monkeypatch, tmp_path / "hub", "me/big", license="apache-2.0")
+    card = carded(tmp_path / "run", base, teacher)
+    assert card.data.license is None
+    assert "No licence is set" in card.text
+    assert "`me/base`: mit; `me/big`: apache-2.0." in card.text
+    unknown = cached(monkeypatch, tmp_path / "hub", "me/gated")
+    card = carded(tmp_path / "unknown", unknown, teacher)
+    assert card.data.license is None
+    assert "`me/gated`: not known; `me/big`: apache-2.0." in card.text
+    card = carded(tmp_path / "said", base, teacher, license="cc-by-4.0")
+    assert card.data.license == "cc-by-4.0"
+    assert "licence" not in card.text.lower()
+
+
+def test_a_folder_is_nobodys_base_but_its_card_is_read(tmp_path):
+    tiny.bert().save_pretrained(tmp_path / "mine")
+    (tmp_path / "mine" / "README.md").write_text("---\nlicense: mit\nlanguage: zh\n---\n")
+    student = BertForSequenceClassification.from_pretrained(tmp_path / "mine")
+    adapter = get_peft_model(student, LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear"))
+    run = tiny.trainer(tmp_path / "run", adapter, teacher_model=tiny.teacher())
+    run.save_model()  # PEFT has written a card of its own, with the folder as base model and as tag
+    assert str(tmp_path) in (tmp_path / "run" / "README.md").read_text()
+    run.create_model_card()
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert (card.data.license, card.data.language, card.data.base_model) == ("mit", "zh", None)
+    assert str(tmp_path) not in card.content
+
+
+def test_the_hub_takes_what_a_report_says(tmp_path, monkeypatch):
+    found = {
+        "datasets": ["me/reviews"], "dataset_revision": "ab12", "split": "validation", "license": "mit",
+        "pictures": {"report.png": "Accuracy", "layers.png": "Layer by layer"},
+    }  # fmt: skip
+    card = carded(tmp_path, None, tiny.teacher(), **REPORT, **found)
+    with hub() as server, reached(server, monkeypatch, tmp_path / "cache"):
+        card.validate()
+        card.data.base_model = str(tmp_path)
+        with pytest.raises(ValueError, match=r"base_model.*is not valid"):
+            card.validate()
+    (result, other) = card.data.eval_results
+    assert (result.dataset_type, result.dataset_name, result.dataset_split) == (
+        "me/reviews",
+        "some reviews",
+        "validation",
+    )
+    assert (result.dataset_revision, result.metric_name, other.metric_name) == ("ab12", "accuracy", "macro f1")
+    assert (card.data.datasets, card.data.metrics) == (["me/reviews"], ["accuracy", "f1"])
+    assert "![Accuracy](report.png)\n\n![Layer by layer](layers.png)\n" in card.text
+    assert "(https://arxiv.org/abs/1503.02531)" in card.text  # the Hub finds papers by links
+
+
+def test_a_data_set_of_files_is_not_taken_for_one_of_the_hub(tmp_path):
+    rows = Dataset.from_generator(lambda: iter(tiny.rows()), cache_dir=str(tmp_path / "cache"))
+    run = tiny.trainer(tmp_path, data=rows, teacher_model=tiny.teacher())
+    run.create_model_card()
+    assert ModelCard.load(tmp_path / "README.md").data.datasets is None  # Trainer says "generator"
+
+
+def test_a_task_with_a_pipeline_shows_it(tmp_path):
+    for name, shown in (("masked", 'pipeline("fill-mask"'), ("spans", None)):  # the latter's was given up
+        run = tiny_tasks.trainer(tmp_path / name, name)
+        run.create_model_card()
+        text = (tmp_path / name / "README.md").read_text()
+        assert (shown in text) if shown else ("pipeline" not in text.partition("## How to use it")[2])

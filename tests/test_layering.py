@@ -10,7 +10,8 @@ ROOT = Path(hf_distill.__file__).parent
 
 # room -> the rooms that it may import. `TYPE_CHECKING` imports do not count: they do not run.
 ALLOWED = {
-    "signals": set(),
+    "snapshots": set(),
+    "signals": {"snapshots"},
     "topk": set(),
     "tally": set(),
     "joint": set(),
@@ -22,7 +23,9 @@ ALLOWED = {
     "eager": set(),
     "preflight": set(),
     "carry": {"eager", "fusion", "hearing", "objectives", "preflight", "signals", "teachers"},
-    "cache": {"signals", "topk"},
+    "push": set(),
+    "origins": {"snapshots", "students"},
+    "cache": {"push", "signals", "topk"},
     "commands": {"arguments", "cache", "objectives", "parsing", "reports", "students", "tasks", "teachers"},
     "cli": {"commands"},
     "logs": {"objectives", "signals", "tally"},
@@ -36,12 +39,12 @@ ALLOWED = {
     "transfer": {"teachers"},
     "rollouts": {"tasks", "teachers"},
     "arguments": {"fusion", "objectives", "rollouts", "tasks", "transfer"},
-    "card": {"signals", "students", "tasks"},
+    "card": {"origins", "signals", "students", "tasks"},
     "hard": {"objectives", "tasks"},
     "asking": {"hearing", "signals", "tasks"},
     "trainer": {
         "arguments", "asking", "card", "carry", "checkpoint", "fusion", "hard", "hearing", "joint", "logs",
-        "objectives", "preflight", "rollouts", "signals", "tally", "tasks", "teachers", "transfer",
+        "objectives", "preflight", "push", "rollouts", "signals", "tally", "tasks", "teachers", "transfer",
     },
     "seq2seq": {"trainer"},
     "integrations": {"arguments", "tasks", "trainer"},

@@ -10,11 +10,12 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 
 from hf_distill.cache.store import DATA, HEADER
+from hf_distill.push import PushError, again, fault, reason
 
 HUB = "hf://datasets/"
 """What comes before the id of a data set, where a folder could stand as well."""
 
-FILES = [HEADER, "README.md", f"{DATA}/*.parquet"]
+FILES, HIDDEN = [HEADER, "README.md", f"{DATA}/*.parquet"], "**/.*"
 
 
 def push(folder: str | Path, repo_id: str, private: bool | None = None) -> str:
@@ -27,13 +28,25 @@ def push(folder: str | Path, repo_id: str, private: bool | None = None) -> str:
 
     Returns:
         Where it is.
+
+    Raises:
+        PushError: the Hub cannot be reached or refused; the sentence names the command that tries again.
     """
     api = HfApi()
-    url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    api.upload_folder(
-        repo_id=url.repo_id, folder_path=folder, repo_type="dataset", allow_patterns=FILES, ignore_patterns=["**/.*"],
-        commit_message="Add a teacher's answers",
-    )  # fmt: skip
+    try:
+        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=url.repo_id, folder_path=folder, repo_type="dataset", allow_patterns=FILES,
+            ignore_patterns=[HIDDEN], commit_message="Add a teacher's answers",
+        )  # fmt: skip
+    except Exception as error:
+        if (why := fault(error)) is None:
+            raise
+        command = again(repo_id, folder, kind="dataset", private=private, include=FILES, exclude=[HIDDEN])
+        raise PushError(
+            f"the answers were not pushed to {repo_id} ({reason(why)}): all of them are in {folder}, try again with "
+            f"`{command}`."
+        ) from error
     return str(url)
 
 

@@ -6,7 +6,8 @@ Knows: weights, vocabularies, library versions. Does not know: what is answered,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import accelerate
@@ -112,7 +113,8 @@ def header_of(facts: Facts, **more: Any) -> dict[str, Any]:
     """Write down who the teacher is, for a folder of its answers.
 
     Args:
-        facts: what is known of it.
+        facts: what is known of it. Of a local folder only the last name is written, which says nothing of a machine:
+            answers are published too.
         **more: what else is known; None is not written.
 
     Example:
@@ -120,6 +122,8 @@ def header_of(facts: Facts, **more: Any) -> dict[str, Any]:
         >>> header["teacher"], header["facts"]["vocab_size"], "weights" in header
         ('my/teacher', 9, False)
     """
+    name = Path(facts.name).name if Path(facts.name).is_dir() else facts.name
+    facts = replace(facts, name=name)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     told = {
         "teacher": facts.name,

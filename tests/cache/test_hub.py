@@ -56,7 +56,8 @@ def test_pushed_by_the_command_and_loaded_by_name(tmp_path):
         (tmp_path / "answers" / "data" / ".elsewhere-1-00000-abc-000000.parquet").write_bytes(b"half")
         wrong = start(PUSH, *words, *pushing, env={**environment(server, tmp_path / "home"), "HF_TOKEN": "hf_wrong"})
         assert wrong.returncode == 1
-        assert "Invalid" in wrong.stderr
+        assert "the answers were not pushed to me/answers (the Hub answered 401: Invalid" in wrong.stderr
+        assert "`hf upload me/answers" in wrong.stderr
         assert "hf_wrong" not in wrong.stderr + wrong.stdout
         found = start(PUSH, *words, *pushing, env=environment(server, tmp_path / "home"))
         assert found.returncode == 0, found.stderr[-3000:]

@@ -95,6 +95,12 @@ def test_a_header_speaks_for_a_teacher_that_is_not_here():
     assert teacher.inputs({"input_ids": 1, "token_type_ids": 4}) == {"input_ids": 1}
 
 
+def test_a_teachers_folder_says_nothing_of_the_machine(tmp_path):
+    (tmp_path / "wise").mkdir()
+    header = header_of(Facts(str(tmp_path / "wise"), vocab_size=9))
+    assert (header["teacher"], facts_in(header).name, facts_in(header).vocab_size) == ("wise", "wise", 9)
+
+
 def test_facts_are_read_back_as_they_were_written():
     facts = Facts("my/teacher", hidden_size=2, labels=("a", "b"), kept=(0, 3))
     assert facts_in(json.loads(json.dumps(header_of(facts)))) == facts
