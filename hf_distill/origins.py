@@ -70,6 +70,8 @@ class Origin:
 
 
 def _metadata(name: str, hub: bool, revision: str | None) -> dict[str, Any]:
+    if not name:  # a model made here; the README of the working folder is not its card
+        return {}
     try:
         path = hf_hub_download(name, "README.md", revision=revision) if hub else Path(name) / "README.md"
         return ModelCard.load(path, ignore_metadata_errors=True).data.to_dict() if Path(path).is_file() else {}

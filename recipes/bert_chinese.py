@@ -86,7 +86,7 @@ def prepare(argv: list[str] | None = None) -> Job:
         Kind(AutoModelForSequenceClassification, "SEQ_CLS", names, "single_label_classification"),
         splits,
         tokenizer,
-        scoring := ClassScoring(),
+        scoring := ClassScoring(names),
         recipe.source,
         {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.on_the_way},
         language="zh",

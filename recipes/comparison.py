@@ -6,7 +6,6 @@ Knows: what was found of each model, whole models, the report's files. Does not 
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,18 @@ from scoring import Look, Scoring
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from hf_distill.reports import gap_closed, markdown_table, plot_comparison, size_of, throughput
+from hf_distill.reports import (
+    ClassChange,
+    class_table,
+    gap_closed,
+    latency,
+    machine,
+    markdown_table,
+    plot_comparison,
+    plot_losses,
+    size_of,
+    throughput,
+)
 
 SPEED_BATCH = 64
 
@@ -42,7 +52,9 @@ def compare(
     rows = []
     for name, look in looks.items():
         further = {} if name == "teacher" else scoring.further(models[name], models["teacher"])
-        rows.append({"name": name, **look.row(), **costs(models[name], test, student, scoring), **further})
+        rows.append(
+            {"name": name, **look.row(scoring.drawn[0]), **costs(models[name], test, student, scoring), **further}
+        )
     found = {"models": rows, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
     if scoring.baseline in looks:
         gap = gap_closed(*(scoring.scores(looks[name]) for name in (scoring.baseline, "distilled", "teacher")))
@@ -62,8 +74,15 @@ def costs(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scoring) -
     model = model.to(trainer.args.device)
     parameters, megabytes = size_of(model)
     timed, batches = scoring.timed(model, trainer), speed_batches(trainer, test, scoring.speed_rows)
-    speed = throughput(timed, batches, repeats=3 if timed is model else 1)
-    return {"parameters": parameters, "megabytes": megabytes, "samples_per_second": speed}
+    whole = timed is model
+    waited = latency(timed, usual_row(trainer, test), repeats=100 if whole else 20)
+    return {
+        "parameters": parameters,
+        "megabytes": megabytes,
+        "samples_per_second": throughput(timed, batches, repeats=3 if whole else 1),
+        "latency_p50": waited.p50,
+        "latency_p95": waited.p95,
+    }
 
 
 def surroundings(args: TrainingArguments) -> dict[str, Any]:
@@ -72,9 +91,8 @@ def surroundings(args: TrainingArguments) -> dict[str, Any]:
     Args:
         args: Trainer's.
     """
-    device, threads = args.device.type, torch.get_num_threads()
     return {
-        "machine": f"{platform.machine()}, {device}, {threads} thread{'s' if threads > 1 else ''}",
+        "machine": machine(args.device, torch.float32),
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
     }
 
@@ -94,6 +112,18 @@ def speed_batches(trainer: Trainer, test: Dataset, rows: int) -> list[dict[str, 
     return [{name: value for name, value in batch.items() if name not in drop} for batch in batches]
 
 
+def usual_row(trainer: Trainer, test: Dataset) -> dict[str, torch.Tensor]:
+    """Collate one test row, of middling length among the first: what a user waits for.
+
+    Args:
+        trainer: whose collator is used.
+        test: tokenised rows.
+    """
+    some = test.select(range(min(SPEED_BATCH, len(test))))
+    order = sorted(range(len(some)), key=lambda i: len(some[i]["input_ids"]))
+    return speed_batches(trainer, some.select([order[len(order) // 2]]), 1)[0]
+
+
 def table(models: list[dict[str, Any]], scoring: Scoring) -> str:
     """Lay out the models' figures for a person.
 
@@ -106,25 +136,33 @@ def table(models: list[dict[str, Any]], scoring: Scoring) -> str:
         **scoring.columns,
         "parameters": lambda row: f"{row['parameters']:,}",
         "MB": lambda row: f"{row['megabytes']:.1f}",
+        "ms": lambda row: f"{row['latency_p50']:.1f}",
         f"{scoring.unit}/s": lambda row: f"{row['samples_per_second']:,.0f}",
     }
     return markdown_table(list(columns), [[show(row) for show in columns.values()] for row in models])
 
 
-def write(student: Trainer, scoring: Scoring, card: bool = True) -> None:
-    """Write ``report.json``, its picture and the card beside the student's weights, and show the table.
+def write(student: Trainer, scoring: Scoring, looks: Mapping[str, Look], card: bool = True) -> None:
+    """Write ``report.json``, pictures and the card beside the student's weights, and show the table.
 
     Args:
         student: the distilled student's trainer, with the report.
         scoring: how figures are shown.
+        looks: what was found of each model.
         card: whether to write a model card too.
     """
     folder, found = Path(student.args.output_dir), student.report
+    title = f"{found['dataset']}: did the teacher help?"
+    plot_comparison(found["models"], folder / "report.png", title, *scoring.drawn)
+    found["pictures"] = {"report.png": "Quality, latency and size of the teacher and its students"}
+    found["pictures"] |= scoring.pictures(looks, folder)
+    if any("loss" in entry for entry in student.state.log_history):
+        plot_losses(student.state.log_history, folder / "losses.png")
+        found["pictures"]["losses.png"] = "The parts of the loss over the training of the distilled student"
     (folder / "report.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    plot_comparison(
-        found["models"], folder / "report.png", f"{found['dataset']}: did the teacher help?", *scoring.drawn
-    )
     found["table"] = table(found["models"], scoring)
+    if found.get("classes"):
+        found["class_table"] = class_table([ClassChange(**one) for one in found["classes"]])
     name = folder.parent.name if folder.name.startswith("run-") else folder.name
     if card:
         student.create_model_card(model_name=name)

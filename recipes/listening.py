@@ -119,6 +119,8 @@ class Listening(Scoring):
         share = "the gap is under two standard errors, so no share of it is given"
         if gap.ratio is not None:
             share = f"{100 * gap.ratio:.0f} ± {100 * gap.ratio_error:.0f} % of the gap closed"
+            if gap.interval is not None:
+                share += f" (at 95 %: {100 * gap.interval.low:.0f} to {100 * gap.interval.high:.0f} %)"
         return (
             f"the loss of a token is {gap.gain:.3f} ± {gap.gain_error:.3f} nats lower than that of the student "
             f"alone, the teacher's {gap.gap:.3f} ± {gap.gap_error:.3f}: {share}"

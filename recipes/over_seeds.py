@@ -23,7 +23,7 @@ from recipe_run import say, settings
 from three_models import Job, make_teacher, train
 from transformers import HfArgumentParser, Trainer
 
-from hf_distill.reports import gap_closed, plot_comparison
+from hf_distill.reports import gap_closed, mean_interval, plot_comparison
 from hf_distill.sharding import unsharded
 
 STUDENTS = ("student alone", "distilled")
@@ -111,14 +111,16 @@ class Runs:
         rates, job, test = self.tuned(), self.job, self.job.splits["test"]
         runs = [self.run(name, rates[name], seed) for seed in self.asked.seeds for name in STUDENTS]
         teacher = job.scoring.look({}, test, self.judge)["teacher"]
+        drawn = job.scoring.drawn[0]
         models = {"teacher": unsharded(self.judge.teacher.model), "student": unsharded(self.judge.model)}
         taken = {name: costs(model, test, self.judge, job.scoring) for name, model in models.items()}
-        rows = [{"name": "teacher", **teacher.row(), **taken["teacher"]}]
+        rows = [{"name": "teacher", **teacher.row(drawn), **taken["teacher"]}]
         for name in STUDENTS:
             own = [run for run in runs if run["student"] == name]
             figures = {key: [run["figures"][key] for run in own] for key in own[0]["figures"]}
             spread = {key: float(np.mean(values)) for key, values in figures.items()}
             spread |= {f"{key}_error": _error(values) for key, values in figures.items()}
+            spread |= {f"{key}_interval": mean_interval(values) for key, values in figures.items() if key == drawn}
             rows.append({"name": name, **spread, **taken["student"]})
         score = {name: [run["score"] for run in runs if run["student"] == name] for name in STUDENTS}
         told = [float(job.scoring.scores(teacher).mean())] * len(self.asked.seeds)
@@ -200,7 +202,7 @@ class Runs:
 
     def _measured(self, student: str, trainer: Trainer) -> dict[str, Any]:
         look = self.job.scoring.look({student: trainer}, self.job.splits["test"], self.judge)[student]
-        figures = {key: float(value) for key, value in look.row().items() if not key.endswith("_error")}
+        figures = {key: float(value) for key, value in look.means().items()}
         return {"score": float(self.job.scoring.scores(look).mean()), "figures": figures}
 
     def _keep(self, line: dict[str, Any]) -> None:

@@ -6,7 +6,9 @@ Knows: predictions and labels as arrays. Does not know: files, tokenizers, how a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +18,22 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import nested_concat
 from transformers.trainer_utils import EvalPrediction, PredictionOutput
 
-from hf_distill.reports import ClassificationMetric, agreement
+from hf_distill.reports import (
+    ClassChange,
+    ClassificationMetric,
+    agreement,
+    calibration,
+    class_changes,
+    mean_kl,
+    plot_classes,
+    plot_reliability,
+)
 
 AGREES = {"agrees with teacher %": percent("agreement")}
+PROBABILITIES = {
+    "KL to teacher": lambda row: f"{row['kl']:.3f}",
+    "calibration error %": percent("calibration_error"),
+}
 
 
 class PredictionScoring(Scoring):
@@ -44,6 +59,10 @@ class PredictionScoring(Scoring):
     def agreement(self, predictions: Any, teacher: Any, labels: Any) -> float:
         """Say how often a model decides as the teacher does, from 0 to 1."""
 
+    def probabilities(self, predictions: Any, labels: Any, told: Any) -> dict[str, float]:
+        """Measure the probabilities, where predictions are logits of classes; nothing by default."""
+        return {}
+
     def on_the_way(self, predicted: EvalPrediction) -> dict[str, float]:
         """Measure the validation rows, while a model is trained: Trainer's ``compute_metrics``."""
         return self.figures(predicted.predictions, predicted.label_ids)
@@ -65,11 +84,16 @@ class PredictionScoring(Scoring):
             told: the teacher's predictions.
         """
         figures = {**self.figures(predictions, labels), "agreement": self.agreement(predictions, told, labels)}
+        figures |= self.probabilities(predictions, labels, told)
         return Look({self.score: self.units(predictions, labels)}, figures, (predictions, labels))
 
 
 class ClassScoring(PredictionScoring):
-    """One class a row: accuracy, macro F1."""
+    """One class a row: accuracy, macro F1, calibration, what each class won or lost.
+
+    Args:
+        names: of the classes, in their order.
+    """
 
     score: ClassVar[str] = "accuracy"
     drawn: ClassVar[tuple[str, str]] = ("accuracy", "test accuracy")
@@ -77,8 +101,37 @@ class ClassScoring(PredictionScoring):
         "accuracy %": percent("accuracy"),
         "macro F1 %": percent("macro_f1"),
         **AGREES,
+        **PROBABILITIES,
     }
     hub: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "f1": "macro_f1"}
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = list(names)
+
+    def probabilities(self, predictions: Any, labels: Any, told: Any) -> dict[str, float]:
+        """KL to the teacher and calibration error; see ``PredictionScoring``."""
+        return nearness(predictions, labels, told)
+
+    def noted(self, looks: Mapping[str, Look]) -> dict[str, Any]:
+        """What each class won or lost, against the student alone or else the teacher; see ``Scoring.noted``."""
+        return {"classes": [asdict(one) for one in self._changes(looks)]} if "distilled" in looks else {}
+
+    def pictures(self, looks: Mapping[str, Look], folder: Path) -> dict[str, str]:
+        """Draw how sure the models are, and what each class won or lost; see ``Scoring.pictures``."""
+        drawn = {name: calibration(*look.predictions) for name, look in looks.items()}
+        plot_reliability(drawn, folder / "reliability.png")
+        plot_classes(self._changes(looks), folder / "classes.png")
+        return {
+            "reliability.png": "How often each model is right, by how sure it is",
+            "classes.png": "The classes that won and lost most",
+        }
+
+    def _changes(self, looks: Mapping[str, Look]) -> list[ClassChange]:
+        chosen = {name: look.predictions[0].argmax(-1) for name, look in looks.items()}
+        labels = next(iter(looks.values())).predictions[1]
+        before = self.baseline if self.baseline in looks else "teacher"
+        return class_changes(chosen, labels, self.names, before=before)
 
     def figures(self, predictions: Any, labels: Any) -> dict[str, float]:
         """Accuracy and macro F1; see ``PredictionScoring.figures``."""
@@ -91,6 +144,20 @@ class ClassScoring(PredictionScoring):
     def agreement(self, predictions: Any, teacher: Any, labels: Any) -> float:
         """The share of rows with the same class; see ``PredictionScoring.agreement``."""
         return agreement(predictions, teacher)
+
+
+def nearness(logits: np.ndarray, labels: np.ndarray, told: np.ndarray) -> dict[str, float]:
+    """Compare probabilities with the teacher's and with what was right.
+
+    Args:
+        logits: [..., C].
+        labels: [...]; negative ones do not count.
+        told: the teacher's logits, [..., C].
+
+    Returns:
+        ``kl``, in nats, and ``calibration_error``, from 0 to 1.
+    """
+    return {"kl": mean_kl(logits, told, labels >= 0), "calibration_error": calibration(logits, labels).error}
 
 
 def taught(judge: Trainer, rows: Dataset) -> PredictionOutput:

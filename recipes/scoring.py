@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import Trainer
 
-from hf_distill.reports import GapClosed
+from hf_distill.reports import GapClosed, mean_interval
 
 Column = Callable[[Mapping[str, Any]], str]
 """How a row of the report is shown in one column of its table."""
@@ -35,11 +36,19 @@ class Look:
     figures: Mapping[str, float] = field(default_factory=dict)
     predictions: Any = None
 
-    def row(self) -> dict[str, float]:
-        """All figures, with ``<score>_error`` beside each mean."""
-        means = {name: float(np.mean(one)) for name, one in self.each.items()}
+    def means(self) -> dict[str, float]:
+        """All figures."""
+        return {**{name: float(np.mean(one)) for name, one in self.each.items()}, **self.figures}
+
+    def row(self, drawn: str) -> dict[str, Any]:
+        """All figures, with ``<score>_error`` beside each mean, and the 95 % ``_interval`` of one.
+
+        Args:
+            drawn: which one the picture shows.
+        """
         errors = {f"{name}_error": float(np.std(one) / np.sqrt(len(one))) for name, one in self.each.items()}
-        return {**means, **self.figures, **errors}
+        bounds = mean_interval(self.each[drawn])
+        return {**self.means(), **errors, f"{drawn}_interval": bounds and list(bounds)}
 
 
 def percent(key: str) -> Column:
@@ -109,4 +118,16 @@ class Scoring(ABC):
 
     def noted(self, looks: Mapping[str, Look]) -> dict[str, Any]:
         """What else belongs in the report."""
+        return {}
+
+    def pictures(self, looks: Mapping[str, Look], folder: Path) -> dict[str, str]:
+        """Draw what else can be shown of the models.
+
+        Args:
+            looks: what was found of each.
+            folder: where the pictures go.
+
+        Returns:
+            File -> what it shows.
+        """
         return {}

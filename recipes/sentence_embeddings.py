@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1),
     }
     if student.is_world_process_zero():
-        write(student, scoring)
+        write(student, scoring, looks)
     if args.push_to_hub:
         student.push_to_hub()
     return student.report

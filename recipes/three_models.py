@@ -169,7 +169,7 @@ def report(job: Job, trainers: Mapping[str, Trainer], started: float, card: bool
         "seconds": round(time() - started, 1),
     }
     if student.is_world_process_zero():
-        write(student, job.scoring, card)
+        write(student, job.scoring, looks, card)
 
 
 def make_teacher(job: Job) -> PreTrainedModel | str:

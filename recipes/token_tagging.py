@@ -23,7 +23,7 @@ import numpy as np
 from accelerate import PartialState
 from chinese_words import character_tokenizer
 from datasets import DatasetDict
-from predictions import AGREES, PredictionScoring
+from predictions import AGREES, PROBABILITIES, PredictionScoring, nearness
 from recipe_run import RecipeTrainingArguments as Defaults
 from recipe_run import begin, say
 from scoring import percent
@@ -70,7 +70,7 @@ class TagScoring(PredictionScoring):
         self.names = np.array(names)
         spans = "word" if set(names) == set(BMES) else "entity"
         shares = {f"{spans} F1": "f1", "precision": "precision", "recall": "recall", "tag accuracy": "accuracy"}
-        self.columns = {**{f"{heading} %": percent(key) for heading, key in shares.items()}, **AGREES}
+        self.columns = {**{f"{heading} %": percent(key) for heading, key in shares.items()}, **AGREES, **PROBABILITIES}
 
     def counts(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Count the spans of each row; a token without a label is no part of its row.
@@ -91,6 +91,10 @@ class TagScoring(PredictionScoring):
         known = labels != NO_LABEL
         accuracy = float((predictions.argmax(-1) == labels)[known].mean())
         return {**span_scores(self.counts(predictions, labels)), "accuracy": accuracy}
+
+    def probabilities(self, predictions: np.ndarray, labels: np.ndarray, told: np.ndarray) -> dict[str, float]:
+        """KL to the teacher and calibration error of tags; see ``PredictionScoring``."""
+        return nearness(predictions, labels, told)
 
     def units(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """What each row adds to F1; see ``PredictionScoring.units``."""

@@ -121,6 +121,12 @@ class Kind:
         config = self.labelled(AutoConfig.from_pretrained(source))
         return self.auto.from_pretrained(source, config=config, dtype=torch.float32)
 
+    def empty(self, source: str) -> PreTrainedModel:
+        """Build a model without its weights: what its configuration means, layer by layer."""
+        config = AutoConfig.from_pretrained(source)
+        with torch.device("meta"):  # by its class: under ZeRO-3 `from_config` would draw weights, which are not there
+            return self.auto._model_mapping[type(config)](config)
+
     def kept(self, folder: Path) -> PreTrainedModel:
         """Load a teacher that was trained here."""
         kept = self.auto.from_pretrained(folder)
@@ -194,9 +200,7 @@ def make_student(recipe: ModelArguments, kind: Kind, teacher: PreTrainedModel | 
         student = keep_layers(teacher, layers, recipe.student_preset, decoder_layers=kind.decoder_layers)
         kind.labelled(student.config)
     else:
-        config = AutoConfig.from_pretrained(teacher) if isinstance(teacher, str) else teacher.config
-        with torch.device("meta"):
-            shape = kind.auto.from_config(config)
+        shape = kind.empty(teacher) if isinstance(teacher, str) else teacher
         sizes = {"hidden_size": recipe.student_hidden_size, "num_hidden_layers": recipe.student_layers}
         set_seed(seed)
         student = kind.auto.from_config(kind.labelled(resized_config(shape, **sizes)))

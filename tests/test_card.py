@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData, constants
 from peft import LoraConfig, get_peft_model
 from transformers import BertForSequenceClassification
 
+from hf_distill.origins import Origin
 from hf_distill.students import fresh_student, keep_layers
 
 REPORT = {
@@ -155,6 +156,12 @@ def test_a_teacher_is_no_base_of_a_student_that_it_only_taught(tmp_path, monkeyp
     assert card.data.base_model is None
     assert "base_model_relation" not in card.data
     assert (card.data.license, card.data.license_name, card.data.language) == ("other", "own", "zh")
+
+
+def test_the_readme_of_the_working_folder_is_nobodys_card(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("---\nlicense: gpl-3.0\nlanguage: fr\n---\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert Origin.of("", None) == Origin("")
 
 
 def test_licences_that_differ_are_told_and_none_is_set(tmp_path, monkeypatch):

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from two_models import ModelArguments, blank_bert
 
+from hf_distill.parsing import parse_arguments
+
 SHORT = ["--max_steps", "3", "--max_train_samples", "400", "--max_eval_samples", "100", "--report_to", "none"]
 SMALL = ["--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_hidden_size", "64", "--bf16", "0"]
 QUIET = ["--disable_tqdm", "1"]
@@ -257,7 +259,7 @@ def test_the_full_size_settings_are_valid_and_flags_override_them(tmp_path):
     path = str(Path(bert_chinese.__file__).with_suffix(".yaml"))
     types = [bert_chinese.RecipeArguments, bert_chinese.RecipeTrainingArguments]
     flags = ["--bf16", "0", "--output_dir", str(tmp_path), "--num_train_epochs", "1"]
-    recipe, args = bert_chinese.parse_arguments(types, [path, *flags])
+    recipe, args = parse_arguments(types, [path, *flags])
     assert recipe.teacher_model_name_or_path == "google-bert/bert-base-chinese"
     assert (recipe.student_from_teacher, recipe.student_layers, args.push_to_hub) == (True, 4, True)
     assert args.num_train_epochs == 1
@@ -337,6 +339,7 @@ def test_the_student_is_pushed_and_loads_from_the_hub_in_another_process(tmp_pat
         assert shown.returncode == 0, shown.stderr[-3000:]
         files = server.repositories["me/student"]
     expected = {"README.md", "config.json", "model.safetensors", "report.json", "report.png", "tokenizer.json"}
+    expected |= {"reliability.png", "classes.png"}
     assert expected <= files.keys()
     assert files.keys() - expected <= {"tokenizer_config.json", "training_args.bin", ".gitattributes"}
     assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes()

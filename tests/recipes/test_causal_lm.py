@@ -18,6 +18,7 @@ from text_tokenizer import text_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 
 from hf_distill.cli import main as command
+from hf_distill.parsing import parse_arguments
 
 SMALL = [
     "--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_layers", "1", "--student_hidden_size", "32",
@@ -225,6 +226,6 @@ def test_own_texts_and_the_full_size_settings(tmp_path):
     )
     path = str(Path(causal_lm.__file__).with_suffix(".yaml"))
     types = [causal_lm.RecipeArguments, causal_lm.RecipeTrainingArguments]
-    recipe, args = causal_lm.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
+    recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert recipe.teacher_model_name_or_path == "Qwen/Qwen2.5-7B-Instruct"
     assert (args.teacher_cache, args.teacher_dtype) == ("outputs/qwen_answers", "bfloat16")

@@ -12,6 +12,8 @@ from huggingface_hub import ModelCard
 from test_bert_chinese import QUIET, SMALL, write
 from transformers import AutoModelForQuestionAnswering
 
+from hf_distill.parsing import parse_arguments
+
 FLAGS = ["--max_steps", "2", "--num_threads", "1", "--report_to", "none", *SMALL, *QUIET]
 CONTEXT = "战国无双是由光荣开发的。" * 6 + "本作在日本发行，由光荣发行。"
 
@@ -170,5 +172,5 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path):
 def test_the_full_size_settings_are_valid(tmp_path):
     path = str(Path(question_answering.__file__).with_suffix(".yaml"))
     types = [question_answering.RecipeArguments, question_answering.RecipeTrainingArguments]
-    recipe, args = question_answering.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
+    recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert (recipe.max_length, recipe.stride, recipe.student_layers, args.alpha) == (384, 128, 4, 0.9)

@@ -15,6 +15,8 @@ from transformers import AutoModel, AutoTokenizer
 from two_models import ModelArguments, blank_bert
 from vector_scoring import VectorScoring
 
+from hf_distill.parsing import parse_arguments
+
 
 def run(folder, *flags):
     fixed = ["--output_dir", str(folder / "run"), "--max_steps", "3", "--num_threads", "1", "--report_to", "none"]
@@ -113,5 +115,5 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path, teacher, texts):
 def test_the_full_size_settings_are_valid(tmp_path):
     path = str(Path(sentence_embeddings.__file__).with_suffix(".yaml"))
     types = [sentence_embeddings.RecipeArguments, sentence_embeddings.RecipeTrainingArguments]
-    recipe, args = sentence_embeddings.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
+    recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert (recipe.pool, recipe.student_layers, args.alpha) == ("first", 3, 1.0)

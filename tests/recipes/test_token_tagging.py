@@ -13,6 +13,8 @@ from huggingface_hub import ModelCard
 from test_bert_chinese import QUIET, SMALL, write
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
+from hf_distill.parsing import parse_arguments
+
 FLAGS = ["--max_steps", "2", "--num_threads", "1", "--report_to", "none", *SMALL, *QUIET]
 
 
@@ -155,6 +157,6 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
 def test_the_full_size_settings_are_valid(tmp_path):
     path = str(Path(token_tagging.__file__).with_suffix(".yaml"))
     types = [token_tagging.RecipeArguments, token_tagging.RecipeTrainingArguments]
-    recipe, args = token_tagging.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
+    recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert (recipe.student_from_teacher, recipe.student_layers, recipe.finetune_teacher) == (True, 4, True)
     assert args.metric_for_best_model == "f1"

@@ -11,6 +11,8 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from writing_scores import text_scores
 
+from hf_distill.parsing import parse_arguments
+
 SMALL = [
     "--teacher_layers", "1", "--teacher_hidden_size", "64", "--teacher_learning_rate", "0.01", "--student_layers", "1",
     "--student_hidden_size", "32", "--bf16", "0", "--num_threads", "1", "--disable_tqdm", "1", "--report_to", "none",
@@ -170,7 +172,7 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
 def test_the_full_size_settings_are_valid(tmp_path):
     path = str(Path(translation.__file__).with_suffix(".yaml"))
     types = [translation.RecipeArguments, translation.RecipeTrainingArguments]
-    recipe, args = translation.parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
+    recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert recipe.teacher_model_name_or_path == "Helsinki-NLP/opus-mt-zh-en"
     assert (recipe.student_layers, recipe.student_decoder_layers) == (6, 2)
     assert args.rollout["seq_kd"] == 0.5
