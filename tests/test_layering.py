@@ -26,7 +26,7 @@ ALLOWED = {
     "push": set(),
     "origins": {"snapshots", "students"},
     "cache": {"push", "signals", "topk"},
-    "commands": {"arguments", "cache", "objectives", "parsing", "reports", "students", "tasks", "teachers"},
+    "commands": {"arguments", "cache", "objectives", "parsing", "push", "reports", "students", "tasks", "teachers"},
     "cli": {"commands"},
     "logs": {"objectives", "signals", "tally"},
     "checkpoint": {"carry", "objectives", "sharding"},

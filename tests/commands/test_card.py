@@ -1,0 +1,51 @@
+"""The command that completes a card: what it writes, what it leaves alone, what it refuses."""
+
+import pytest
+import tiny
+from huggingface_hub import ModelCard
+
+from hf_distill import cli
+
+
+@pytest.fixture
+def run(tmp_path):
+    tiny.trainer(tmp_path / "run").create_model_card()
+    return tmp_path / "run"
+
+
+def test_what_a_person_knows_goes_into_the_metadata(run, capsys):
+    before = ModelCard.load(run / "README.md")
+    flags = ["--license", "mit", "--language", "zh", "en", "--datasets", "me/reviews", "--tags", "news"]
+    assert cli.main(["card", str(run), *flags]) == 0
+    card = ModelCard.load(run / "README.md")
+    assert (card.data.license, card.data.language, card.data.datasets) == ("mit", ["zh", "en"], ["me/reviews"])
+    assert card.data.tags == sorted({*before.data.tags, "news"})
+    assert card.text.strip() == before.text.strip()
+    said = capsys.readouterr().out
+    assert "| license      |        mit |" in said
+    assert "| base_model   |    not set |" in said
+    assert f"hf upload YOU/NAME {run} . --exclude '_*' --exclude 'checkpoint-*'" in said
+    assert cli.main(["card", str(run)]) == 0  # nothing asked: it only shows
+    assert ModelCard.load(run / "README.md").content == card.content
+
+
+def test_a_licence_that_was_decided_is_no_longer_called_undecided(run):
+    path = run / "README.md"
+    undecided = "No licence is set, because those that are known differ: decide before you publish. Licences: x: mit."
+    path.write_text(path.read_text(encoding="utf-8") + undecided, encoding="utf-8")
+    assert cli.main(["card", str(run), "--language", "zh"]) == 0
+    assert "No licence is set" in path.read_text(encoding="utf-8")
+    assert cli.main(["card", str(run), "--license", "mit"]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert "No licence is set" not in text
+    assert text.endswith("Licences: x: mit.")
+
+
+def test_errors_are_one_sentence(tmp_path, run, capsys):
+    for words, expected in (
+        ([], "no folder was named"),
+        ([str(tmp_path)], "which has no README.md"),
+        ([str(run), "--license", "other"], "license=other was given without a name"),
+    ):
+        assert cli.main(["card", *words]) == 1
+        assert expected in capsys.readouterr().err
