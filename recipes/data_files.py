@@ -42,7 +42,14 @@ class DataArguments:
     @property
     def source(self) -> str:
         """How to name the data in a report: a Hub id, a file's name, or what the recipe brings with it."""
-        return self.dataset_name or (Path(self.train_file).name if self.train_file else self.embedded)
+        if self.on_the_hub or not (named := self.dataset_name or self.train_file):
+            return self.dataset_name or self.embedded
+        return Path(named).name  # a card says nothing about the machine
+
+    @property
+    def on_the_hub(self) -> list[str]:
+        """The data set's Hub id, for the card; empty where the rows are files or the recipe's own."""
+        return [self.dataset_name] if self.dataset_name and not Path(self.dataset_name).exists() else []
 
 
 Own = Mapping[str, Callable[[str], Dataset]]

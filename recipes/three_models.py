@@ -162,6 +162,7 @@ def report(job: Job, trainers: Mapping[str, Trainer], started: float, card: bool
     student.report = {
         "dataset": job.source,
         "language": job.language,
+        "datasets": job.recipe.on_the_hub,
         **compare(looks, models, test, student, job.scoring),
         "rows": {name: len(rows) for name, rows in job.splits.items()},
         **job.noted,

@@ -166,13 +166,17 @@ def write_card(args: CacheArguments, known: dict[str, Any], encoding: Encoding, 
     few = f"the {encoding.top} highest ids and {encoding.tail} drawn from the rest"
     hidden = ", with hidden states" if args.hidden_states else ""
     at = "" if encoding.temperature is None else f", at temperature {encoding.temperature}"
+    rows, folder = (
+        Path(given).name if Path(given).exists() else given for given in (args.dataset_name, args.output_dir)
+    )
+    teacher = f"hf://datasets/{args.hub_dataset_id}" if args.hub_dataset_id else folder
     lines = [
         "---", "tags:", "- hf_distill", "- knowledge-distillation", "---", "",
         f"# Answers of {known['teacher']}", "",
-        f"{held} rows of `{args.dataset_name}` (`{args.dataset_split}`), each answered once by `{known['teacher']}` "
+        f"{held} rows of `{rows}` (`{args.dataset_split}`), each answered once by `{known['teacher']}` "
         f"in {known['precision']}: {few if encoding.top else 'all logits'}{at}{hidden}, held as "
         f"{encoding.values or 'they were computed'}. `teacher.json` says who the teacher was.", "",
         "To learn from them, without the teacher:", "", "```python",
-        f'DistillationTrainer(student, args, train_dataset=rows, teacher_model="{args.output_dir}")', "```", "",
+        f'DistillationTrainer(student, args, train_dataset=rows, teacher_model="{teacher}")', "```", "",
     ]  # fmt: skip
     (Path(args.output_dir) / "README.md").write_text("\n".join(lines), encoding="utf-8")

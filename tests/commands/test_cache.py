@@ -63,7 +63,9 @@ def test_fills_a_folder_that_teaches_without_the_teacher(made, capsys):
     assert taught(folder / "c", live, rows, teacher_cache=str(folder / "answers")) == found
     read = datasets.load_dataset(str(folder / "answers"), cache_dir=str(folder / "cache"))["train"]
     assert len(read) == 57
-    assert "57 rows of" in (folder / "answers" / "README.md").read_text()
+    card = (folder / "answers" / "README.md").read_text()
+    assert "57 rows of" in card
+    assert str(folder) not in card
 
 
 def test_text_is_tokenised_as_training_does_it(made, capsys):
