@@ -31,10 +31,10 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
     EvalPrediction,
+    MarianConfig,
+    MarianMTModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 from writing_scores import COLUMNS, METRICS, text_scores
 
@@ -55,6 +55,12 @@ class TranslationArguments(GenerationArguments):
     target_column: str = field(default="target", metadata={"help": "The column with the text to be written."})
     language: str | None = field(default=None, metadata={"help": "Of what is written, for the card: en, zh, ..."})
     tones: bool = field(default=True, metadata={"help": "Write the embedded words' pinyin with tones: zhong1 guo2."})
+    teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher trained here, and its decoder's."})
+    teacher_hidden_size: int = field(default=128, metadata={"help": "Its width, in heads of 64."})
+    teacher_learning_rate: float = field(default=2e-3, metadata={"help": "Its peak learning rate."})
+    teacher_dropout: float = field(
+        default=0.0, metadata={"help": "Of a teacher that is trained from nothing, and of a student of its kind."}
+    )
     student_decoder_layers: int | None = field(
         default=None, metadata={"help": "With student_from_teacher. Default: as many as its encoder has."}
     )
@@ -71,8 +77,8 @@ class TranslationTrainingArguments(Seq2SeqDistillationTrainingArguments):
     temperature: float = 1.0
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 128
-    learning_rate: float = 2e-3
-    num_train_epochs: float = 3.0
+    learning_rate: float = 4e-3
+    num_train_epochs: float = 2.0
     warmup_steps: float = 0.1
     logging_steps: float = 100
     predict_with_generate: bool = True
@@ -195,14 +201,21 @@ def made_tokenizer(recipe: TranslationArguments, rows: Dataset) -> PreTrainedTok
 
 
 def blank(recipe: TranslationArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Make an untrained teacher: a T5 with as many layers in its decoder as in its encoder."""
-    width, pad = recipe.teacher_hidden_size, tokenizer.pad_token_id
-    shape = T5Config(
-        vocab_size=len(tokenizer), d_model=width, num_heads=max(1, width // 64), d_kv=64, d_ff=4 * width,
-        num_layers=recipe.teacher_layers, pad_token_id=pad, decoder_start_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
+    """Make an untrained teacher: a Marian with as many layers in its decoder as in its encoder.
+
+    Its sinusoidal positions tell random weights soon which word of the source is to be written next; a T5, whose
+    decoder is not told the positions in the source, does not look at it in as many steps.
+    """
+    width, layers, pad = recipe.teacher_hidden_size, recipe.teacher_layers, tokenizer.pad_token_id
+    heads, longest = max(1, width // 64), max(512, recipe.max_source_length, recipe.max_target_length)
+    shape = MarianConfig(
+        vocab_size=len(tokenizer), d_model=width, encoder_layers=layers, decoder_layers=layers,
+        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width, max_position_embeddings=longest, activation_function="relu", scale_embedding=True,
+        dropout=recipe.teacher_dropout, pad_token_id=pad, decoder_start_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id, forced_eos_token_id=None,
     )  # fmt: skip
-    return T5ForConditionalGeneration(shape)
+    return MarianMTModel(shape)
 
 
 def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, recipe: TranslationArguments) -> DatasetDict:
