@@ -75,6 +75,7 @@ class TranslationTrainingArguments(Seq2SeqDistillationTrainingArguments):
     output_dir: str = str(ROOT)
     alpha: float | None = 0.9
     temperature: float = 1.0
+    teacher_cache: str = "off"  # to keep a distribution for each token takes longer than to ask a small teacher again
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 128
     learning_rate: float = 4e-3
