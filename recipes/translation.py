@@ -141,6 +141,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     trainers = {"teacher": told, **trainers}
 
     say(args, "measuring")
+    for one in trainers.values():
+        one.args.train_sampling_strategy = "random"  # with group_by_length Trainer draws the test rows' order as well
     # Over several processes Trainer may repeat rows behind the last one, to give each process as many.
     found = {name: one.predict(encoded["test"]).predictions[: len(references)] for name, one in trainers.items()}
     texts = {name: decoded(tokenizer, one) for name, one in found.items()}

@@ -158,6 +158,22 @@ def test_columns_in_one_column_and_rows_with_an_empty_side(tmp_path, capsys):
     assert report["rows"] == {"train": 29, "validation": 1, "test": 1}
 
 
+def test_rows_grouped_by_length_are_scored_against_their_own_references(tmp_path, monkeypatch):
+    plain, labels = translation.Seq2SeqDistillationTrainer.predict, []
+
+    def predict(trainer, rows):
+        found = plain(trainer, rows)
+        labels.append(translation.decoded(trainer.processing_class, found.label_ids))
+        return found
+
+    monkeypatch.setattr(translation.Seq2SeqDistillationTrainer, "predict", predict)
+    rows = [{"zh": "天" * (1 + i % 5), "en": "sky " * i + str(i)} for i in range(20)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    flags = ["--test_file", path, "--skip_alone", "--train_sampling_strategy", "group_by_length"]
+    run(tmp_path, *columns(path), *flags)
+    assert labels == [[row["en"] for row in rows]] * 2
+
+
 BAD = {
     "a missing file": (["--train_file", "nowhere.jsonl"], "nowhere.jsonl, there is no such file"),
     "a missing column": (
