@@ -83,7 +83,7 @@ class Listening(Scoring):
             **(helped if prompts else {}),
         }
 
-    def look(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
+    def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
         """Let the students and their teacher read the same text, each true token after the other; see ``Scoring``.
 
         A row's value is its sum over tokens, scaled so that the mean over rows is the mean over all tokens.

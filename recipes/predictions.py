@@ -67,7 +67,7 @@ class PredictionScoring(Scoring):
         """Measure the validation rows, while a model is trained: Trainer's ``compute_metrics``."""
         return self.figures(predicted.predictions, predicted.label_ids)
 
-    def look(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
+    def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
         """Predict the rows with each; see ``Scoring.look``."""
         if rows._fingerprint not in self._told:
             self._told = {rows._fingerprint: taught(judge, rows)}

@@ -87,7 +87,6 @@ class Scoring(ABC):
     speed_rows: ClassVar[int] = 2048
     unit: ClassVar[str] = "samples"
 
-    @abstractmethod
     def look(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
         """Look at a teacher and its students.
 
@@ -99,6 +98,13 @@ class Scoring(ABC):
         Returns:
             For ``teacher`` and each name: what was found.
         """
+        for one in (judge, *trainers.values()):  # with group_by_length Trainer draws the order of test rows as well
+            one.args.train_sampling_strategy = "random"
+        return self.examine(trainers, rows, judge)
+
+    @abstractmethod
+    def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
+        """Do what ``look`` promises, with the rows in their order."""
 
     def scores(self, look: Look) -> np.ndarray:
         """The score of each row, higher is better: [N]."""

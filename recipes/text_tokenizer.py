@@ -30,7 +30,9 @@ def text_tokenizer(
         '天天 tan'
     """
     made = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    # Punctuation stands alone, or a sentence's last word would be another token than the same word within it.
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    made.decoder = decoders.Metaspace()
     teaching = trainers.BpeTrainer(
         vocab_size=size, min_frequency=2, special_tokens=list(SPECIAL), initial_alphabet=list(alphabet),
         show_progress=False,

@@ -29,7 +29,7 @@ from recipe_run import begin, say
 from text_data import described
 from text_tokenizer import text_tokenizer
 from three_models import Job, distil
-from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedTokenizerBase, T5Config
+from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, MarianConfig, PreTrainedTokenizerBase
 from two_models import Kind, ModelArguments, shared_tokenizer
 from writing_scores import Writing
 
@@ -45,10 +45,13 @@ class RecipeArguments(ModelArguments, DataArguments):
 
     embedded: ClassVar[str] = "jieba dictionary, pinyin"
 
-    teacher_layers: int = field(default=3, metadata={"help": "Layers of a teacher that is trained from nothing."})
-    teacher_hidden_size: int = field(default=192, metadata={"help": "Its width, in heads of 64."})
+    teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher trained here, and its decoder's."})
+    teacher_hidden_size: int = field(default=128, metadata={"help": "Its width, in heads of 64."})
     teacher_epochs: float = field(default=3.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
-    teacher_learning_rate: float = field(default=1e-3, metadata={"help": "Its peak learning rate."})
+    teacher_learning_rate: float = field(default=2e-3, metadata={"help": "Its peak learning rate."})
+    teacher_dropout: float = field(
+        default=0.0, metadata={"help": "Of a teacher that is trained from nothing, and of a student of its kind."}
+    )
     student_hidden_size: int = field(default=64, metadata={"help": "Its width, in heads of 64."})
     vocab_size: int = field(
         default=0, metadata={"help": "Tokens of a tokenizer made here, by byte-pair encoding. Default: characters."}
@@ -71,9 +74,10 @@ class RecipeTrainingArguments(Defaults, Seq2SeqDistillationTrainingArguments):
     output_dir: str = str(ROOT)
     temperature: float = 1.0
     objective: dict | str | None = None
+    teacher_cache: str = "off"  # to keep a distribution for each token takes longer than to ask a small teacher again
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 128
-    num_train_epochs: float = 3.0
+    learning_rate: float = 4e-3
     predict_with_generate: bool = True
 
 
@@ -116,7 +120,7 @@ def prepare(argv: list[str] | None = None) -> Job:
         recipe,
         args,
         root,
-        Kind(AutoModelForSeq2SeqLM, "SEQ_2_SEQ_LM", blank=blank_t5, decoder_layers=recipe.student_decoder_layers),
+        Kind(AutoModelForSeq2SeqLM, "SEQ_2_SEQ_LM", blank=blank_marian, decoder_layers=recipe.student_decoder_layers),
         splits,
         tokenizer,
         scoring := Writing(tokenizer, pairs["test"]),
@@ -158,18 +162,24 @@ def made_tokenizer(recipe: RecipeArguments, rows: Dataset) -> PreTrainedTokenize
     return text_tokenizer(rows["target"][:], len(characters) + SYLLABLES, alphabet=characters)
 
 
-def blank_t5(recipe: RecipeArguments, tokenizer: PreTrainedTokenizerBase) -> T5Config:
+def blank_marian(recipe: RecipeArguments, tokenizer: PreTrainedTokenizerBase) -> MarianConfig:
     """Shape a teacher that is trained from nothing, with as many layers in its decoder as in its encoder.
+
+    Its sinusoidal positions tell random weights soon which word of the source is to be written next; a T5, whose
+    decoder is not told the positions in the source, does not look at it in as many steps.
 
     Args:
         recipe: its sizes.
         tokenizer: of its vocabulary.
     """
-    width, pad = recipe.teacher_hidden_size, tokenizer.pad_token_id
-    return T5Config(
-        vocab_size=len(tokenizer), d_model=width, num_heads=max(1, width // 64), d_kv=64, d_ff=4 * width,
-        num_layers=recipe.teacher_layers, pad_token_id=pad, decoder_start_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
+    width, layers, pad = recipe.teacher_hidden_size, recipe.teacher_layers, tokenizer.pad_token_id
+    heads, longest = max(1, width // 64), max(512, recipe.max_source_length, recipe.max_target_length)
+    return MarianConfig(
+        vocab_size=len(tokenizer), d_model=width, encoder_layers=layers, decoder_layers=layers,
+        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width, max_position_embeddings=longest, activation_function="relu", scale_embedding=True,
+        dropout=recipe.teacher_dropout, pad_token_id=pad, decoder_start_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id, forced_eos_token_id=None,
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class Writing(Scoring):
         scores, each = text_scores(self.texts(found.predictions), self.texts(found.label_ids))
         return {**scores, **{name: float(one.mean()) for name, one in each.items()}}
 
-    def look(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
+    def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
         """Let the teacher and the students write; see ``Scoring.look``."""
         own = settings(judge.args, "_teacher_writes", eval_strategy="no")
         kept = {"data_collator": judge.data_collator, "processing_class": self.tokenizer}

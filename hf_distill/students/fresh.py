@@ -31,8 +31,8 @@ def fresh_student(teacher: PreTrainedModel, **sizes: Any) -> PreTrainedModel:
         teacher: any ``PreTrainedModel``.
         sizes: any fields of its configuration, such as ``hidden_size``, ``num_hidden_layers``,
             ``num_attention_heads``, ``intermediate_size``. Where only a width is given, heads are 64 wide (one, if it
-            is smaller), and the inside keeps the teacher's ratio. Of an encoder-decoder ``num_hidden_layers`` is
-            for both, unless the decoder's own field is given.
+            is smaller), and the inside keeps the teacher's ratio. Of an encoder-decoder ``num_hidden_layers`` and
+            ``num_attention_heads`` are for both, unless the decoder's own field is given.
 
     Returns:
         A model in training mode; labels, vocabulary and special ids are the teacher's.
@@ -120,10 +120,13 @@ def _widened(config: Any, sizes: dict[str, Any], width: int, old: int | None) ->
             config.num_key_value_heads = config.num_attention_heads
     if getattr(config, "head_dim", None) and "head_dim" not in asked:
         config.head_dim = width // config.num_attention_heads
-    for field in INNER:
+    for field in (*INNER, "decoder_ffn_dim"):
         value = getattr(config, field, None)
         if isinstance(value, int) and own(field, field) not in asked and old:
             setattr(config, field, max(1, round(value * width / old)))
+    if "decoder_attention_heads" not in asked and hasattr(config, "decoder_attention_heads"):
+        encoder = (value for field, value in sizes.items() if own(field, field) == "encoder_attention_heads")
+        config.decoder_attention_heads = next(encoder, max(1, width // HEAD_DIM))
 
 
 def _embed(student: PreTrainedModel, teacher: PreTrainedModel) -> str:

@@ -9,9 +9,10 @@ import translation
 from chinese_pinyin import pinyin
 from huggingface_hub import ModelCard
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-from writing_scores import text_scores
+from writing_scores import Writing, text_scores
 
 from hf_distill.parsing import parse_arguments
+from hf_distill.students import fresh_student
 
 SMALL = [
     "--teacher_layers", "1", "--teacher_hidden_size", "64", "--teacher_learning_rate", "0.01", "--student_layers", "1",
@@ -62,6 +63,9 @@ def test_characters_are_the_tokens_or_pieces_of_words():
     assert single.tokenize("天气 tian") == ["▁", "天", "气", "▁", "t", "i", "a", "n"]
     assert pieces.tokenize("tian qi") == ["▁tian", "▁qi"]
     assert single("天龘")["input_ids"][-2:] == [single.unk_token_id, single.eos_token_id]
+    ended = text_tokenizer.text_tokenizer(["ein mann, am hut.", "ein hut am mann."] * 3, 60)
+    assert ended.tokenize("mann, hut.") == ["▁mann", ",", "▁hut", "."]
+    assert ended.decode(ended("ein hut, am mann.")["input_ids"], skip_special_tokens=True) == "ein hut, am mann."
     assert single.decode(single("气 qi xian")["input_ids"], skip_special_tokens=True) == "气 qi xian"
 
 
@@ -70,6 +74,17 @@ def test_embedded_words_are_read_by_character_and_written_by_syllable():
     made = translation.made_tokenizer(translation.RecipeArguments(), translation.Dataset.from_list(rows))
     assert made.tokenize("中国") == ["▁", "中", "国"]
     assert made.tokenize("zhong1 guo2") == ["▁zhong1", "▁guo2"]
+
+
+def test_an_untrained_teacher_knows_positions_and_its_student_is_narrower_on_both_sides():
+    made = text_tokenizer.text_tokenizer(["天气 tian qi"] * 2)
+    asked = translation.RecipeArguments(teacher_hidden_size=128, teacher_dropout=0.3, max_source_length=600)
+    teacher = AutoModelForSeq2SeqLM.from_config(translation.blank_marian(asked, made))
+    assert (teacher.config.max_position_embeddings, teacher.config.dropout) == (600, 0.3)
+    assert teacher.generation_config.forced_eos_token_id is None
+    student = fresh_student(teacher, hidden_size=64, num_hidden_layers=1).config
+    assert (student.encoder_ffn_dim, student.decoder_ffn_dim, student.decoder_layers) == (256, 256, 1)
+    assert (student.encoder_attention_heads, student.decoder_attention_heads) == (1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +148,7 @@ def test_a_student_of_its_teachers_encoder_and_one_decoder_layer(tmp_path):
     layers = ["--student_from_teacher", "--student_layers", "2", "--student_decoder_layers", "1", "--skip_alone"]
     run(tmp_path, *columns(path), *SMALL, "--teacher_layers", "2", *layers)
     config = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run").config
-    assert (config.num_layers, config.num_decoder_layers, config.d_model) == (2, 1, 64)
+    assert (config.encoder_layers, config.decoder_layers, config.d_model) == (2, 1, 64)
 
 
 def test_columns_in_one_column_and_rows_with_an_empty_side(tmp_path, capsys):
@@ -142,6 +157,22 @@ def test_columns_in_one_column_and_rows_with_an_empty_side(tmp_path, capsys):
     report = run(tmp_path, "--train_file", write(tmp_path / "rows.jsonl", rows), *flags)
     assert "; left out without a source or a target: 9 train, 1 validation, 1 test" in capsys.readouterr().out
     assert report["rows"] == {"train": 29, "validation": 1, "test": 1}
+
+
+def test_rows_grouped_by_length_are_scored_against_their_own_references(tmp_path, monkeypatch):
+    plain, labels = translation.Seq2SeqDistillationTrainer.predict, []
+
+    def predict(trainer, rows):
+        found = plain(trainer, rows)
+        labels.append(Writing(trainer.processing_class, None).texts(found.label_ids))
+        return found
+
+    monkeypatch.setattr(translation.Seq2SeqDistillationTrainer, "predict", predict)
+    rows = [{"zh": "天" * (1 + i % 5), "en": "sky " * i + str(i)} for i in range(20)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    flags = ["--test_file", path, "--skip_alone", "--train_sampling_strategy", "group_by_length"]
+    run(tmp_path, *columns(path), *flags)
+    assert labels == [[row["en"] for row in rows]] * 2
 
 
 BAD = {

@@ -7,6 +7,8 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     GPT2Config,
     LlamaConfig,
@@ -98,6 +100,18 @@ def test_an_encoder_and_its_decoder():
     assert (len(student.encoder.block), len(student.decoder.block)) == (2, 1)
     assert torch.equal(student.shared.weight, teacher.shared.weight)
     assert student.encoder.embed_tokens.weight is student.shared.weight
+
+
+def test_a_decoders_heads_and_inside_follow_its_width():
+    sizes = dict(encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2)
+    teacher = BartForConditionalGeneration(
+        BartConfig(vocab_size=20, d_model=128, encoder_ffn_dim=64, decoder_ffn_dim=96, **sizes)
+    )
+    student = fresh_student(teacher, hidden_size=64).config
+    assert (student.encoder_attention_heads, student.decoder_attention_heads) == (1, 1)
+    assert (student.encoder_ffn_dim, student.decoder_ffn_dim) == (32, 48)
+    asked = fresh_student(teacher, hidden_size=64, num_attention_heads=4, decoder_ffn_dim=7).config
+    assert (asked.encoder_attention_heads, asked.decoder_attention_heads, asked.decoder_ffn_dim) == (4, 4, 7)
 
 
 def test_the_seed_decides():
