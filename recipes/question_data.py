@@ -24,7 +24,7 @@ ASKED = {"nr": "谁？", "ns": "哪里？", "t": "什么时候？", "m": "多少
 """How a person, a place, a time and a number are asked for. Organisations (nt) are left out: of their names the corpus
 at hand has only those of one word, two of five are the news agency."""
 SHORTEST, LONGEST = 10, 50
-"""Characters of a sentence that is asked: nine in ten that have two kinds."""
+"""Characters of a sentence that is asked, as four in five that have two kinds."""
 HALF_WIDTH = {0xFEE0 + code: code for code in map(ord, string.ascii_letters + string.digits)}
 """The newspaper's figures, 0xFEE0 above ASCII's; a tokenizer would take a number of these for one unknown word."""
 
