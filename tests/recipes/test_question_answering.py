@@ -224,7 +224,7 @@ def test_the_full_size_settings_are_valid(tmp_path):
 
 
 def test_windows_are_joined_in_their_order_whatever_the_sampler(tmp_path):
-    rows = [question(), *({**question(), "context": CONTEXT[: 20 + 7 * i], "question": "哪？"} for i in range(1, 9))]
+    rows = [question(), *({**question(), "context": CONTEXT[: 20 + 7 * i], "question": "谁？"} for i in range(1, 9))]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     flags = [
