@@ -67,7 +67,7 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
     base, teachers = base_of(getattr(core_of(trainer.model), "config", None)), teachers_of(teacher)
     model_name = card.data.get("model_name") or Path(trainer.args.hub_model_id or trainer.args.output_dir).name
     given = {name: asked.get(name) or report.get(name) for name in ("license", "language")}
-    card.data.datasets = asked.get("dataset_tags") or report.get("datasets")
+    card.data.datasets = asked.get("dataset_tags") or report.get("datasets") or None
     _metadata(card.data, trainer, base)
     inherited = {} if given["license"] else shared_licence(base, teachers.values())
     for name in LICENCE:

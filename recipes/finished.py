@@ -39,7 +39,7 @@ def main(prepare: Callable[[list[str]], Job], argv: Sequence[str]) -> dict[str, 
         ValueError: a model is missing.
     """
     started = time()
-    (asked, rest) = HfArgumentParser([FinishedArguments]).parse_args_into_dataclasses(
+    asked, rest = HfArgumentParser([FinishedArguments]).parse_args_into_dataclasses(
         list(argv), return_remaining_strings=True
     )
     job = prepare(rest)
@@ -49,10 +49,10 @@ def main(prepare: Callable[[list[str]], Job], argv: Sequence[str]) -> dict[str, 
             "a report was asked for without a finished student and its teacher: name both with "
             "--student_model_name_or_path and --teacher_model_name_or_path."
         )
-    judge = job.trainer(job.kind.kept(Path(student)), job.args, teacher)
+    judge = job.trainer(job.kind.kept(student), job.args, teacher)
     trainers = {"distilled": judge}
     if asked.alone:
-        trainers = {"student alone": job.trainer(job.kind.kept(Path(asked.alone)), settings(job.args, "")), **trainers}
+        trainers = {"student alone": job.trainer(job.kind.kept(asked.alone), settings(job.args, "")), **trainers}
     Path(job.args.output_dir).mkdir(parents=True, exist_ok=True)
     report(job, trainers, started, card=False)
     return judge.report

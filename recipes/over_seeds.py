@@ -88,10 +88,7 @@ class Runs:
     def __init__(self, job: Job, asked: SeedArguments) -> None:
         self.job, self.asked, self.folder = job, asked, job.root / "over_seeds"
         self.file, args = self.folder / "runs.jsonl", job.args
-        told = {name: getattr(args, name) for name in ("alpha", "temperature", "objective", "augmentation", "rollout")}
-        told |= {
-            name: getattr(args, name) for name in ("num_train_epochs", "max_steps", "per_device_train_batch_size")
-        }
+        told = {name: getattr(args, name) for name in TOLD}
         told |= {"rows": {name: rows._fingerprint for name, rows in job.splits.items()}, **asdict(job.recipe)}
         own = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []

@@ -70,7 +70,7 @@ class Scoring(ABC):
     """How one kind of model is measured.
 
     Attributes:
-        score: the figure that the gap is about; higher is better.
+        score: the figure that the gap is about.
         drawn: which figure the picture shows, and how to name it beside an axis.
         columns: heading of the table -> how a row is shown under it, sizes and speed left out.
         hub: metric type on the Hub -> figure.

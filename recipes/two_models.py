@@ -127,9 +127,9 @@ class Kind:
         with torch.device("meta"):  # by its class: under ZeRO-3 `from_config` would draw weights, which are not there
             return self.auto._model_mapping[type(config)](config)
 
-    def kept(self, folder: Path) -> PreTrainedModel:
-        """Load a teacher that was trained here."""
-        kept = self.auto.from_pretrained(folder)
+    def kept(self, source: str | Path) -> PreTrainedModel:
+        """Load a model that is finished."""
+        kept = self.auto.from_pretrained(source)
         kept.config._name_or_path = ""  # on a card, its class says more than a folder's name
         return kept
 
@@ -202,7 +202,7 @@ def make_student(recipe: ModelArguments, kind: Kind, teacher: PreTrainedModel | 
     else:
         shape = kind.empty(teacher) if isinstance(teacher, str) else teacher
         sizes = {"hidden_size": recipe.student_hidden_size, "num_hidden_layers": recipe.student_layers}
-        set_seed(seed)
+        set_seed(seed)  # again: to build the empty teacher may have drawn numbers
         student = kind.auto.from_config(kind.labelled(resized_config(shape, **sizes)))
     if recipe.lora_rank:
         from peft import LoraConfig, get_peft_model

