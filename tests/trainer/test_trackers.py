@@ -1,7 +1,11 @@
 """What a distillation logs arrives where Trainer's logs go, and can stop a run or choose its best step."""
 
 import math
+import os
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -57,10 +61,16 @@ def test_tensorboard(tmp_path, monkeypatch):
     assert [point.step for point in read.Scalars("train/loss/forward_kl")] == [1, 2]
 
 
-def test_trackio(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+def test_trackio(tmp_path):
     pytest.importorskip("trackio")
-    run(tmp_path, report_to="trackio", project="distillation", trackio_space_id=None).train()
+    script = (
+        "import sys; from pathlib import Path; from test_trackers import run\n"
+        "run(Path(sys.argv[1]), report_to='trackio', project='distillation', trackio_space_id=None).train()"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    # A process of its own: the folder is read when trackio is imported, which another test may have done.
+    where = {**os.environ, "PYTHONPATH": paths, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=where, check=True, capture_output=True)
     (database,) = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(database) as held:
         logged = " ".join(str(row[0]) for row in held.execute("SELECT metrics FROM metrics"))
