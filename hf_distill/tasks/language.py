@@ -31,7 +31,7 @@ UNSHIFTED = frozenset(
     f"{name}ForCausalLM"
     for name in (
         "Bart", "BigBirdPegasus", "Blenderbot", "BlenderbotSmall", "CpmAnt", "MBart", "Marian", "Musicgen",
-        "MusicgenMelody", "Mvp", "PLBart", "Pegasus", "TrOCR", "Whisper",
+        "MusicgenMelody", "Mvp", "PLBart", "Pegasus", "ProphetNet", "TrOCR", "Whisper",
     )
 ) | {"XLNetLMHeadModel"}  # fmt: skip
 """Decoders whose own loss compares position t with label t: transformers wants their labels shifted by the user."""

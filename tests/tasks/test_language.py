@@ -15,6 +15,11 @@ from transformers import (
     DataCollatorForSeq2Seq,
     MixtralConfig,
     MixtralForCausalLM,
+    ProphetNetConfig,
+    ProphetNetForCausalLM,
+    ProphetNetForConditionalGeneration,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
     Trainer,
     TrainingArguments,
 )
@@ -214,3 +219,29 @@ def test_a_decoder_that_shifts_inside_of_its_forward_is_given_its_inputs(tmp_pat
     inputs = {name: value for name, value in fed.items() if name != "labels"}
     assert torch.equal(student(**task.complete(student, inputs, fed)).logits, student(**fed).logits)
     trainer(tmp_path, "t5", student=student, teacher_model=BlenderbotForConditionalGeneration(config)).train()
+
+
+def prophetnet(kind=ProphetNetForConditionalGeneration):
+    torch.manual_seed(0)
+    return kind(ProphetNetConfig(
+        vocab_size=32, hidden_size=16, num_encoder_layers=1, num_decoder_layers=1, num_encoder_attention_heads=2,
+        num_decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, ngram=2,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=0, dropout=0.0, attention_dropout=0.0,
+        activation_dropout=0.0, init_std=0.3,
+    ))  # fmt: skip
+
+
+def test_a_model_that_also_predicts_later_tokens_keeps_its_own_loss(tmp_path):
+    """ProphetNet's loss is not the cross-entropy of its logits, which are those of the next token alone."""
+    settings = tiny.arguments(tmp_path, Seq2SeqTrainingArguments, max_steps=1)
+    collate = DataCollatorForSeq2Seq(tiny_language.tokenizer())
+    parts = {"data_collator": collate, "plain_args": settings}
+    plain = tiny.trainer(tmp_path, prophetnet(), tiny_language.pairs(), Seq2SeqTrainer, **parts)
+    plain.train()
+    run = trainer(tmp_path, "t5", student=prophetnet(), teacher_model=prophetnet(), args={"max_steps": 1})
+    run.train()
+    assert tiny.losses(run, "loss/hard")[0] == pytest.approx(tiny.losses(plain)[0], rel=1e-5)
+    decoder, fed = prophetnet(ProphetNetForCausalLM), batch()
+    task = Task.of(decoder)
+    assert task.own_loss
+    assert torch.equal(task.rows(fed), fed["labels"] != -100)  # as its own loss reads them
