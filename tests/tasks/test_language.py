@@ -245,3 +245,16 @@ def test_a_model_that_also_predicts_later_tokens_keeps_its_own_loss(tmp_path):
     task = Task.of(decoder)
     assert task.own_loss
     assert torch.equal(task.rows(fed), fed["labels"] != -100)  # as its own loss reads them
+
+
+def test_padding_before_a_text_predicts_nothing():
+    """The first token of a text would be taught in a batch with a longer text, and only there."""
+    found = []
+    for side in ("right", "left"):
+        tokenizer = tiny_language.tokenizer()
+        tokenizer.padding_side = side
+        rows = [{**row, "labels": list(row["input_ids"])} for row in tiny_language.texts(4)]
+        fed = dict(DataCollatorForSeq2Seq(tokenizer)(rows))
+        found.append(CausalLM().counts(fed))
+        assert not (CausalLM().rows(fed) & (fed["attention_mask"] == 0)).any()
+    assert found[0] == found[1]
