@@ -29,10 +29,13 @@ class LogMixin:
     _fidelity: Tally
     _evaluating: Tally | None
 
-    def _note(self, parts: Mapping[str, Tensor], stepping: bool) -> None:
+    def _note(self, parts: Mapping[str, Tensor], window: Mapping[str, Tensor], stepping: bool) -> None:
         if stepping:
             self._training.add(parts)
         elif self._evaluating is not None:
+            if "hard" in parts and self.task.linear:
+                labels = window["labels"].float()  # perplexity is that of all labels, not a mean over batches
+                self._fidelity.add({"nats": parts["hard"] * labels, "labels": labels})
             # As Trainer treats the loss: once for each sample, without those that only fill up the last batch.
             each = torch.stack([value.detach().float() for value in parts.values()])
             each = self.accelerator.gather_for_metrics(each.repeat(self.args.eval_batch_size, 1))
@@ -69,7 +72,8 @@ class LogMixin:
         """Evaluate as Trainer does; ``eval_loss`` is the same blend, its parts are ``eval_loss/hard``, ...
 
         With a teacher also ``eval_agreement``, the share of rows in which both choose the same class, and ``eval_kl``,
-        KL(teacher, student) at temperature 1; for language models ``eval_perplexity``, of the labels.
+        KL(teacher, student) at temperature 1; for language models ``eval_perplexity``, of all labels together
+        (``eval_loss/hard`` is a mean over batches, as Trainer's loss is).
 
         Args:
             *args: as in ``Trainer.evaluation_loop``.
@@ -86,9 +90,9 @@ class LogMixin:
             self._evaluating = None
         prefix = kwargs.get("metric_key_prefix", "eval")
         close = self._fidelity.drain(lambda totals: self.accelerator.reduce(totals, reduction="sum"))
-        rows = max(1.0, close.pop("rows", 0.0))
-        output.metrics.update({f"{prefix}_{name}": total / rows for name, total in close.items()})
-        if "hard" in parts and self.task.linear:
-            output.metrics[f"{prefix}_perplexity"] = math.exp(min(parts["hard"], 700.0))
+        rows, nats, labels = (close.pop(name, 0.0) for name in ("rows", "nats", "labels"))
+        output.metrics.update({f"{prefix}_{name}": total / max(1.0, rows) for name, total in close.items()})
+        if labels:
+            output.metrics[f"{prefix}_perplexity"] = math.exp(min(nats / labels, 700.0))
         output.metrics.update({f"{prefix}_loss/{name}": value for name, value in parts.items()})
         return output

@@ -235,7 +235,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         loss = loss + resting
         if (balance := router_loss(self, outputs, inputs, window, world)) is not None:
             parts["router"], loss = balance, loss + balance
-        self._note(parts, stepping)
+        self._note(parts, window, stepping)
         if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
             loss = loss * undivided
         if isinstance(outputs, tuple) and not needs_own_loss(self):
