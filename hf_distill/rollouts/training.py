@@ -16,6 +16,8 @@ from torch import Tensor
 from hf_distill.rollouts.draws import STUDENT, TEACHER, draw, places
 from hf_distill.rollouts.settings import Rollout, rollout_of
 from hf_distill.rollouts.writers import Writers, check_context, check_student
+from hf_distill.tasks import CausalLM
+from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,12 @@ class RolloutMixin:
         if (asked := self.rolling()) is None:
             return
         check_student(self, asked)
+        if isinstance(self.task, CausalLM) and not self.task.shifts_labels:
+            raise ValueError(
+                f"rollout was asked for {type(core_of(self.model)).__name__}, whose labels are those of the next "
+                "position, which do not say where a prompt ends: use a model that shifts its labels itself, or leave "
+                "rollout out."
+            )
         self._writers = Writers(self, asked)
 
     def get_batch_samples(
