@@ -102,6 +102,14 @@ class Layout(ABC):
             batch: the batch.
         """
 
+    def several(self, batch: Mapping[str, Any]) -> Tensor:
+        """Say which rows lose something behind the text that is written: bool [B].
+
+        Args:
+            batch: the batch.
+        """
+        return torch.zeros_like(batch["input_ids"][:, 0], dtype=torch.bool)
+
     @abstractmethod
     def rewritten(self, batch: Mapping[str, Any], texts: Mapping[int, Tensor], student: nn.Module) -> dict[str, Any]:
         """Put texts behind their prompts; the batch is padded anew, on the side on which it came.
@@ -154,6 +162,13 @@ class DecoderLayout(Layout):
         if (labels := batch.get("labels")) is None:
             return self.mask(batch).sum(dim=1) > 1
         return (labels[:, 1:] != IGNORED).any(dim=1)
+
+    def several(self, batch: Mapping[str, Any]) -> Tensor:
+        """Rows whose labels are in several parts, as those of a chat with several answers; see ``Layout.several``."""
+        if (labels := batch.get("labels")) is None:
+            return super().several(batch)
+        known = torch.nn.functional.pad(labels != IGNORED, (1, 0), value=False)
+        return (known[:, 1:] & ~known[:, :-1]).sum(dim=1) > 1
 
     def rewritten(self, batch: Mapping[str, Any], texts: Mapping[int, Tensor], student: nn.Module) -> dict[str, Any]:
         """See ``Layout.rewritten``."""
