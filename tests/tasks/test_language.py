@@ -44,8 +44,10 @@ def trainer(folder, kind, data=None, **parts):
     settings = tiny.arguments(folder, Seq2SeqDistillationTrainingArguments, **args)
     return tiny.trainer(
         folder, parts.pop("student", None) or make(), data or rows(), both[kind], plain_args=settings,
-        data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
-        **{"teacher_model": tiny_language.teacher(make), **parts},
+        **{
+            "teacher_model": tiny_language.teacher(make),
+            "data_collator": DataCollatorForSeq2Seq(tiny_language.tokenizer()), **parts,
+        },
     )  # fmt: skip
 
 
@@ -258,3 +260,16 @@ def test_padding_before_a_text_predicts_nothing():
         found.append(CausalLM().counts(fed))
         assert not (CausalLM().rows(fed) & (fed["attention_mask"] == 0)).any()
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_loss_is_the_same_on_whichever_side_is_padded(tmp_path, smoothing):
+    rows, found = [{**row, "labels": list(row["input_ids"])} for row in tiny_language.texts()], []
+    for side in ("right", "left"):
+        tokenizer = tiny_language.tokenizer()
+        tokenizer.padding_side = side
+        args = {"max_steps": 1, "label_smoothing_factor": smoothing}
+        run = trainer(tmp_path, "llama", rows, data_collator=DataCollatorForSeq2Seq(tokenizer), args=args)
+        run.train()
+        found.append([tiny.losses(run, f"loss/{name}")[0] for name in ("hard", "forward_kl")])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
