@@ -159,6 +159,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
             for batch in batches:
                 total += self._counts(batch).to(device)
+                self._note_rows(batch)
             everywhere = self.accelerator.reduce(total, reduction="sum")
             self._window = everywhere // (self.accelerator.num_processes // self.data_ranks())
             self._training.weight += 1
