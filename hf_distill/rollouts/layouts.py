@@ -236,9 +236,10 @@ class EncoderDecoderLayout(Layout):
                 f"{list(labels.shape)}: give both the same length, or leave {strange[0]} out."
             )
         known = labels != IGNORED
+        left = self.left and is_left(known, default=False)  # otherwise what is not labelled is no padding before a row
         for row in range(len(labels)):
             if (text := texts.get(row)) is None:
-                where = span(known[row])
+                where = span(known[row]) if left else slice(span(known[row]).stop)
                 rows.append({name: value[row, where] for name, value in columns.items()})
                 continue
             made = {"labels": text, "decoder_attention_mask": torch.ones_like(text)}
@@ -247,4 +248,4 @@ class EncoderDecoderLayout(Layout):
                     0
                 ]
             rows.append({name: made[name].to(value) for name, value in columns.items()})
-        return {**batch, **stacked(rows, self.fill, is_left(known, default=False))}
+        return {**batch, **stacked(rows, self.fill, left)}
