@@ -23,7 +23,7 @@ from hf_distill.tasks import Task
 from hf_distill.tasks.embedding import HEADLESS
 from hf_distill.tasks.outputs import SHOWN, asking, core_of
 from hf_distill.teachers.placement import place
-from hf_distill.teachers.tokenizers import PREFIX, check_tokenizers
+from hf_distill.teachers.tokenizers import PREFIX, check_tokenizers, columns_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -101,7 +101,7 @@ class LiveTeacher:
                 f"the teacher {self.facts.name} shares {len(shared)} parameters with the student, which would train "
                 "or freeze both: pass a copy (copy.deepcopy(model)) as teacher_model."
             )
-        columns = getattr(trainer.train_dataset, "column_names", None) or ()
+        columns = columns_of(trainer.train_dataset)
         check_tokenizers(self.facts, self.tokenizer, trainer.processing_class, columns)
         self.model.eval().requires_grad_(False)
         if self._run is None:  # a second trainer takes the teacher as the first one left it
