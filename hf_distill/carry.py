@@ -19,7 +19,7 @@ from hf_distill.objectives import Objective, build
 from hf_distill.objectives.presets import AUTO, preset
 from hf_distill.preflight import check_objective, named_facts
 from hf_distill.signals import Facts
-from hf_distill.teachers.tokenizers import PREFIX
+from hf_distill.teachers.tokenizers import PREFIX, columns_of
 
 if TYPE_CHECKING:
     from hf_distill.trainer import DistillationMixin
@@ -64,8 +64,7 @@ def _asked(trainer: DistillationMixin, spec: Any) -> Any:
     own, teacher = trainer.task.default_objective, trainer.teacher
     if spec is None or spec != AUTO:
         return own if spec is None else spec
-    columns = getattr(trainer.train_dataset, "column_names", None) or ()
-    same = not any(column.startswith(PREFIX) for column in columns)
+    same = not any(column.startswith(PREFIX) for column in columns_of(trainer.train_dataset))
     chosen = preset(own, Facts.of(trainer.model), teacher.facts, teacher.serves, same)
     logger.info("objective=auto is %s here.", chosen)
     return chosen

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_distill.objectives import normalise
 from hf_distill.tasks.outputs import core_of
+from hf_distill.tasks.positions import EachPosition
 from hf_distill.tasks.supervision import supervised
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ def hard_loss(
         if num_items is not None:  # the user divided by Trainer's count: finish as Trainer would
             return loss * trainer.data_ranks() if trainer.args.average_tokens_across_devices else loss
     elif trainer.label_smoother is not None:
-        count = window["labels"].clamp(min=1)
-        return world * trainer.label_smoother(outputs, labels, trainer.task.shifts_labels, num_items_in_batch=count)
+        count, shifts = window["labels"].clamp(min=1), trainer.task.shifts_labels
+        if isinstance(trainer.task, EachPosition):
+            labels, shifts = trainer.task.targets(inputs), False  # those that were counted, each at its place
+        return world * trainer.label_smoother(outputs, labels, shifts, num_items_in_batch=count)
     elif (hard := trainer.task.hard(outputs, inputs)) is not None:
         return normalise(hard.total, window["labels"], world)
     elif isinstance(outputs, Mapping) and outputs.get("loss") is None:

@@ -159,6 +159,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
             for batch in batches:
                 total += self._counts(batch).to(device)
+                self._note_rows(batch)
             everywhere = self.accelerator.reduce(total, reduction="sum")
             self._window = everywhere // (self.accelerator.num_processes // self.data_ranks())
             self._training.weight += 1
@@ -235,7 +236,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         loss = loss + resting
         if (balance := router_loss(self, outputs, inputs, window, world)) is not None:
             parts["router"], loss = balance, loss + balance
-        self._note(parts, stepping)
+        self._note(parts, window, stepping)
         if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
             loss = loss * undivided
         if isinstance(outputs, tuple) and not needs_own_loss(self):

@@ -208,6 +208,9 @@ def test_where_logits_must_be_whole(tmp_path):
         step(tmp_path, objective="hidden_mse")
     with pytest.raises(ValueError, match="but it is for language models"):
         tiny.trainer(tmp_path, args={"fused_logits": "on"}, teacher_model=tiny.teacher())
+    unlabelled = [{n: v for n, v in row.items() if n != "labels"} for row in tiny_language.texts()]
+    with pytest.raises(ValueError, match=r"alpha=0.5 trains on labels, the batch has .*: add a 'labels' column"):
+        step(tmp_path, data=unlabelled)
     assert DistillationTrainingArguments(str(tmp_path), fused_logits=False, use_cpu=True).fused_logits == "off"
 
 

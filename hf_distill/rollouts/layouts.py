@@ -102,6 +102,14 @@ class Layout(ABC):
             batch: the batch.
         """
 
+    def several(self, batch: Mapping[str, Any]) -> Tensor:
+        """Say which rows lose something behind the text that is written: bool [B].
+
+        Args:
+            batch: the batch.
+        """
+        return torch.zeros_like(batch["input_ids"][:, 0], dtype=torch.bool)
+
     @abstractmethod
     def rewritten(self, batch: Mapping[str, Any], texts: Mapping[int, Tensor], student: nn.Module) -> dict[str, Any]:
         """Put texts behind their prompts; the batch is padded anew, on the side on which it came.
@@ -154,6 +162,13 @@ class DecoderLayout(Layout):
         if (labels := batch.get("labels")) is None:
             return self.mask(batch).sum(dim=1) > 1
         return (labels[:, 1:] != IGNORED).any(dim=1)
+
+    def several(self, batch: Mapping[str, Any]) -> Tensor:
+        """Rows whose labels are in several parts, as those of a chat with several answers; see ``Layout.several``."""
+        if (labels := batch.get("labels")) is None:
+            return super().several(batch)
+        known = torch.nn.functional.pad(labels != IGNORED, (1, 0), value=False)
+        return (known[:, 1:] & ~known[:, :-1]).sum(dim=1) > 1
 
     def rewritten(self, batch: Mapping[str, Any], texts: Mapping[int, Tensor], student: nn.Module) -> dict[str, Any]:
         """See ``Layout.rewritten``."""
@@ -221,9 +236,10 @@ class EncoderDecoderLayout(Layout):
                 f"{list(labels.shape)}: give both the same length, or leave {strange[0]} out."
             )
         known = labels != IGNORED
+        left = self.left and is_left(known, default=False)  # otherwise what is not labelled is no padding before a row
         for row in range(len(labels)):
             if (text := texts.get(row)) is None:
-                where = span(known[row])
+                where = span(known[row]) if left else slice(span(known[row]).stop)
                 rows.append({name: value[row, where] for name, value in columns.items()})
                 continue
             made = {"labels": text, "decoder_attention_mask": torch.ones_like(text)}
@@ -232,4 +248,4 @@ class EncoderDecoderLayout(Layout):
                     0
                 ]
             rows.append({name: made[name].to(value) for name, value in columns.items()})
-        return {**batch, **stacked(rows, self.fill, is_left(known, default=False))}
+        return {**batch, **stacked(rows, self.fill, left)}

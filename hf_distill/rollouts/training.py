@@ -16,6 +16,8 @@ from torch import Tensor
 from hf_distill.rollouts.draws import STUDENT, TEACHER, draw, places
 from hf_distill.rollouts.settings import Rollout, rollout_of
 from hf_distill.rollouts.writers import Writers, check_context, check_student
+from hf_distill.tasks import CausalLM
+from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,12 @@ UNPROMPTED = (
     "A row that was to be written anew has no prompt, its labels begin with its first token, and stayed as it came: "
     "set the prompt's labels to -100; rollout/unprompted in the log says how many there are."
 )
-COUNTED = ("rows", "student", "teacher", "silent", "unprompted", "tokens")
+SHORTENED = (
+    "A row that was written anew has several answers: a text was written in place of the first, and all that came "
+    "behind it is left out; give each answer a row of its own, or set the labels of all but one to -100; "
+    "rollout/shortened in the log says how many there are."
+)
+COUNTED = ("rows", "student", "teacher", "silent", "unprompted", "shortened", "tokens")
 
 
 class RolloutMixin:
@@ -61,6 +68,12 @@ class RolloutMixin:
         if (asked := self.rolling()) is None:
             return
         check_student(self, asked)
+        if isinstance(self.task, CausalLM) and not self.task.shifts_labels:
+            raise ValueError(
+                f"rollout was asked for {type(core_of(self.model)).__name__}, whose labels are those of the next "
+                "position, which do not say where a prompt ends: use a model that shifts its labels itself, or leave "
+                "rollout out."
+            )
         self._writers = Writers(self, asked)
 
     def get_batch_samples(
@@ -92,13 +105,14 @@ class RolloutMixin:
         chosen: dict[str, list] = {STUDENT: [], TEACHER: []}
         counts = dict.fromkeys(COUNTED, 0)
         for number, batch in enumerate(batches):
-            labelled = layout.labelled(batch).tolist()
+            labelled, several = layout.labelled(batch).tolist(), layout.several(batch).tolist()
             for row, prompt in enumerate(layout.prompts(batch)):
                 drawn = draw(asked, seed, step, begins[number] + row)
                 counts["rows"] += 1
                 if drawn.writer and prompt is not None:
                     chosen[drawn.writer].append(((number, row), prompt, drawn.uniform))
                     counts[drawn.writer] += 1
+                    counts["shortened"] += several[row]
                     continue
                 counts["unprompted"] += bool(drawn.writer)
                 counts["silent"] += not labelled[row]
@@ -143,6 +157,8 @@ class RolloutMixin:
             self._tell(SILENT)
         if counts["unprompted"]:
             self._tell(UNPROMPTED)
+        if counts["shortened"]:
+            self._tell(SHORTENED)
         here = torch.tensor([counts[name] for name in COUNTED])
         self._rolled = here if self._rolled is None else self._rolled + here
 
@@ -156,7 +172,8 @@ class RolloutMixin:
 
         Args:
             logs: what Trainer logs; ``rollout/student``, ``rollout/teacher``, ``rollout/silent`` (as they came, and
-                without a label) and ``rollout/unprompted`` are shares of the rows, ``rollout/tokens`` is a mean.
+                without a label), ``rollout/unprompted`` and ``rollout/shortened`` (of several answers, which became
+                one) are shares of the rows, ``rollout/tokens`` is a mean.
             start_time: when training started.
         """
         if "loss" in logs and self.rolling() is not None:

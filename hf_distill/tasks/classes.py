@@ -30,7 +30,7 @@ def own_loss_of(model: nn.Module, known: frozenset[str], suffix: str | None = No
     """Say whether a model of one of these classes computes a loss of its own.
 
     A subclass with its own forward, or an own loss function, means its own loss: it is then asked for it. So does a
-    class that nobody knows, if its name says what it is for.
+    class that nobody knows, if its name says what it is for, and one that adds up more than its logits say.
 
     Args:
         model: any module.
@@ -52,4 +52,5 @@ def own_loss_of(model: nn.Module, known: frozenset[str], suffix: str | None = No
     base = next((c for c in type(core).__mro__ if c.__name__ in known), None)
     if base is None:
         return True if suffix is not None and type(core).__name__.endswith(suffix) else None
-    return type(core).forward is not base.forward or "_loss_function" in vars(core)
+    own = "_loss_function" in vars(core) or hasattr(core, "_compute_loss")  # ProphetNet's, of several later tokens
+    return own or type(core).forward is not base.forward

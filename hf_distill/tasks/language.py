@@ -31,7 +31,7 @@ UNSHIFTED = frozenset(
     f"{name}ForCausalLM"
     for name in (
         "Bart", "BigBirdPegasus", "Blenderbot", "BlenderbotSmall", "CpmAnt", "MBart", "Marian", "Musicgen",
-        "MusicgenMelody", "Mvp", "PLBart", "Pegasus", "TrOCR", "Whisper",
+        "MusicgenMelody", "Mvp", "PLBart", "Pegasus", "ProphetNet", "TrOCR", "Whisper",
     )
 ) | {"XLNetLMHeadModel"}  # fmt: skip
 """Decoders whose own loss compares position t with label t: transformers wants their labels shifted by the user."""
@@ -96,6 +96,7 @@ class CausalLM(LanguageModel):
     """The next token at every position; a position counts if the token after it has a label.
 
     Position t predicts the label at t + 1: the labels are shifted, never the logits, so the last position has no row.
+    Padding predicts nothing, so the first token of a text is no target, on whichever side the batch is padded.
     ``shift_labels`` are taken as they are, and so are the labels of a few decoders (``UNSHIFTED``), whose own loss
     takes them so. Without labels (``alpha=1``) every token of the text is a target.
 
@@ -136,7 +137,8 @@ class CausalLM(LanguageModel):
         labels = batch.get("labels")
         if labels is None or not self.shifts_labels:
             return labels
-        return F.pad(labels[:, 1:], (0, 1), value=-100)
+        targets, mask = F.pad(labels[:, 1:], (0, 1), value=-100), self.mask(batch)
+        return targets if mask is None else targets.masked_fill(~mask, -100)
 
     def text(self, batch: Mapping[str, Any]) -> Tokens | None:
         """Every token, spoken of one position before it; see ``LanguageModel.text``."""

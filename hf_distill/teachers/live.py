@@ -23,7 +23,7 @@ from hf_distill.tasks import Task
 from hf_distill.tasks.embedding import HEADLESS
 from hf_distill.tasks.outputs import SHOWN, asking, core_of
 from hf_distill.teachers.placement import place
-from hf_distill.teachers.tokenizers import PREFIX, check_tokenizers
+from hf_distill.teachers.tokenizers import PREFIX, check_tokenizers, columns_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -101,7 +101,7 @@ class LiveTeacher:
                 f"the teacher {self.facts.name} shares {len(shared)} parameters with the student, which would train "
                 "or freeze both: pass a copy (copy.deepcopy(model)) as teacher_model."
             )
-        columns = getattr(trainer.train_dataset, "column_names", None) or ()
+        columns = columns_of(trainer.train_dataset)
         check_tokenizers(self.facts, self.tokenizer, trainer.processing_class, columns)
         self.model.eval().requires_grad_(False)
         if self._run is None:  # a second trainer takes the teacher as the first one left it
@@ -139,11 +139,11 @@ class LiveTeacher:
                 f"the teacher {self.facts.name} takes {sorted(self._takes)}, the batch has {sorted(batch)}: keep the "
                 "teacher's columns in the data set."
             )
-        self._fits(inputs)
         # Flags go in whatever the signature says: transformers models take them among their **kwargs.
         flags = {**asking(needs, self.model), **({"use_cache": False} if "use_cache" in self._accepts else {})}
         read = self.task.theirs(batch)
         inputs = self.task.complete(self.model, inputs, read)
+        self._fits(inputs)
         with torch.no_grad(), self._autocast():
             with hearing(self.model, needs) as heard:
                 outputs = self._forward(**inputs, **flags)
@@ -155,10 +155,11 @@ class LiveTeacher:
         """Refuse a text that is longer than the teacher reads; one with turned positions reads on, and says so."""
         config = getattr(core_of(self.model), "config", None)
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        room, ids = getattr(text, "max_position_embeddings", None), inputs.get("input_ids")
-        if ids is None or not isinstance(room, int) or not 0 < room < ids.shape[-1]:
+        room, texts = getattr(text, "max_position_embeddings", None), ("input_ids", "decoder_input_ids")
+        long = max((inputs[name].shape[-1] for name in texts if inputs.get(name) is not None), default=0)
+        if not isinstance(room, int) or not 0 < room < long:
             return
-        told = f"the batch is {ids.shape[-1]} tokens long, the teacher {self.facts.name} was made for {room} positions"
+        told = f"the batch is {long} tokens long, the teacher {self.facts.name} was made for {room} positions"
         if not (hasattr(text, "rope_parameters") or hasattr(text, "rope_theta")):
             raise ValueError(f"{told}: cut the rows (max_length), or use a teacher that reads as much.")
         if not self._told:

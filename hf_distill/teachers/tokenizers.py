@@ -1,14 +1,16 @@
 """Whether two tokenizers read the same ids as the same tokens.
 
-Knows: tokenizers, and where models keep theirs. Does not know: models, batches, trainers.
+Knows: tokenizers, where models keep theirs, columns of data sets. Does not know: models, batches, trainers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+import datasets
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_distill.signals import Facts
@@ -17,9 +19,35 @@ from hf_distill.tasks.alignment import PREFIX, TokenAlignment
 if TYPE_CHECKING:
     from hf_distill.trainer import DistillationMixin
 
-__all__ = ["PREFIX", "check_tokenizers", "introduce", "tokenizer_at"]
+__all__ = ["PREFIX", "check_tokenizers", "columns_of", "introduce", "tokenizer_at"]
 
 _BOTH = "tokenise with both and put the teacher's into columns teacher_input_ids, teacher_attention_mask, ..."
+
+
+_SEEN: WeakKeyDictionary[datasets.IterableDataset, tuple[str, ...]] = WeakKeyDictionary()
+
+
+def columns_of(dataset: Any) -> tuple[str, ...]:
+    """Name the columns of a data set; of a list or a stream that does not say them, those of its first row.
+
+    Args:
+        dataset: a training set, or None.
+
+    Returns:
+        The names; none where they are not known before a batch is made.
+
+    Example:
+        >>> columns_of([{"input_ids": [5], "teacher_input_ids": [6]}]), columns_of(None)
+        (('input_ids', 'teacher_input_ids'), ())
+    """
+    names = getattr(dataset, "column_names", None)
+    if names is None and isinstance(dataset, (list, tuple)):
+        names = dataset[0] if dataset and isinstance(dataset[0], Mapping) else ()
+    elif names is None and isinstance(dataset, datasets.IterableDataset):  # `map` leaves it without names
+        if dataset not in _SEEN:
+            _SEEN[dataset] = tuple(next(iter(dataset), ()))
+        names = _SEEN[dataset]
+    return tuple(names or ())
 
 
 def tokenizer_at(name: str | Path) -> PreTrainedTokenizerBase | None:
@@ -86,7 +114,7 @@ def introduce(trainer: DistillationMixin) -> None:
     alignment, teacher, student = trainer.task.alignment, trainer.teacher, Facts.of(trainer.model)
     if alignment is None:
         return
-    own = any(name.startswith(PREFIX) for name in getattr(trainer.train_dataset, "column_names", None) or ())
+    own = any(name.startswith(PREFIX) for name in columns_of(trainer.train_dataset))
     plain, members = isinstance(alignment, TokenAlignment), getattr(teacher, "members", None) or {None: teacher}
     for name, one in members.items():
         sizes = {one.facts.vocab_size, student.vocab_size} - {None}

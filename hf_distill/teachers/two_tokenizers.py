@@ -55,14 +55,16 @@ class TwoTokenizers:
         Returns:
             ``input_ids``, ``attention_mask``, ``labels`` and ``offset_mapping`` (of the labels), and the same with
             ``teacher_`` before their names. Without ``target`` all tokens are labels: set those that are not to be
-            learned to -100, in both.
+            learned to -100, in both. Where a text was cut, what a tokenizer put behind it is no label: the text does
+            not end there, and the other tokenizer cuts it elsewhere.
         """
         made: dict[str, list] = {}
         for prefix, tokenizer in self.tokenizers.items():
             read = tokenizer(text, return_offsets_mapping=True, **options)
             said = read if target is None else tokenizer(text_target=target, return_offsets_mapping=True, **options)
             made |= {f"{prefix}{name}": read[name] for name in ("input_ids", "attention_mask")}
-            made |= {f"{prefix}labels": list(said["input_ids"]), f"{prefix}{OFFSETS}": said[OFFSETS]}
+            labels = _labels(said["input_ids"], said[OFFSETS], text if target is None else target)
+            made |= {f"{prefix}labels": labels, f"{prefix}{OFFSETS}": said[OFFSETS]}
         return made
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -88,6 +90,15 @@ class TwoTokenizers:
                 padded[OFFSETS] = _padded(offsets, width, tokenizer.padding_side == "left")
             batch |= {f"{prefix}{name}": value for name, value in padded.items()}
         return batch
+
+
+def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], text: str) -> list[int]:
+    """Return the tokens themselves, with -100 for those behind a text that goes on."""
+    stops = [stop if stop > start else 0 for start, stop in offsets]
+    if max(stops, default=0) >= len(text.rstrip()):
+        return list(ids)
+    known = max((place for place, stop in enumerate(stops, 1) if stop), default=0)
+    return [*ids[:known], *[-100] * (len(ids) - known)]
 
 
 def _padded(offsets: Sequence[Any], width: int, left: bool) -> Tensor:

@@ -26,16 +26,17 @@ def test_a_classifier_is_measured_against_its_teacher(tmp_path):
 @pytest.mark.parametrize("how", ["on", "off"])
 def test_a_language_model_is_measured_token_by_token_whatever_the_batches(tmp_path, how):
     rows = tiny_language.texts(7, seed=9)
+    rows[4]["labels"] = [-100] * len(rows[4]["labels"])
     found = []
-    for size in (7, 2):
+    for size in (7, 2, 1):
         args = {"per_device_eval_batch_size": size, "fused_logits": how}
         run = tiny.trainer(
             tmp_path, tiny_language.llama(), tiny_language.texts(), args=args, teacher_model=tiny_language.teacher(),
             data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()), eval_dataset=rows,
         )  # fmt: skip
         found.append(run.evaluate())
-    for name in ("eval_agreement", "eval_kl"):
-        assert found[1][name] == pytest.approx(found[0][name], rel=1e-5)
+    for name in ("eval_agreement", "eval_kl", "eval_perplexity"):
+        assert [one[name] for one in found[1:]] == pytest.approx([found[0][name]] * 2, rel=1e-5)
     assert 0 <= found[0]["eval_agreement"] < 1
     assert found[0]["eval_perplexity"] == pytest.approx(math.exp(found[0]["eval_loss/hard"]))
 

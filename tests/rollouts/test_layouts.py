@@ -90,6 +90,23 @@ def test_a_decoder_beside_an_encoder_gets_labels_and_inputs():
     assert torch.equal(found["attention_mask"], given["attention_mask"])
 
 
+def test_a_decoders_row_that_nobody_rewrote_keeps_its_place_behind_what_is_not_supervised():
+    student, labels = tiny_language.t5(), torch.tensor([[-100, 7, 8, 2], [-100, 9, 2, -100]])
+    inputs = torch.tensor([[0, 5, 7, 8], [0, 5, 9, 2]])  # 5 is given and not learned
+    given = {"input_ids": torch.tensor([[5, 6], [5, 6]]), "labels": labels, "decoder_input_ids": inputs}
+    for rows in ([0], [0, 1]):  # also where no row is padded
+        some = {name: value[rows] for name, value in given.items()}
+        found = EncoderDecoderLayout(pad=0).rewritten(some, {}, student)
+        assert torch.equal(found["labels"], labels[rows])
+        assert torch.equal(found["decoder_input_ids"][found["labels"] != -100], inputs[rows][labels[rows] != -100])
+    turned = EncoderDecoderLayout(pad=0, left=True).rewritten(
+        {"input_ids": torch.tensor([[5], [6]]), "labels": torch.tensor([[-100, 9], [7, 8]])},
+        {0: torch.tensor([9, 9, 2])},
+        student,
+    )
+    assert turned["labels"].tolist() == [[9, 9, 2], [-100, 7, 8]]
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

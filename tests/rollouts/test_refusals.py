@@ -5,6 +5,7 @@ import runs
 import tiny
 import tiny_language
 import torch
+from transformers import BartConfig, BartForCausalLM
 
 from hf_distill.teachers import Several
 
@@ -67,3 +68,9 @@ def test_packed_rows_are_refused(tmp_path):
 
     with pytest.raises(ValueError, match="rows into which several texts are packed"):
         runs.trainer(tmp_path, rollout=OWN, data=data, data_collator=collate).train()
+
+
+def test_a_decoder_whose_labels_are_shifted_by_the_user_has_no_prompt(tmp_path):
+    sizes = dict(d_model=16, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=32, vocab_size=32)
+    with pytest.raises(ValueError, match="rollout was asked for BartForCausalLM, whose labels are those of the next"):
+        runs.trainer(tmp_path, rollout=OWN, student=BartForCausalLM(BartConfig(**sizes)))

@@ -326,3 +326,17 @@ def test_the_arguments_say_it_too_and_the_trainer_comes_first(tmp_path):
     assert run.state.log_history[0]["rollout/student"] == 1
     run = trainer(tmp_path, rollout={"seq_kd": 1.0, "max_new_tokens": 3}, args={"rollout": {"on_policy": 1.0}})
     assert run.rolling() == Rollout(seq_kd=1.0, max_new_tokens=3)
+
+
+def test_what_comes_behind_a_first_answer_is_left_out_and_counted(tmp_path, caplog):
+    data = [dict(row) for row in tiny_language.texts(8, seed=4)]
+    long = [row for row in data if len(row["input_ids"]) > 5]
+    for row in long:
+        row["labels"] = [-100, -100, row["input_ids"][2], -100, *row["input_ids"][4:]]
+    with caplog.at_level(logging.WARNING):
+        run = trainer(tmp_path, rollout={"on_policy": 1.0, "max_new_tokens": 6}, data=data, args={"max_steps": 1})
+        run.train()
+    batch = run.seen[0][0]
+    assert run.state.log_history[0]["rollout/shortened"] == len(long) / 8 > 0
+    assert sum("has several answers" in record.message for record in caplog.records) == 1
+    assert ((batch["labels"] == -100) & batch["attention_mask"].bool()).sum(-1).tolist() == [2] * 8

@@ -15,6 +15,11 @@ from transformers import (
     DataCollatorForSeq2Seq,
     MixtralConfig,
     MixtralForCausalLM,
+    ProphetNetConfig,
+    ProphetNetForCausalLM,
+    ProphetNetForConditionalGeneration,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
     Trainer,
     TrainingArguments,
 )
@@ -39,8 +44,10 @@ def trainer(folder, kind, data=None, **parts):
     settings = tiny.arguments(folder, Seq2SeqDistillationTrainingArguments, **args)
     return tiny.trainer(
         folder, parts.pop("student", None) or make(), data or rows(), both[kind], plain_args=settings,
-        data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
-        **{"teacher_model": tiny_language.teacher(make), **parts},
+        **{
+            "teacher_model": tiny_language.teacher(make),
+            "data_collator": DataCollatorForSeq2Seq(tiny_language.tokenizer()), **parts,
+        },
     )  # fmt: skip
 
 
@@ -214,3 +221,73 @@ def test_a_decoder_that_shifts_inside_of_its_forward_is_given_its_inputs(tmp_pat
     inputs = {name: value for name, value in fed.items() if name != "labels"}
     assert torch.equal(student(**task.complete(student, inputs, fed)).logits, student(**fed).logits)
     trainer(tmp_path, "t5", student=student, teacher_model=BlenderbotForConditionalGeneration(config)).train()
+
+
+def prophetnet(kind=ProphetNetForConditionalGeneration):
+    torch.manual_seed(0)
+    return kind(ProphetNetConfig(
+        vocab_size=32, hidden_size=16, num_encoder_layers=1, num_decoder_layers=1, num_encoder_attention_heads=2,
+        num_decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, ngram=2,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=0, dropout=0.0, attention_dropout=0.0,
+        activation_dropout=0.0, init_std=0.3,
+    ))  # fmt: skip
+
+
+def test_a_model_that_also_predicts_later_tokens_keeps_its_own_loss(tmp_path):
+    """ProphetNet's loss is not the cross-entropy of its logits, which are those of the next token alone."""
+    settings = tiny.arguments(tmp_path, Seq2SeqTrainingArguments, max_steps=1)
+    collate = DataCollatorForSeq2Seq(tiny_language.tokenizer())
+    parts = {"data_collator": collate, "plain_args": settings}
+    plain = tiny.trainer(tmp_path, prophetnet(), tiny_language.pairs(), Seq2SeqTrainer, **parts)
+    plain.train()
+    run = trainer(tmp_path, "t5", student=prophetnet(), teacher_model=prophetnet(), args={"max_steps": 1})
+    run.train()
+    assert tiny.losses(run, "loss/hard")[0] == pytest.approx(tiny.losses(plain)[0], rel=1e-5)
+    decoder, fed = prophetnet(ProphetNetForCausalLM), batch()
+    task = Task.of(decoder)
+    assert task.own_loss
+    assert torch.equal(task.rows(fed), fed["labels"] != -100)  # as its own loss reads them
+
+
+def test_padding_before_a_text_predicts_nothing():
+    """The first token of a text would be taught in a batch with a longer text, and only there."""
+    found = []
+    for side in ("right", "left"):
+        tokenizer = tiny_language.tokenizer()
+        tokenizer.padding_side = side
+        rows = [{**row, "labels": list(row["input_ids"])} for row in tiny_language.texts(4)]
+        fed = dict(DataCollatorForSeq2Seq(tokenizer)(rows))
+        found.append(CausalLM().counts(fed))
+        assert not (CausalLM().rows(fed) & (fed["attention_mask"] == 0)).any()
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_loss_is_the_same_on_whichever_side_is_padded(tmp_path, smoothing):
+    rows, found = [{**row, "labels": list(row["input_ids"])} for row in tiny_language.texts()], []
+    for side in ("right", "left"):
+        tokenizer = tiny_language.tokenizer()
+        tokenizer.padding_side = side
+        args = {"max_steps": 1, "label_smoothing_factor": smoothing}
+        run = trainer(tmp_path, "llama", rows, data_collator=DataCollatorForSeq2Seq(tokenizer), args=args)
+        run.train()
+        found.append([tiny.losses(run, f"loss/{name}")[0] for name in ("hard", "forward_kl")])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_in_which_nothing_is_learned_are_counted_and_told_once(tmp_path, kind, caplog):
+    data = [dict(row) for row in KINDS[kind][1]()]
+    whole = trainer(tmp_path, kind, data)
+    whole.train()
+    assert not tiny.losses(whole, "unlearned_rows")
+    assert not caplog.messages
+    for row in data[2:5]:
+        row["labels"] = [-100] * len(row["labels"])
+    run = trainer(tmp_path, kind, data, args={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4})
+    run.train()
+    assert tiny.losses(run, "unlearned_rows") == [3 / 8] * 3
+    assert sum("3 of 8 training rows have no label" in message for message in caplog.messages) == 1
+    hidden = trainer(tmp_path, kind, data, objective={"forward_kl": 1.0, "hidden_mse": 1.0}, args={"max_steps": 1})
+    hidden.train()
+    assert not tiny.losses(hidden, "unlearned_rows")  # whose states are taught

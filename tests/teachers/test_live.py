@@ -5,11 +5,28 @@ import tiny
 import tiny_language
 import torch
 from torch import nn
+from transformers import BartConfig, BartForConditionalGeneration
 
-from hf_distill import AdapterOffTeacher, CausalLM, FunctionTeacher, LiveTeacher, SequenceClassification, Teacher
+from hf_distill import (
+    AdapterOffTeacher,
+    CausalLM,
+    FunctionTeacher,
+    LiveTeacher,
+    Seq2SeqLM,
+    SequenceClassification,
+    Teacher,
+)
 
 TASK = SequenceClassification(num_labels=3)
 HEADS = frozenset({"heads"})
+
+
+def bart(**config):
+    return BartForConditionalGeneration(BartConfig(
+        vocab_size=32, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, pad_token_id=0,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=2, forced_eos_token_id=None, **config,
+    ))  # fmt: skip
 
 
 def batch():
@@ -112,6 +129,10 @@ def test_a_text_that_is_longer_than_the_teacher_reads(caplog):
         ValueError, match=r"the batch is \d+ tokens long, the teacher .* was made for 4 positions: cut"
     ):
         short(batch(), HEADS)
+    short = LiveTeacher(bart(max_position_embeddings=6), Seq2SeqLM())
+    fed = {"input_ids": torch.ones(2, 5, dtype=torch.long), "labels": torch.ones(2, 9, dtype=torch.long)}
+    with pytest.raises(ValueError, match=r"the batch is 9 tokens long, the teacher .* was made for 6 positions: cut"):
+        short(fed, HEADS)
     turned = LiveTeacher(tiny_language.llama(max_position_embeddings=4), CausalLM())
     for _ in range(2):
         turned({"input_ids": torch.ones(1, 6, dtype=torch.long)}, HEADS)

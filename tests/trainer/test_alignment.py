@@ -264,3 +264,27 @@ def test_what_cannot_be_aligned_is_refused(tmp_path):
             tmp_path, tiny_language.llama(), tiny_language.texts(), teacher_model=tiny_language.teacher(),
             task=CausalLM(align="uld"), args={"teacher_alignment": "span"},
         )  # fmt: skip
+
+
+def test_where_a_text_is_cut_it_does_not_end():
+    """Both rows end with </s>, one behind the first word and one in it: these say nothing of each other."""
+    both, task = TwoTokenizers(words(), characters()), CausalLM(align="span")
+    for text, spans in (("w1", 2), ("w1 w2", 1)):  # the word and the end of the text; the word alone
+        batch = both([both.encode(text, truncation=True, max_length=4)])
+        assert task.counts(batch)["rows"] == spans
+    assert both.encode("w1 w2", truncation=True, max_length=4)["labels"][-1] == 2  # the student's row is whole
+    row = both.encode("w1", "w1 w2", truncation=True, max_length=4)
+    assert (row["labels"][-1], row["teacher_labels"][-1]) == (2, -100)
+
+
+def test_a_stream_and_a_list_of_rows_of_two_tokenizers_teach_the_same(tmp_path):
+    collate, data = two_texts(words(), characters())
+    stream = Dataset.from_list([{"text": text} for text in sentences()]).to_iterable_dataset()
+    stream = stream.map(lambda row: collate.encode(row["text"]), remove_columns=["text"])
+    assert stream.column_names is None
+    found = []
+    for rows in (data, stream, data.to_list()):
+        teacher = taught(tiny_language.teacher(), characters())
+        args = {"teacher_alignment": "span", "train_sampling_strategy": "sequential"}
+        found.append(one_step(tmp_path, tiny_language.llama(), teacher, rows, collate, **args)[0])
+    assert found[1:] == pytest.approx(found[:1] * 2, rel=1e-6)
