@@ -29,6 +29,8 @@ class Rollout:
         top_p: the student draws among the most likely tokens that have this probability together; 1: among all.
         num_beams: of the teacher's beam search; 1: greedy; None: as its own ``generation_config`` says.
         folder: where the teacher's texts are kept, for every rank, epoch and run; None: under ``output_dir``.
+        server: where vLLM writes for the teacher, such as ``http://localhost:8000`` of ``vllm serve TEACHER``; its key
+            is read from ``VLLM_API_KEY``. None: the teacher writes by ``generate``.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -52,6 +54,7 @@ from 0 to 1 whose sum is more than 0 and at most 1.
     top_p: float = 1.0
     num_beams: int | None = None
     folder: str | None = None
+    server: str | None = None
 
     def __str__(self) -> str:
         """Say it as a model card does.
@@ -82,9 +85,15 @@ most 128 tokens
             ("top_p", _is_number(self.top_p) and 0 < self.top_p <= 1, "a number above 0 and at most 1"),
             ("num_beams", self.num_beams is None or _is_whole(self.num_beams, 1), "a whole number from 1"),
             ("folder", self.folder is None or (isinstance(self.folder, str) and self.folder), "a path"),
+            ("server", self.server is None or str(self.server).startswith(("http://", "https://")), "an http address"),
         ):
             if not fits:
                 raise ValueError(f"rollout was given {name}={getattr(self, name)!r}: give {wanted}.")
+        if self.server and not self.seq_kd:
+            raise ValueError(
+                f"rollout was given server={self.server!r}, which writes for the teacher, and seq_kd=0 asks it for "
+                "nothing: set seq_kd, or leave server out."
+            )
 
 
 @dataclass
@@ -138,7 +147,7 @@ def rollout_of(asked: Rollout | Mapping[str, Any] | str | None) -> Rollout | Non
         Traceback (most recent call last):
         ...
         ValueError: rollout has no option 'lambda': it has on_policy, seq_kd, max_new_tokens, do_sample, temperature, \
-top_k, top_p, num_beams, folder.
+top_k, top_p, num_beams, folder, server.
     """
     if asked is None or isinstance(asked, Rollout):
         return asked

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hf_distill.rollouts.layouts import DecoderLayout, EncoderDecoderLayout
 from hf_distill.rollouts.padding import Row
+from hf_distill.rollouts.served import Served
 from hf_distill.rollouts.settings import Rollout
 from hf_distill.rollouts.texts import Texts, keys_for
 from hf_distill.rollouts.writing import drawing, students_way, teachers_way, write
@@ -53,10 +54,16 @@ class Writers:
         pad = students_way(self.core, asked, self.tokenizer).pad_token_id
         self.layout = kind(pad, getattr(self.tokenizer, "padding_side", "right") == "left")
         self.author: Any = None
+        self.served: Served | None = None
         if asked.seq_kd:
             self.author = _author(trainer.teacher)
             self.texts = Texts(asked.folder or Path(trainer.args.output_dir) / FOLDER, trainer.args.process_index)
             self._who = fingerprint(self.author, trainer) or repr(self.author.facts)
+            if asked.server:
+                name = getattr(core_of(self.author.model), "name_or_path", "") or self.author.facts.name
+                self.served = Served(asked.server, name)
+                self.served.check(teachers_way(self.author.model, asked, self.tokenizer))
+                self._who += f" {self.served.model}"  # it may serve other weights than the teacher's
 
     @property
     def student_model(self) -> nn.Module:
@@ -107,11 +114,15 @@ class Writers:
         prompts = [{name: tokens.cpu() for name, tokens in prompt.items()} for _, prompt, _ in chosen]
         keys = keys_for(prompts, f"{self._who} {way.to_json_string(use_diff=True, ignore_metadata=True)}")
         missing = self.texts.missing(keys)
-        if self._anywhere(bool(missing), self.author.collective):
+        collective = self.author.collective and not self.served  # a server waits for no rank
+        if self._anywhere(bool(missing), collective):
             new = [prompts[keys.index(key)] for key in missing] or [self._anything()]
             check_room(self.trainer, new, self.asked, left)
-            synced = self.author.collective and self.trainer.accelerator.num_processes > 1
-            texts = write(model, new, way, left, generate=self.author.generate, synced=synced)
+            if self.served:
+                texts = self.served.write(new, way)
+            else:
+                synced = collective and self.trainer.accelerator.num_processes > 1
+                texts = write(model, new, way, left, generate=self.author.generate, synced=synced)
             if missing:
                 self.texts.add({key: text.numpy() for key, text in zip(missing, texts, strict=True)})
         written = (torch.from_numpy(self.texts[key].astype(np.int64)) for key in keys)
@@ -143,6 +154,11 @@ def check_student(trainer: Trainer, asked: Rollout) -> None:
         raise ValueError(
             f"rollout was asked for {type(core).__name__}, but only a causal or an encoder-decoder language model "
             "writes: leave it out."
+        )
+    if asked.server and not trainer.task.shifts_labels:
+        raise ValueError(
+            f"rollout was given server={asked.server!r}, and vLLM does not write for encoder-decoder models such as "
+            f"{type(core).__name__}: leave server out."
         )
     if asked.on_policy and trainer.task.own_loss and trainer.alpha < 1:
         raise ValueError(

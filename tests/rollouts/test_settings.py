@@ -21,6 +21,8 @@ from hf_distill.rollouts import rollout_of
         ({"on_policy": 1, "top_k": -1}, "top_k=-1"),
         ({"on_policy": 1, "do_sample": "no"}, "do_sample='no': give true or false"),
         ({"seq_kd": 1, "num_beams": 0}, "num_beams=0"),
+        ({"seq_kd": 1, "server": "localhost:8000"}, "server='localhost:8000': give an http address"),
+        ({"on_policy": 1, "server": "http://localhost:8000"}, "seq_kd=0 asks it for nothing: set seq_kd"),
         ({"on_policy": 1, "engine": "vllm"}, "no option 'engine': it has on_policy, seq_kd"),
         ("on_policy", "give a mapping such as"),
     ],
