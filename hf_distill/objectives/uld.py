@@ -17,9 +17,9 @@ from hf_distill.objectives.logits import LogitTerm
 class ULD(LogitTerm):
     """Universal Logit Distillation: the distance between sorted probabilities, whatever they are probabilities of.
 
-    Both distributions are sorted, the longer one is given zeros, and the absolute differences are added: the
-    Wasserstein distance where moving any probability to any other class costs the same. It says how sure the student
-    should be, and never of what, so it belongs beside labels (``alpha`` below 1).
+    Both distributions are sorted, the shorter one is given zeros, and the absolute differences are added: up to a
+    factor the Wasserstein distance where moving any probability to any other class costs the same. It says how sure
+    the student should be, and never of what, so it belongs beside labels (``alpha`` below 1).
 
     Args:
         temperature: both logits are divided by it, greater than 0. The paper's is 1, and the run's is not taken: the
@@ -27,7 +27,7 @@ class ULD(LogitTerm):
 
     Reference:
         Boizard et al.: Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs,
-        arXiv:2402.12030, equation 7 and section 3.2.
+        arXiv:2402.12030, the closed form of the Wasserstein distance under a uniform cost.
 
     Example:
         >>> student, teacher = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.1, 0.7, 0.2]]).log()

@@ -20,6 +20,7 @@ from hf_distill.rollouts.settings import Rollout
 from hf_distill.rollouts.texts import Texts, keys_for
 from hf_distill.rollouts.writing import drawing, students_way, teachers_way, write
 from hf_distill.tasks import CausalLM, Seq2SeqLM
+from hf_distill.tasks.context import context_of
 from hf_distill.tasks.outputs import core_of
 from hf_distill.teachers.adapter_off import evaluating
 from hf_distill.teachers.identity import fingerprint
@@ -220,9 +221,7 @@ def _contexts(trainer: Trainer) -> dict[str, int]:
     """How many positions each model reads, where its configuration says so."""
     live, found = getattr(trainer.teacher, "teacher", trainer.teacher), {}
     for name, model in (("the student", trainer.model), ("the teacher", getattr(live, "model", None))):
-        config = getattr(core_of(model), "config", None) if model is not None else None
-        text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        if isinstance(limit := getattr(text, "max_position_embeddings", None), int) and limit > 0:
+        if model is not None and (limit := context_of(model)) is not None:
             found[f"{name} {type(core_of(model)).__name__}"] = limit
     return found
 

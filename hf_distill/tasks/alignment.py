@@ -166,7 +166,7 @@ the teacher's, 1 of its 1 are none of the student's): set teacher_alignment="spa
                 f"{len(ours)} tokens have another id or none in the teacher's tokenizer: use one tokenizer for both, "
                 "or put the teacher's ids into columns teacher_input_ids, teacher_attention_mask, ..."
             )
-        super().meet(student, ours, teacher, theirs, own, name)
+        super().meet(student, ours, teacher, ours if ours == theirs else theirs, own, name)
 
     def pair(
         self,
@@ -186,7 +186,7 @@ the teacher's, 1 of its 1 are none of the student's): set teacher_alignment="spa
                 f"{list(mine.logits.shape)}: both must read the same positions and have the same vocabulary"
                 f"{f', or {KNOW}' if unknown else ''}."
             )
-        if ours is None or (sizes[0] == sizes[1] and (ours is theirs or ours == theirs)):
+        if ours is None or (sizes[0] == sizes[1] and ours is theirs):
             return student, teacher
         shared = self._shared(ours, theirs, sizes, mine.rows.device)
         if (read := task.theirs(batch)) is not batch:

@@ -6,6 +6,7 @@ Knows: how to freeze, cast and feed a model. Does not know: where it is placed, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from hf_distill.hearing import HEARD, hearing
 from hf_distill.signals import Facts, Signals
 from hf_distill.tails import tail_of
 from hf_distill.tasks import Task
+from hf_distill.tasks.context import context_of
 from hf_distill.tasks.embedding import HEADLESS
 from hf_distill.tasks.outputs import SHOWN, asking, core_of
 from hf_distill.teachers.placement import place
@@ -151,14 +153,18 @@ class LiveTeacher:
         outputs, heard = (send_to_device(one, find_device(batch)) for one in (outputs, heard))
         return self.task.shown(self.model, read, outputs, heard)
 
+    @functools.cached_property
+    def _room(self) -> int | None:
+        return context_of(self.model)
+
     def _fits(self, inputs: Mapping[str, Tensor]) -> None:
         """Refuse a text that is longer than the teacher reads; one with turned positions reads on, and says so."""
-        config = getattr(core_of(self.model), "config", None)
-        text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        room, texts = getattr(text, "max_position_embeddings", None), ("input_ids", "decoder_input_ids")
+        room, texts = self._room, ("input_ids", "decoder_input_ids")
         long = max((inputs[name].shape[-1] for name in texts if inputs.get(name) is not None), default=0)
-        if not isinstance(room, int) or not 0 < room < long:
+        if room is None or long <= room:
             return
+        config = core_of(self.model).config
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
         told = f"the batch is {long} tokens long, the teacher {self.facts.name} was made for {room} positions"
         if not (hasattr(text, "rope_parameters") or hasattr(text, "rope_theta")):
             raise ValueError(f"{told}: cut the rows (max_length), or use a teacher that reads as much.")

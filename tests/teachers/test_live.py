@@ -5,7 +5,7 @@ import tiny
 import tiny_language
 import torch
 from torch import nn
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration, RobertaConfig, RobertaForSequenceClassification
 
 from hf_distill import (
     AdapterOffTeacher,
@@ -129,6 +129,14 @@ def test_a_text_that_is_longer_than_the_teacher_reads(caplog):
         ValueError, match=r"the batch is \d+ tokens long, the teacher .* was made for 4 positions: cut"
     ):
         short(batch(), HEADS)
+    config = RobertaConfig(
+        vocab_size=9, num_labels=3, max_position_embeddings=6, pad_token_id=1, hidden_size=8, num_hidden_layers=1,
+        num_attention_heads=2, intermediate_size=8,
+    )  # fmt: skip
+    behind_padding = LiveTeacher(RobertaForSequenceClassification(config), TASK)
+    behind_padding({"input_ids": torch.full((1, 4), 5)}, HEADS)
+    with pytest.raises(ValueError, match=r"the batch is 5 tokens long, the teacher .* was made for 4 positions: cut"):
+        behind_padding({"input_ids": torch.full((1, 5), 5)}, HEADS)
     short = LiveTeacher(bart(max_position_embeddings=6), Seq2SeqLM())
     fed = {"input_ids": torch.ones(2, 5, dtype=torch.long), "labels": torch.ones(2, 9, dtype=torch.long)}
     with pytest.raises(ValueError, match=r"the batch is 9 tokens long, the teacher .* was made for 6 positions: cut"):
