@@ -85,6 +85,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     tokenizer = shared_tokenizer(
         recipe, lambda: character_tokenizer(texts_to_read(questions, ["question", "context"]))
     )
+    tokenizer.padding_side = "right"  # an answer's place is counted from a row's first token, before padding
     found = {name: windows(rows, tokenizer, recipe.max_length, recipe.stride) for name, rows in questions.items()}
     splits = DatasetDict({name: rows for name, (rows, _) in found.items()})
     noted = "; ".join(filter(None, [noted, *(fitting(n, rows, *found[n]) for n, rows in questions.items())]))

@@ -1,6 +1,7 @@
 """All parts of a head's loss in one pass: exact, whatever is multiplied with it, and never silently wrong."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -92,6 +93,15 @@ def test_a_frozen_head_has_no_gradient():
     with Shapes() as seen:
         totals(LinearLogits(hidden, head), DenseLogits(theirs), rows, labels)
     assert (V, H) in seen.made  # a gradient of the head would have been seen
+
+
+def test_there_is_never_more_than_a_chunk_of_either_models_logits():
+    head, hidden, _, rows, labels = parts()
+    taught = nn.Linear(H, V).requires_grad_(False)
+    with Shapes() as seen:
+        found = totals(LinearLogits(hidden, head), LinearLogits(torch.randn(2, 7, H), taught), rows, labels)
+        gradients(found, [hidden, *head.parameters()])
+    assert max(math.prod(shape[:-1]) for shape in seen.made if shape and shape[-1] == V) == 3
 
 
 def test_a_head_that_is_called_trains_its_own_parameters():

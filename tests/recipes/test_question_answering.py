@@ -166,6 +166,23 @@ def test_every_window_that_holds_the_answer_says_where():
     assert held
 
 
+def test_answers_stay_in_their_place_where_a_tokenizer_pads_on_the_left(tmp_path, monkeypatch):
+    def pads_on_the_left(texts):
+        tokenizer = character_tokenizer(texts)
+        tokenizer.padding_side = "left"
+        return tokenizer
+
+    monkeypatch.setattr(question_answering, "character_tokenizer", pads_on_the_left)
+    short = {"question": "何时？", "context": "日本。", "answers": {"text": ["日本"], "answer_start": [0]}}
+    file = write(tmp_path / "rows.jsonl", [question(), short])
+    names = [flag for name in ("train", "test", "validation") for flag in (f"--{name}_file", file)]
+    job = question_answering.prepare(["--output_dir", str(tmp_path / "run"), *FLAGS, *names, "--max_length", "96"])
+    batch = job.options["data_collator"](list(job.splits["test"]))
+    assert not batch["attention_mask"].all()
+    spans = zip(batch["input_ids"], batch["start_positions"], batch["end_positions"], strict=True)
+    assert ["".join(job.tokenizer.convert_ids_to_tokens(row[a : b + 1])) for row, a, b in spans] == ["日本", "日本"]
+
+
 def test_an_answer_that_no_window_holds_is_counted():
     tokenizer = character_tokenizer([CONTEXT + "在哪里发行？"] * 2)
     long = question_data.Dataset.from_list(
