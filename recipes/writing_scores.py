@@ -54,7 +54,7 @@ class Writing(Scoring):
 
     def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
         """Let the teacher and the students write; see ``Scoring.look``."""
-        own = settings(judge.args, "_teacher_writes", eval_strategy="no")
+        own = settings(judge.args, "", eval_strategy="no")  # nothing is written: no folder of its own
         kept = {"data_collator": judge.data_collator, "processing_class": self.tokenizer}
         trainers = {"teacher": type(judge)(unsharded(judge.teacher.model), own, **kept), **trainers}
         references = self.pairs["target"][:]

@@ -100,6 +100,7 @@ def test_the_embedded_words_become_pinyin(default):
     assert [row["name"] for row in report["models"]] == ["teacher", "student alone", "distilled"]
     assert report["rows"] == {"train": 300, "validation": 20, "test": 20}
     assert all(one["target"] == pinyin(one["source"]) for one in report["examples"])
+    assert all(any(found.iterdir()) for found in (folder / "run").iterdir() if found.is_dir())  # no empty folder
     figures = {"bleu", "chrf", "chrf_error", "exact", "cer", "agreement", "parameters", "samples_per_second"}
     assert all(figures <= row.keys() for row in report["models"])
     assert report["models"][0]["agreement"] == 1.0
