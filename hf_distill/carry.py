@@ -48,6 +48,7 @@ def equip(trainer: DistillationMixin) -> None:
     objective = trainer.distillation if kept else build(_asked(trainer, spec))
     objective.follow(trainer.temperature)  # before it is checked: what a teacher keeps may hold for one temperature
     check_objective(objective, trainer.task, trainer.teacher)
+    _check_positions(trainer, objective)
     if not kept:
         # Equal on all ranks, and nobody else's random numbers move: with alpha=0 a run is plain Trainer's.
         with torch.random.fork_rng(devices=[]):
@@ -64,10 +65,25 @@ def _asked(trainer: DistillationMixin, spec: Any) -> Any:
     own, teacher = trainer.task.default_objective, trainer.teacher
     if spec is None or spec != AUTO:
         return own if spec is None else spec
-    same = not any(column.startswith(PREFIX) for column in columns_of(trainer.train_dataset))
-    chosen = preset(own, Facts.of(trainer.model), teacher.facts, teacher.serves, same)
+    chosen = preset(own, Facts.of(trainer.model), teacher.facts, teacher.serves, not _own_tokens(trainer))
     logger.info("objective=auto is %s here.", chosen)
     return chosen
+
+
+def _own_tokens(trainer: DistillationMixin) -> bool:
+    return any(column.startswith(PREFIX) for column in columns_of(trainer.train_dataset))
+
+
+def _check_positions(trainer: DistillationMixin, objective: Objective) -> None:
+    """Refuse to compare token with token where nothing but a text's one vector is known to be of the same text."""
+    if trainer.task.label_names or not _own_tokens(trainer):
+        return
+    for name, term in objective.terms.items():
+        if term.by_position:
+            raise ValueError(
+                f"{name} compares token with token, the teacher reads tokens of its own ({PREFIX}input_ids, ...): use "
+                "terms that make one vector of each text, such as pooled_mse, pooled_cosine or similarity."
+            )
 
 
 def make_visible(trainer: DistillationMixin, student: nn.Module) -> None:

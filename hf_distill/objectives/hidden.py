@@ -122,23 +122,22 @@ class HiddenTerm(Term):
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add over the positions that are not padding; see ``Term.forward``."""
-        counted, total = student.mask, 0.0
+        total = 0.0
         for ours, theirs in self.pairs:
             shown = _layer(student, ours, "student")
             wanted = _layer(teacher, theirs, "teacher").to(shown.device)
-            if shown.shape[:-1] != wanted.shape[:-1]:
+            counted, apart = _counted(student.mask, shown), not self.by_position and teacher.mask is not None
+            there = _counted(teacher.mask, wanted) if apart else counted
+            if there.shape != wanted.shape[:-1]:
                 raise ValueError(
                     f"the student shows hidden states for {list(shown.shape[:-1])} positions, the teacher for "
                     f"{list(wanted.shape[:-1])}: {self.name} needs one tokenizer for both; use a term on logits."
                 )
-            if counted is None:
-                counted = torch.ones(shown.shape[:-1], dtype=torch.bool, device=shown.device)
             # Padding becomes zero on both sides, before the projection: not-a-number times a zero gradient is not
             # zero. Unlike a selection this waits for no device.
-            counted = counted.to(shown.device)
-            padding = ~counted.unsqueeze(-1)
-            sides = (shown.masked_fill(padding, 0), wanted.float().masked_fill(padding, 0))
-            total = total + self.cost(f"{ours}_{theirs}", *(self.reduced(one, counted) for one in sides), counted)
+            sides = ((shown, counted), (wanted.float(), there))
+            sides = [self.reduced(one.masked_fill(~text.unsqueeze(-1), 0), text) for one, text in sides]
+            total = total + self.cost(f"{ours}_{theirs}", *sides, counted)
         return Sum(total / len(self.pairs), self.count(counted))
 
     def extra_repr(self) -> str:
@@ -244,6 +243,10 @@ class PKD(HiddenTerm):
     def count(self, counted: Tensor) -> Tensor:
         """Count the rows; see ``HiddenTerm.count``."""
         return torch.tensor(len(counted), device=counted.device)
+
+
+def _counted(mask: Tensor | None, state: Tensor) -> Tensor:
+    return torch.ones_like(state[..., 0], dtype=torch.bool) if mask is None else mask.to(state.device)
 
 
 def _layer(signals: Signals, layer: int, owner: str) -> Tensor:

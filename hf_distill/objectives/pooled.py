@@ -23,8 +23,9 @@ SHORT = 1e-12
 class PooledTerm(HiddenTerm):
     """What the terms on one vector for each row share: how it is made, for which layers, and no padding.
 
-    A subclass implements ``compare``: two float32 [B, H], what they cost out, added over samples. The student's
-    vectors are projected to the teacher's width only if a subclass says ``projects`` and the widths differ.
+    A subclass implements ``compare``: two float32 [B, H], what they cost out, added over samples. Each model's own
+    tokens make its vectors, so the two may read different ones. The student's vectors are projected to the teacher's
+    width only if a subclass says ``projects`` and the widths differ.
 
     Args:
         layers: None pairs the two last layers; else ``"uniform"``, ``"last"``, ``"skip"``, or student layer ->
@@ -39,6 +40,7 @@ class PooledTerm(HiddenTerm):
     unit: ClassVar[str] = "samples"
     projects: ClassVar[bool] = False
     usual: ClassVar[str | None] = None
+    by_position: ClassVar[bool] = False
 
     def __init__(self, layers: Layers | None = None, pool: str = "mean") -> None:
         super().__init__(layers)

@@ -27,6 +27,7 @@ class Term(nn.Module):
         even: it gives every class the same weight, likely or not, so no row may lack one.
         citation: the paper, for the model card.
         sorts: it compares sorted probabilities, so the two heads may have other classes, and another number of them.
+        by_position: beside heads it compares token with token, so both models must read the same tokens.
         few: it can compare heads of which the teacher keeps a few ids (``TopKLogits``), at one temperature.
 
     Example:
@@ -51,6 +52,7 @@ class Term(nn.Module):
     raw: ClassVar[bool] = False
     even: ClassVar[bool] = False
     citation: ClassVar[str] = ""
+    by_position: ClassVar[bool] = True
     few: ClassVar[bool] = False
     sorts: ClassVar[bool] = False
 

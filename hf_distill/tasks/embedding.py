@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from hf_distill.signals import Signals, Sum
+from hf_distill.tasks.alignment import PREFIX
 from hf_distill.tasks.classes import names_in
 from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.task import Task
@@ -31,14 +32,17 @@ HEADLESS = frozenset(
 class SentenceEmbedding(Task):
     """A vector for each text, from a model without a head (``AutoModel``): there are no labels, so ``alpha`` is 1.
 
-    Both models read the same tokens. Nothing but hidden states can be compared: ``pooled_mse``, ``pooled_cosine`` and
-    ``similarity`` make one vector of each text (``{"pooled_mse": {"pool": "first"}}`` takes the first token, a BERT's
-    [CLS]; the mean over the tokens is the default), and any other term on hidden states or attention works as for
-    other tasks. The default is ``pooled_mse``: a student whose vectors *are* the teacher's stands in for it in an
-    index that the teacher filled, and distances and directions follow. ``pooled_cosine`` leaves the length free,
-    ``similarity`` the whole space; where widths differ the first two train a projection, which is not saved with the
-    student, so that its vectors are then the teacher's up to that projection: choose equal widths, or ``similarity``,
-    for vectors that are used as they are.
+    Nothing but hidden states can be compared: ``pooled_mse``, ``pooled_cosine`` and ``similarity`` make one vector of
+    each text (``{"pooled_mse": {"pool": "first"}}`` takes the first token, a BERT's [CLS]; the mean over the tokens is
+    the default), and so do all terms on pairs of rows: for these a teacher may read tokens of its own, in the columns
+    ``teacher_input_ids`` and ``teacher_attention_mask``. Any other term on hidden states or attention compares token
+    with token, where both models read the same ones.
+
+    The default is ``pooled_mse``: a student whose vectors *are* the teacher's stands in for it in an index that the
+    teacher filled, and distances and directions follow. ``pooled_cosine`` leaves the length free, ``similarity`` the
+    whole space; where widths differ the first two train a projection, which is not saved with the student, so that
+    its vectors are then the teacher's up to that projection: choose equal widths, or ``similarity``, for vectors that
+    are used as they are.
 
     Reference:
         Reimers, Gurevych: Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation,
@@ -62,6 +66,10 @@ class SentenceEmbedding(Task):
         headless = any(base.__name__ in HEADLESS for base in type(core).__mro__)
         # An encoder-decoder has two texts, of which the second is not there.
         return cls() if headless and not getattr(core.config, "is_encoder_decoder", False) else None
+
+    def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the columns ``teacher_x`` as ``x``, if there are any; see ``Task.theirs``."""
+        return {name.removeprefix(PREFIX): one for name, one in batch.items() if name.startswith(PREFIX)} or batch
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every text counts; bool [B]. See ``Task.rows``."""
@@ -90,11 +98,6 @@ class SentenceEmbedding(Task):
 
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
         """Read hidden states and attention maps; see ``Task.signals``."""
-        if theirs := sorted(name for name in batch if name.startswith("teacher_")):
-            raise ValueError(
-                "SentenceEmbedding compares what two models make of the same tokens, the batch has "
-                f"{', '.join(theirs)}: use models that share a tokenizer, and leave these columns out."
-            )
         shown = outputs if isinstance(outputs, Mapping) else {}
         return Signals(
             heads={},

@@ -4,10 +4,11 @@ import pytest
 import tiny
 import tiny_tasks
 import torch
+from datasets import Dataset
 from tiny_tasks import CASES
 from transformers import BertForMaskedLM, T5Config, T5EncoderModel, T5Model
 
-from hf_distill import LiveTeacher, SentenceEmbedding
+from hf_distill import LiveTeacher, SentenceEmbedding, TwoTokenizers
 from hf_distill.tasks import Task
 
 EMBEDDING = CASES["embedding"]
@@ -100,6 +101,71 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path, alpha):
         LiveTeacher(EMBEDDING.model(), Task.of(tiny.bert()))
     with pytest.raises(ValueError, match="BertModel was given as teacher, but it gives hidden states and no logits"):
         tiny.trainer(tmp_path, teacher_model=EMBEDDING.teacher())
-    data = [{**row, "teacher_input_ids": row["input_ids"]} for row in EMBEDDING.rows(2)]
-    with pytest.raises(ValueError, match="compares what two models make of the same tokens, the batch has teacher_in"):
-        SentenceEmbedding().signals(EMBEDDING.model(), data[0], {})
+
+
+# ---- A teacher with tokens of its own ----
+
+
+def other_tokens(n=8):
+    """Texts that the teacher reads in more and other tokens than the student."""
+    both = zip(EMBEDDING.rows(n), EMBEDDING.rows(2 * n, seed=5)[::2], strict=True)
+    return [
+        {**row, "teacher_input_ids": ids, "teacher_attention_mask": [1] * len(ids)}
+        for row, ids in ((row, [*theirs["input_ids"], 7, 9]) for row, theirs in both)
+    ]
+
+
+def apart(folder, data=None, **parts):
+    collate = TwoTokenizers(tiny.tokenizer(), tiny.tokenizer())
+    return tiny_tasks.trainer(
+        folder, "embedding", other_tokens() if data is None else data, data_collator=collate, **parts
+    )
+
+
+@pytest.mark.parametrize("pool", ["mean", "last"])
+def test_each_model_makes_a_text_s_vector_of_its_own_tokens(tmp_path, pool):
+    student, teacher, vectors = EMBEDDING.model().eval(), EMBEDDING.model(layers=2, seed=7).eval(), []
+    for model, prefix in ((student, ""), (teacher, "teacher_")):
+        each = []
+        for row in other_tokens():
+            state = model(input_ids=torch.tensor([row[f"{prefix}input_ids"]])).last_hidden_state[0].double()
+            each.append(state.mean(0) if pool == "mean" else state[-1])
+        vectors.append(torch.stack(each))
+    expected = (vectors[0] - vectors[1]).square().mean().item()
+    objective = {"pooled_mse": {"pool": pool}}
+    for cache in ("off", "memory"):
+        run = apart(
+            tmp_path, student=EMBEDDING.model(), teacher_model=EMBEDDING.model(layers=2, seed=7), objective=objective,
+            args={"max_steps": 2, "num_train_epochs": 2, "teacher_cache": cache},
+        )  # fmt: skip
+        run.train()
+        assert tiny.losses(run)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_how_far_the_teachers_tokens_are_padded_changes_nothing(tmp_path):
+    found = []
+    for size in (8, 2):
+        args = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 8 // size, "max_steps": 3}
+        run = apart(tmp_path / str(size), objective={"pooled_cosine": 1.0, "pooled_mse": 1.0}, args=args)
+        run.train()
+        found.append(tiny.losses(run))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_one_text_in_two_tokenizers(tmp_path):
+    ours, theirs = tiny.tokenizer(), tiny.tokenizer()
+    both = TwoTokenizers(ours, theirs)
+    rows = Dataset.from_list([{"text": text} for text in ("w5 w6 w7", "w8 w9", "w5", "w6 w6 w6 w6")])
+    rows = rows.map(lambda row: both.encode(row["text"]), remove_columns=["text"])
+    run = tiny_tasks.trainer(tmp_path, "embedding", rows, data_collator=both, eval_dataset=rows)
+    assert run.train().global_step == 3
+    assert run.evaluate()["eval_loss"] > 0
+
+
+def test_token_with_token_is_not_compared_where_tokens_differ(tmp_path):
+    assert set(apart(tmp_path, objective="auto").distillation.terms) == {"pooled_mse"}
+    for name in ("hidden_mse", "pkd", "attention_mse"):
+        with pytest.raises(ValueError, match=f"{name} compares token with token, the teacher reads tokens of its own"):
+            apart(tmp_path, objective={"pooled_mse": 1.0, name: 1.0})
+    for name in ("similarity", "rkd_angle", "contrastive", "adversarial"):
+        apart(tmp_path, objective=name).train()
