@@ -59,7 +59,8 @@ def share_interval(right: float, total: int, level: float = LEVEL) -> Interval:
     z, share = NormalDist().inv_cdf(_upper(level)), right / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    # At 0 and 1 one bound is the share itself, which rounding would put beside it.
+    return Interval(max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:

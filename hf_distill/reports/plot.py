@@ -68,7 +68,7 @@ def plot_comparison(
         looks = list(zip(scores, colours_of(names), MARKERS * len(models), strict=False))
         for place, ((value, colour, marker), (low, high)) in enumerate(zip(looks, bounds, strict=True)):
             # Points, not bars: a bar whose foot is cut off lies about its height.
-            around = None if low is None else [[value - low], [high - value]]
+            around = None if low is None else [[max(0.0, value - low)], [max(0.0, high - value)]]  # both are rounded
             first.errorbar(value, place, xerr=around, fmt=marker, markersize=9, capsize=5, color=colour)
             first.annotate(
                 f"{value:.1f}", (value, place), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9

@@ -126,6 +126,13 @@ def test_right_and_wrong_are_a_share():
     assert 0.9 < low < high == 1.0
 
 
+def test_a_share_lies_within_its_bounds_however_they_are_rounded():
+    for total in range(1, 200):
+        for right in {0, 1, total - 1, total}:
+            low, high = share_interval(right, total)
+            assert 0 <= low <= right / total <= high <= 1
+
+
 def test_what_cannot_be_known_is_not_given():
     assert mean_interval([0.7]) is None
     assert ratio_interval([1.0], [2.0]) is None

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib import image
 
-from hf_distill.reports import plot_comparison
+from hf_distill.reports import mean_interval, plot_comparison
 
 ROWS = [
     {"name": "teacher", "accuracy": 0.9, "samples_per_second": 100.0, "parameters": 4_000_000},
@@ -40,3 +40,11 @@ def test_another_score_is_drawn_under_its_name(tmp_path):
     assert (tmp_path / "f1.png").read_bytes() != (tmp_path / "accuracy.png").read_bytes()
     with pytest.raises(KeyError, match="accuracy"):
         plot_comparison(rows, tmp_path / "none.png", "entities")
+
+
+@pytest.mark.parametrize("right", [0, 13])
+def test_a_model_that_is_always_right_or_never_is_drawn(tmp_path, right):
+    rows = [{**row, "accuracy": right / 13, "accuracy_interval": mean_interval([right / 13] * 13)} for row in MODELS]
+    plot_comparison(rows, tmp_path / "report.png", "13 rows")
+    rows = [{**row, "accuracy": 1 / 3, "accuracy_interval": (1 / 3 + 1e-16, 0.4)} for row in MODELS]  # added otherwise
+    plot_comparison(rows, tmp_path / "report.png", "rounded")
