@@ -29,9 +29,11 @@ class Encoding:
         top: how many of the highest ids of each distribution are held; 0 holds all logits.
         tail: how many ids are drawn from the rest.
         temperature: the one at which they are drawn; a run at another one cannot use them.
+        tokens: only the first so many classes are held ids: the others only pad a head, no other model may have them,
+            and of a row that holds one the rest is not known. None: all of them.
 
     Raises:
-        ValueError: an unknown type, or a tail without a head.
+        ValueError: an unknown type, a tail without a head, or no tokens.
 
     Example:
         >>> Encoding("float16").exact, Encoding().exact, Encoding(top=28, tail=28, temperature=2.0).exact
@@ -42,6 +44,7 @@ class Encoding:
     top: int = 0
     tail: int = 0
     temperature: float | None = None
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Check what was asked."""
@@ -51,6 +54,11 @@ class Encoding:
             raise ValueError(
                 f"top={self.top} and tail={self.tail} were given: hold at least one highest id, or all logits with "
                 "top=0, tail=0."
+            )
+        if self.tokens is not None and not (self.top and self.tokens > 0):
+            raise ValueError(
+                f"tokens={self.tokens} and top={self.top} were given: say how many classes are tokens only where few "
+                "ids are held, or leave tokens out."
             )
         if bool(self.top) != (self.temperature is not None):
             raise ValueError(
@@ -89,7 +97,7 @@ class Encoding:
             if flat.shape[1] != 1:
                 raise ValueError("top > 0 holds one distribution a position, these heads hold several: use top=0.")
             drawn = [
-                sample(flat[start:stop, 0], self.temperature, self.top, self.tail, seed=_seed(key))
+                sample(flat[start:stop, 0, : self.tokens], self.temperature, self.top, self.tail, seed=_seed(key))
                 for key, start, stop in zip(keys, offsets, offsets[1:], strict=False)
             ]
             return {f"/{name}": torch.cat([one[name] for one in drawn]) for name in drawn[0]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ def main(argv: Sequence[str]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name or args.teacher_model_name_or_path)
     model = load_teacher(args, state.device)
     task = Task.of(model)
+    if encoding.top and task.linear:  # a head is often padded, each model's to a size of its own
+        encoding = replace(encoding, tokens=1 + max(tokenizer.get_vocab().values()))
     rows = tokenised(load_rows(args), tokenizer, args, labels=task.reads_labels)
     live, known = asked_with(model, task, tokenizer, args)
     teacher = CachedTeacher(live, args.output_dir, gb=float("inf"), encoding=encoding)

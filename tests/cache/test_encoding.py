@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,18 @@ def test_hidden_states_beside_few_ids_are_held_whole():
     assert "/tail_ids" in encoding.encode(LOGITS[:1], True, [b"k" * 16], np.array([0, 1]))
 
 
+def test_classes_that_are_no_tokens_are_not_held():
+    few, values = Encoding(top=3, tail=2, temperature=1.0, tokens=8), LOGITS + torch.tensor([0.0] * 8 + [9.0] * 2)
+    keys, offsets = [bytes([i]) * 16 for i in range(64)], np.arange(65)
+    kept, cut = (
+        one.decode(one.encode(some, True, keys, offsets), True, size)
+        for one, some, size in ((few, values, 10), (replace(few, tokens=None), values[:, :8], 8))
+    )
+    assert kept.shape == (64, 10)
+    for name in ("ids", "tail_ids", "log_p", "tail", "entropy"):
+        assert torch.equal(getattr(kept, name), getattr(cut, name))
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -55,6 +69,8 @@ def test_hidden_states_beside_few_ids_are_held_whole():
         ({"tail": 4, "temperature": 1.0}, "hold at least one highest id"),
         ({"top": 4}, "give both or neither"),
         ({"temperature": 2.0}, "give both or neither"),
+        ({"tokens": 9}, "tokens=9 and top=0 were given"),
+        ({"top": 4, "temperature": 1.0, "tokens": 0}, "tokens=0 and top=4 were given"),
     ],
 )
 def test_what_cannot_be_held_is_refused(options, told):

@@ -110,6 +110,26 @@ def test_few_ids_of_a_language_model(tmp_path, capsys, kind):
     )
 
 
+def test_the_few_ids_of_a_padded_head_are_tokens(tmp_path, capsys):
+    """As Qwen2.5 of 7B and 0.5B: one tokenizer of 31 tokens, heads of 48 and 32 rows."""
+    tokenizer, rows = tiny_language.tokenizer(), tiny_language.texts(20)
+    tiny_language.teacher(vocab_size=48).save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    Dataset.from_list(rows).save_to_disk(tmp_path / "rows")
+    assert cli.main(command(tmp_path, top=6, tail=4, temperature=1.0)) == 0
+    assert json.loads((tmp_path / "answers" / "teacher.json").read_text())["encoding"]["tokens"] == 31
+    losses = []
+    for answers in (tmp_path / "answers", "off"):
+        run = tiny.trainer(
+            tmp_path / "out", tiny_language.llama(), rows, teacher_model=str(tmp_path / "teacher"),
+            args={"max_steps": 6, "teacher_cache": str(answers), "temperature": 1.0}, processing_class=tokenizer,
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+        )  # fmt: skip
+        run.train()
+        losses.append(tiny.losses(run))
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # drawn ids stand for the others
+
+
 def test_hidden_states_too(made):
     folder, rows = made
     assert cli.main(command(folder, hidden_states=True)) == 0
