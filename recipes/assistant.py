@@ -39,8 +39,9 @@ def accepted_tokens(
     student.generation_config = copy.deepcopy(before)
     # Heads of one tokenizer may be padded to other lengths (Qwen2.5's are), which `generate` takes for two tokenizers.
     student.config.get_text_config().vocab_size = sizes[0]
-    if sizes[1] > sizes[0]:
-        student.generation_config.suppress_tokens = list(range(*sizes))  # ids that the teacher cannot read
+    # Neither may write an id that the other cannot read; beyond the shorter head there is only padding.
+    student.generation_config.suppress_tokens = list(range(*sizes)) or None
+    unread = list(range(*sizes[::-1])) or None
     settings = {"num_assistant_tokens": ahead, "num_assistant_tokens_schedule": "constant"}
     for name, value in {**settings, "assistant_confidence_threshold": 0.0}.items():
         setattr(student.generation_config, name, value)
@@ -57,7 +58,7 @@ def accepted_tokens(
                 prompt = prompt.to(teacher.device)
                 written += teacher.generate(
                     prompt, attention_mask=torch.ones_like(prompt), assistant_model=student, do_sample=False,
-                    max_new_tokens=new_tokens,
+                    max_new_tokens=new_tokens, suppress_tokens=unread,
                 ).shape[1] - prompt.shape[1]  # fmt: skip
     finally:
         handle.remove()

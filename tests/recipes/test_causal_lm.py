@@ -188,8 +188,10 @@ def test_an_assistant_whose_head_is_padded_to_another_length(size):
     teacher, other = tiny_language.teacher().eval(), tiny_language.llama(vocab_size=size).eval()
     teacher.generation_config.eos_token_id = None
     other.generation_config.eos_token_id = None
-    with torch.no_grad():  # the ids that the teacher lacks are the likeliest
-        other.lm_head.weight[32:] = 9 * other.lm_head.weight[:8][: max(0, size - 32)]
+    with torch.no_grad():  # the ids that the other lacks are the likeliest
+        for model, rows in ((other, slice(32, None)), (teacher, slice(size, None))):
+            padding = model.lm_head.weight[rows]
+            padding.copy_(9 * model.lm_head.weight[: len(padding)])
     found = accepted_tokens(teacher, other, [torch.tensor([[5, 6, 7]])], 12, ahead=3)
     assert found["tokens"] == 12
     assert 3 <= found["steps"] <= 12
