@@ -7,6 +7,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 WORDS = [f"w{i}" for i in range(24)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "user", "assistant", ":"]
 SIZE = 32
+PADDING = list(range(len(SPECIAL) + len(WORDS), SIZE))
+"""The rows of a model's head that are no tokens."""
 CHAT = (
     "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'user : ' + message['content'] + ' ' }}"
     "{% else %}{{ 'assistant : ' }}{% generation %}{{ message['content'] + ' </s> ' }}{% endgeneration %}{% endif %}"

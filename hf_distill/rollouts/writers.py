@@ -18,7 +18,7 @@ from hf_distill.rollouts.padding import Row
 from hf_distill.rollouts.served import Served
 from hf_distill.rollouts.settings import Rollout
 from hf_distill.rollouts.texts import Texts, keys_for
-from hf_distill.rollouts.writing import drawing, students_way, teachers_way, write
+from hf_distill.rollouts.writing import OnlyTokens, drawing, students_way, teachers_way, write
 from hf_distill.tasks import CausalLM, Seq2SeqLM
 from hf_distill.tasks.context import context_of
 from hf_distill.tasks.outputs import core_of
@@ -51,6 +51,8 @@ class Writers:
         self.tokenizer = getattr(self.tokenizer, "tokenizer", self.tokenizer)  # of a processor
         if self.tokenizer is None:
             self.tokenizer = getattr(trainer.data_collator, "tokenizer", None)
+        vocabulary = self.tokenizer.get_vocab() if hasattr(self.tokenizer, "get_vocab") else None
+        self.only = [OnlyTokens(1 + max(vocabulary.values()))] if vocabulary else []
         kind = DecoderLayout if trainer.task.shifts_labels else EncoderDecoderLayout
         pad = students_way(self.core, asked, self.tokenizer).pad_token_id
         self.layout = kind(pad, getattr(self.tokenizer, "padding_side", "right") == "left")
@@ -95,7 +97,7 @@ class Writers:
         check_room(trainer, prompts, self.asked, self.layout.left_prompts)
         way = students_way(model, self.asked, self.tokenizer)
         with evaluating(model), trainer.compute_loss_context_manager():
-            processors = drawing(self.asked, uniform)
+            processors = [*self.only, *drawing(self.asked, uniform)]
             texts = write(model, prompts, way, self.layout.left_prompts, processors, synced=synced)
         return {place: text for (place, _, _), text in zip(chosen, texts, strict=False)}
 
@@ -123,7 +125,7 @@ class Writers:
                 texts = self.served.write(new, way)
             else:
                 synced = collective and self.trainer.accelerator.num_processes > 1
-                texts = write(model, new, way, left, generate=self.author.generate, synced=synced)
+                texts = write(model, new, way, left, self.only, self.author.generate, synced)
             if missing:
                 self.texts.add({key: text.numpy() for key, text in zip(missing, texts, strict=True)})
         written = (torch.from_numpy(self.texts[key].astype(np.int64)) for key in keys)

@@ -68,6 +68,26 @@ class Draw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
 
+class OnlyTokens(LogitsProcessor):
+    """Leaves out the classes that only pad a head: they are no text, and another model may not be able to read them.
+
+    Args:
+        tokens: how many classes are tokens; they come first.
+
+    Example:
+        >>> OnlyTokens(2)(torch.zeros(1, 1), torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[1., 2., -inf]])
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the logits [B, V] without those beyond; see ``Draw``."""
+        padding = torch.arange(scores.shape[-1], device=scores.device) >= self.tokens
+        return scores.masked_fill(padding, -torch.inf)
+
+
 def students_way(model: nn.Module, rollout: Rollout, tokenizer: Any) -> GenerationConfig:
     """Say how a student writes: from its own distribution, without the penalties that its checkpoint may ask for.
 

@@ -29,7 +29,10 @@ class Vllm(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def choice(self, index, prompt, body):
-        text = self.model.generate(torch.tensor([prompt]), max_new_tokens=body["max_tokens"], do_sample=False)
+        text = self.model.generate(
+            torch.tensor([prompt]), max_new_tokens=body["max_tokens"], do_sample=False,
+            suppress_tokens=tiny_language.PADDING,
+        )  # fmt: skip
         tokens = text[0, len(prompt) :].tolist()
         ended = tokens[-1] in body["stop_token_ids"]
         said = {"index": index, "finish_reason": "stop" if ended else "length"}

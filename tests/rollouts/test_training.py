@@ -22,7 +22,9 @@ GREEDY = {**MIXED, "do_sample": False}
 def continued(model, row, kind):
     """What a model writes for one row alone, greedily."""
     prompt = row["input_ids"][:2] if kind == "llama" else row["input_ids"]
-    text = model.eval().generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)
+    text = model.eval().generate(
+        torch.tensor([prompt]), max_new_tokens=6, do_sample=False, suppress_tokens=tiny_language.PADDING
+    )
     return text[0, len(prompt) if kind == "llama" else 1 :].tolist()
 
 
@@ -276,6 +278,24 @@ def test_prompts_alone_are_enough_where_the_student_writes_all(tmp_path):
     assert run.state.log_history[0]["loss/forward_kl"] > 0
     with pytest.raises(ValueError, match=r"alpha=0.5 trains on labels, and a row without any stays as it came"):
         trainer(tmp_path, rollout=MIXED, data=data, args={"max_steps": 1}).train()
+
+
+def test_what_only_pads_a_head_is_never_written(tmp_path):
+    def wide(make, **config):
+        model = make(vocab_size=48, **config)
+        with torch.no_grad():  # the likeliest by far, in every place
+            model.lm_head.weight[32:] = 20 * model.lm_head.weight[:16]
+        return model
+
+    student, teacher = wide(tiny_language.llama), wide(tiny_language.teacher)
+    run = trainer(
+        tmp_path, rollout={"on_policy": 0.5, "seq_kd": 0.5, "max_new_tokens": 6}, student=student,
+        teacher_model=teacher, processing_class=tiny_language.tokenizer(), args={"max_steps": 1},
+    )  # fmt: skip
+    run.train()
+    ((batch,),) = run.seen
+    assert {"student", "teacher"} == {draw(run.rolling(), 42, 0, row).writer for row in range(8)}
+    assert batch["input_ids"].max() < len(tiny_language.tokenizer())
 
 
 def test_all_batches_of_a_step_get_the_same_columns(tmp_path):
