@@ -11,10 +11,33 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
+
+
+class Parser(HfArgumentParser):
+    """A parser that refuses in a sentence, where argparse prints every flag and ends the process.
+
+    Example:
+        >>> from hf_distill.arguments import DistillationArguments
+        >>> Parser(DistillationArguments).parse_args(["--alpha", "much"])
+        Traceback (most recent call last):
+        ...
+        ValueError: argument --alpha: invalid float value: 'much' (--help lists them all).
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse what was given.
+
+        Args:
+            message: as argparse has it.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"{' '.join(message.split())} (--help lists them all).")
 
 
 def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -28,7 +51,7 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
         One instance of each type.
 
     Raises:
-        ValueError: the file cannot be read, or has a key that no type knows.
+        ValueError: the file cannot be read, something has a name that no type knows, or a value that is none.
 
     Example:
         >>> from hf_distill.arguments import DistillationArguments
@@ -37,13 +60,13 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
         (0.9, {'jsd': 2.0})
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(list(types))
+    parser = Parser(list(types))
+    known = {f.name for kind in types for f in fields(kind) if f.init}
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
         settings = read_settings(Path(argv.pop(0)))
-        known = {f.name for kind in types for f in fields(kind) if f.init}
         for name in settings:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
+                close = difflib.get_close_matches(str(name), known, n=1)
                 raise ValueError(
                     f"the settings have {name!r}, which is no argument: "
                     + (f"did you mean {close[0]!r}?" if close else "--help lists them all.")
@@ -51,7 +74,16 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
         parser.set_defaults(**settings)
         for action in parser._actions:  # argparse asks for a required flag even where it has a default
             action.required = action.required and action.dest not in settings
-    return parser.parse_args_into_dataclasses(argv)
+    *found, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if rest:
+        # Its name alone: what stands behind it may be a token.
+        name = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
+        close = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), known, n=1)
+        raise ValueError(
+            f"{name} was given, which is no argument: "
+            + (f"did you mean --{close[0]}?" if close else "--help lists them all.")
+        )
+    return tuple(found)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

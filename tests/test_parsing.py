@@ -82,5 +82,24 @@ def test_a_field_without_a_default_may_come_from_a_file(tmp_path):
     assert parse_arguments([Needed], [str(path)])[0].name == "here"
     assert parse_arguments([Needed], [str(path), "--name", "there"])[0].name == "there"
     path.write_text("{}")
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match=r"arguments are required: --name \(--help lists them all\)"):
         parse_arguments([Needed], [str(path)])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--alpha", "much"], "argument --alpha: invalid float value: 'much'"),
+        (["--seed"], "argument --seed: expected one argument"),
+        (["--learning_rte", "1e-3"], r"--learning_rte was given, which is no argument: did you mean --learning_rate\?"),
+        (["--qqqqqq=1"], r"--qqqqqq was given, which is no argument: --help lists them all\."),
+        (["--hub_tokn", "hf_secret"], r"--hub_tokn was given, which is no argument: did you mean --hub_token\?"),
+        (["more.txt"], r"more\.txt was given, which is no argument"),
+    ],
+)
+def test_a_bad_flag_is_refused_in_a_sentence_that_repeats_no_token(flags, message, capsys):
+    with pytest.raises(ValueError, match=message) as caught:
+        parse(*flags)
+    assert "\n" not in str(caught.value)
+    assert "hf_secret" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
