@@ -5,13 +5,14 @@ Knows: dataclasses, command lines, YAML and JSON. Does not know: what a field me
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -71,7 +72,14 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
                     f"the settings have {name!r}, which is no argument: "
                     + (f"did you mean {close[0]!r}?" if close else "--help lists them all.")
                 )
-        parser.set_defaults(**settings)
+        hints = {name: hint for kind in types for name, hint in get_type_hints(kind).items()}
+        parser.set_defaults(
+            **{
+                action.dest: _read(action, settings[action.dest], hints[action.dest])
+                for action in parser._actions
+                if action.dest in settings
+            }
+        )
         for action in parser._actions:  # argparse asks for a required flag even where it has a default
             action.required = action.required and action.dest not in settings
     *found, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
@@ -84,6 +92,23 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
             + (f"did you mean --{close[0]}?" if close else "--help lists them all.")
         )
     return tuple(found)
+
+
+def _read(action: argparse.Action, value: Any, hint: Any) -> Any:
+    """A value of a file, read as the same words on a command line are; argparse itself reads texts alone."""
+    kinds = {get_origin(hint), *(get_origin(one) or one for one in get_args(hint) or (hint,))}
+    nested = isinstance(value, (list, dict, type(None)))
+    try:
+        if nested and type(value) not in kinds:
+            raise ValueError(f"it takes no {type(value).__name__.replace('NoneType', 'empty value')}")
+        kept = nested or isinstance(value, str) or type(value) in kinds or (type(value) is int and float in kinds)
+        return value if kept or action.type is None else action.type(str(value))
+    except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+        shown = " ".join(str(value).split())
+        raise ValueError(
+            f"the settings have {action.dest}: {shown}, which cannot be read ({' '.join(str(error).split())}): "
+            "correct it, --help says what it takes."
+        ) from error
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -100,8 +125,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"settings were asked from {path}, there is no such file: check the path.")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} could not be read ({' '.join(str(error).split())}): correct it.") from error
