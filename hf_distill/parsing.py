@@ -94,6 +94,34 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str] | None = None) ->
     return tuple(found)
 
 
+def parse_some(kind: type, argv: Sequence[str]) -> tuple[Any, list[str]]:
+    """Read one dataclass from flags, and leave what belongs to others.
+
+    Args:
+        kind: the dataclass.
+        argv: flags, whole: ``--learning_rate`` is no short form of ``--learning_rates``.
+
+    Returns:
+        An instance, and the words that are left, ``--help`` among them: what is known here was printed then.
+
+    Raises:
+        ValueError: a value that is none.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Many:
+        ...     seeds: list[int]
+        >>> parse_some(Many, ["my.yaml", "--seeds", "0", "1", "--seed", "7"])
+        (Many(seeds=[0, 1]), ['my.yaml', '--seed', '7'])
+    """
+    parser = Parser(kind, allow_abbrev=False, add_help=False)
+    if {"-h", "--help"} & set(argv):
+        parser.print_help()
+    found, rest = parser.parse_args_into_dataclasses(list(argv), return_remaining_strings=True)
+    return found, rest
+
+
 def _read(action: argparse.Action, value: Any, hint: Any) -> Any:
     """A value of a file, read as the same words on a command line are; argparse itself reads texts alone."""
     kinds = {get_origin(hint), *(get_origin(one) or one for one in get_args(hint) or (hint,))}

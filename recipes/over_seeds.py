@@ -21,8 +21,9 @@ import numpy as np
 from comparison import costs, surroundings, table
 from recipe_run import say, settings
 from three_models import Job, make_teacher, train
-from transformers import HfArgumentParser, Trainer
+from transformers import Trainer
 
+from hf_distill.parsing import parse_some
 from hf_distill.reports import gap_closed, mean_interval, plot_comparison
 from hf_distill.sharding import unsharded
 
@@ -64,9 +65,7 @@ def main(prepare: Callable[[list[str]], Job], argv: Sequence[str]) -> dict[str, 
         ValueError: fewer than two seeds, a recipe without a student alone, a folder with other settings.
     """
     started = time()
-    asked, rest = HfArgumentParser([SeedArguments]).parse_args_into_dataclasses(
-        list(argv), return_remaining_strings=True
-    )
+    asked, rest = parse_some(SeedArguments, argv)
     if len(set(asked.seeds)) < 2:
         raise ValueError(f"the seeds {asked.seeds} were given: one run says nothing about chance, give two or more.")
     if asked.tuning_runs < 1:

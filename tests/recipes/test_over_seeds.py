@@ -3,6 +3,7 @@
 import json
 
 import bert_chinese
+import finished
 import numpy as np
 import over_seeds
 import pytest
@@ -72,6 +73,23 @@ def test_bad_questions_are_refused_before_anything_is_read(tmp_path, capsys):
         assert expected in capsys.readouterr().err
     assert cli.main(["compare", "bert_chinese", "--output_dir", str(tmp_path), *SMALL, "--skip_alone", "1"]) == 1
     assert "there is no student alone to compare with" in capsys.readouterr().err
+
+
+def test_flags_of_the_recipe_are_left_to_it(capsys):
+    given = []
+
+    def prepare(words):
+        given.append(words)
+        raise ValueError("enough")
+
+    for words in (["--seed", "5", "--learning_rate", "1e-3"], ["--help"]):
+        for main in (over_seeds.main, finished.main):
+            with pytest.raises(ValueError, match="enough"):
+                main(prepare, words)
+            assert given.pop() == words
+    said = capsys.readouterr().out
+    assert "--learning_rates" in said
+    assert "--alone" in said
 
 
 def test_finished_models_are_measured_again(tmp_path, capsys):
