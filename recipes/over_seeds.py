@@ -66,7 +66,8 @@ def main(prepare: Callable[[list[str]], Job], argv: Sequence[str]) -> dict[str, 
     """
     started = time()
     asked, rest = parse_some(SeedArguments, argv)
-    if len(set(asked.seeds)) < 2:
+    asked.seeds = list(dict.fromkeys(asked.seeds))  # a run that is counted twice is no second one
+    if len(asked.seeds) < 2:
         raise ValueError(f"the seeds {asked.seeds} were given: one run says nothing about chance, give two or more.")
     if asked.tuning_runs < 1:
         raise ValueError(f"tuning_runs={asked.tuning_runs} was given: give 1 to keep the recipe's rate, or more.")

@@ -58,6 +58,14 @@ def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     assert json.loads(again[-1])["score"] == json.loads(lines[-1])["score"]
 
 
+def test_a_seed_that_is_given_twice_counts_once(compared):
+    folder, flags = compared
+    kept = json.loads((folder / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    assert cli.main(["compare", *flags[: flags.index("--seeds")], "--seeds", "0", "1", "0", "--tuning_runs", "2"]) == 0
+    again = json.loads((folder / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    assert (again["runs"], again["gap"]) == (kept["runs"], kept["gap"])
+
+
 def test_other_settings_are_not_mixed_with_kept_runs(compared, capsys):
     assert cli.main(["compare", *compared[1], "--alpha", "0.5"]) == 1
     assert "holds runs with other settings or rows" in capsys.readouterr().err
