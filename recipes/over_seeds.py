@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from comparison import costs, surroundings, table
 from recipe_run import say, settings
-from three_models import Job, make_teacher, train
+from three_models import SHAPES, Job, make_teacher, train
 from transformers import Trainer
 
 from hf_distill.parsing import parse_some
@@ -29,8 +29,8 @@ from hf_distill.sharding import unsharded
 
 STUDENTS = ("student alone", "distilled")
 TOLD = (
-    "alpha", "temperature", "objective", "augmentation", "rollout", "num_train_epochs", "max_steps",
-    "per_device_train_batch_size", "gradient_accumulation_steps",
+    *SHAPES, "world_size", "alpha", "temperature", "objective", "augmentation", "rollout", "teacher_alignment",
+    "teacher_dtype", "teacher_quantization", "num_train_epochs",
 )  # fmt: skip
 """Runs with other values of these are not to be mixed."""
 

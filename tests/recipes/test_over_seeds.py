@@ -67,8 +67,20 @@ def test_a_seed_that_is_given_twice_counts_once(compared):
 
 
 def test_other_settings_are_not_mixed_with_kept_runs(compared, capsys):
-    assert cli.main(["compare", *compared[1], "--alpha", "0.5"]) == 1
-    assert "holds runs with other settings or rows" in capsys.readouterr().err
+    for other in (["--alpha", "0.5"], ["--weight_decay", "0.5"], ["--lr_scheduler_type", "constant"]):
+        assert cli.main(["compare", *compared[1], *other]) == 1
+        assert "holds runs with other settings or rows" in capsys.readouterr().err
+
+
+def test_a_teacher_that_was_trained_otherwise_is_another_one(compared, monkeypatch):
+    _, flags = compared
+    flags = flags[1 : flags.index("--seeds")]
+    trained = []
+    monkeypatch.setattr(three_models, "train", lambda trainer: trained.append(trainer.args.weight_decay))
+    three_models.make_teacher(bert_chinese.prepare(flags))
+    assert trained == []
+    three_models.make_teacher(bert_chinese.prepare([*flags, "--weight_decay", "0.5"]))
+    assert trained == [0.5]
 
 
 def test_bad_questions_are_refused_before_anything_is_read(tmp_path, capsys):
