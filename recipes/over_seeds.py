@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -91,8 +92,7 @@ class Runs:
         told = {name: getattr(args, name) for name in TOLD}
         told |= {"rows": {name: rows._fingerprint for name, rows in job.splits.items()}, **asdict(job.recipe)}
         own = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
-        self.found = [json.loads(line) for line in lines]
+        self.found = [json.loads(line) for line in self._lines()]
         if self.found and self.found[0] != {"settings": own}:
             raise ValueError(
                 f"{self.folder} holds runs with other settings or rows: name another --output_dir, or give the same."
@@ -201,6 +201,14 @@ class Runs:
         look = self.job.scoring.look({student: trainer}, self.job.splits["test"], self.judge)[student]
         figures = {key: float(value) for key, value in look.means().items()}
         return {"score": float(self.job.scoring.scores(look).mean()), "figures": figures}
+
+    def _lines(self) -> list[str]:
+        """The lines that were written to their end: a run that was killed while it wrote one is made again."""
+        text = self.file.read_text(encoding="utf-8") if self.file.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text and self.job.args.process_index == 0:
+            os.truncate(self.file, len(whole.encode()))
+        return whole.splitlines()
 
     def _keep(self, line: dict[str, Any]) -> None:
         self.found.append(line)

@@ -48,7 +48,8 @@ def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     file = folder / "over_seeds" / "runs.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 2 + 4
-    file.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    half = lines[-1][: len(lines[-1]) // 2]  # killed while it was written
+    file.write_text("\n".join([*lines[:-1], half]), encoding="utf-8")
     trained = []
     monkeypatch.setattr(over_seeds, "train", lambda trainer: (trained.append(trainer), three_models.train(trainer)))
     assert cli.main(["compare", *flags]) == 0
