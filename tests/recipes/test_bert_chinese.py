@@ -265,6 +265,11 @@ def test_the_full_size_settings_are_valid_and_flags_override_them(tmp_path):
     assert args.num_train_epochs == 1
 
 
+def test_the_language_of_a_users_rows_is_not_invented(tmp_path):
+    given = ["--train_file", write(tmp_path / "rows.jsonl", rows(40)), "--output_dir", str(tmp_path / "run")]
+    assert bert_chinese.prepare([*given, *SHORT, *SMALL]).language is None
+
+
 BAD = {
     "a missing file": (["--train_file", "nowhere.jsonl"], "nowhere.jsonl, there is no such file"),
     "an unknown kind": (["--train_file", "{folder}/rows.xlsx"], "is not .json, .jsonl, .csv, .parquet"),
