@@ -287,9 +287,17 @@ BAD = {
         ["--train_file", "{folder}/numbers.jsonl", "--test_file", "{folder}/more.jsonl"],
         "row 1 of the test rows has label 7, the training rows have LABEL_0, LABEL_1",
     ),
+    "labels that are missing": (
+        ["--train_file", "{folder}/gaps.jsonl"],
+        "a training row has the label None: give each row one class, as a name or a whole number",
+    ),
     "labels that are fractions": (
         ["--train_file", "{folder}/floats.jsonl"],
-        "the labels are floats such as 0.5",
+        "a training row has the label 0.5: give each row one class",
+    ),
+    "no rows to measure": (
+        ["--train_file", "{folder}/good.jsonl", "--max_eval_samples", "0"],
+        "max_eval_samples=0 was given: give 1 or more",
     ),
     "no training file": (["--test_file", "{folder}/good.jsonl"], "was given without train_file"),
 }
@@ -301,6 +309,7 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
     write(tmp_path / "strange.jsonl", [*rows(2), {"text": "x", "label": "怪"}])
     write(tmp_path / "numbers.jsonl", [{"text": "a", "label": i % 2} for i in range(20)])
     write(tmp_path / "more.jsonl", [{"text": "a", "label": 0}, {"text": "a", "label": 7}])
+    write(tmp_path / "gaps.jsonl", [{"text": "a", "label": ["x", None][i % 2]} for i in range(20)])
     write(tmp_path / "floats.jsonl", [{"text": "a", "label": 0.5}] * 20)
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "torn.jsonl").write_text('{"text": "a", "label"')
