@@ -1,5 +1,7 @@
 """The picture is drawn, is not empty, and names its models."""
 
+import math
+
 import pytest
 from matplotlib import image
 
@@ -40,3 +42,11 @@ def test_another_score_is_drawn_under_its_name(tmp_path):
     assert (tmp_path / "f1.png").read_bytes() != (tmp_path / "accuracy.png").read_bytes()
     with pytest.raises(KeyError, match="accuracy"):
         plot_comparison(rows, tmp_path / "none.png", "entities")
+
+
+@pytest.mark.parametrize("broken", [1, 2, 3])
+def test_a_model_that_diverged_is_named_and_the_others_are_drawn(tmp_path, broken):
+    nothing = {"accuracy": math.nan, "accuracy_interval": [math.nan, math.nan]}
+    rows = [*MODELS[: 3 - broken], *({**row, **nothing} for row in MODELS[3 - broken :])]
+    plot_comparison(rows, tmp_path / "report.png", "did the teacher help?")
+    assert image.imread(tmp_path / "report.png").shape[1] > 500
