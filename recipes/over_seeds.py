@@ -19,7 +19,7 @@ from time import time
 from typing import Any
 
 import numpy as np
-from comparison import costs, surroundings, table
+from comparison import as_json, costs, surroundings, table
 from recipe_run import say, settings
 from three_models import SHAPES, Job, make_teacher, train
 from transformers import Trainer
@@ -134,8 +134,7 @@ class Runs:
             "seconds": round(time() - started, 1),
         }
         if job.args.process_index == 0:
-            text = json.dumps(found, indent=2, ensure_ascii=False)
-            (self.folder / "report.json").write_text(text + "\n", encoding="utf-8")
+            (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
             title = f"{job.source}: did the teacher help? ({len(told)} seeds)"
             plot_comparison(rows, self.folder / "report.png", title, *job.scoring.drawn)
             print(f"\n{table(rows, job.scoring)}\n\n{found['summary']}")

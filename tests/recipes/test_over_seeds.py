@@ -1,8 +1,10 @@
 """The comparison over seeds, and the report of finished models: what is run, kept and written."""
 
 import json
+import math
 
 import bert_chinese
+import comparison
 import finished
 import numpy as np
 import over_seeds
@@ -94,6 +96,12 @@ def test_bad_questions_are_refused_before_anything_is_read(tmp_path, capsys):
         assert expected in capsys.readouterr().err
     assert cli.main(["compare", "bert_chinese", "--output_dir", str(tmp_path), *SMALL, "--skip_alone", "1"]) == 1
     assert "there is no student alone to compare with" in capsys.readouterr().err
+
+
+def test_a_report_of_a_student_that_diverged_is_json_still(tmp_path):
+    found = {"kl": math.nan, "gap": {"gap_error": math.inf, "interval": (0.5, -math.inf)}, "name": "学生", "rows": 3}
+    read = json.loads(comparison.as_json(found), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert read == {"kl": None, "gap": {"gap_error": None, "interval": [0.5, None]}, "name": "学生", "rows": 3}
 
 
 def test_flags_of_the_recipe_are_left_to_it(capsys):
