@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -148,7 +149,7 @@ class Runs:
             tried: dict[float, float] = {}
             while (rate := self._next(tried)) is not None:
                 tried[rate] = self.run(name, rate, self.asked.seeds[0], tuning=True)["validation"]
-            best[name] = max(tried, key=tried.get)
+            best[name] = _best(tried)
         return {name: best.get(name, best["student alone"]) for name in STUDENTS}
 
     def _next(self, tried: dict[float, float]) -> float | None:
@@ -159,8 +160,9 @@ class Runs:
             return None
         if left or self.asked.learning_rates:
             return left[0] if left else None
-        best = max(tried, key=tried.get)
-        return next((rate for rate in (2 * best, best / 2) if rate not in tried), None)
+        best = _best(tried)
+        near = (2 * best, best / 2) if math.isfinite(tried[best]) else (best / 2,)
+        return next((rate for rate in near if rate not in tried), None)
 
     def run(self, student: str, rate: float, seed: int, tuning: bool = False) -> dict[str, Any]:
         """Return a run: the kept one, or a new one.
@@ -215,6 +217,13 @@ class Runs:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _best(tried: dict[float, float]) -> float:
+    """The rate with the highest score; of those that diverged, whose score is no number, the lowest."""
+    return max(
+        tried, key=lambda rate: (math.isfinite(tried[rate]), tried[rate] if math.isfinite(tried[rate]) else -rate)
+    )
 
 
 def _error(values: Sequence[float]) -> float:

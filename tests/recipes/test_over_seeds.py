@@ -69,6 +69,18 @@ def test_a_seed_that_is_given_twice_counts_once(compared):
     assert (again["runs"], again["gap"]) == (kept["runs"], kept["gap"])
 
 
+def test_a_rate_at_which_the_student_diverges_is_never_the_best(compared):
+    runs = object.__new__(over_seeds.Runs)
+    runs.asked = over_seeds.SeedArguments()
+    runs.job = bert_chinese.prepare(compared[1][1 : compared[1].index("--seeds")])
+    assert over_seeds._best({0.002: math.nan, 0.001: -1.0, 0.004: -2.0}) == 0.001
+    assert over_seeds._best({0.002: math.nan, 0.001: math.nan}) == 0.001
+    assert runs._next({0.002: math.nan}) == 0.001
+    assert runs._next({0.002: math.nan, 0.001: math.nan}) == 0.0005
+    assert runs._next({0.002: math.nan, 0.001: -1.0}) == 0.0005
+    assert runs._next({0.002: -1.0}) == 0.004
+
+
 def test_other_settings_are_not_mixed_with_kept_runs(compared, capsys):
     for other in (["--alpha", "0.5"], ["--weight_decay", "0.5"], ["--lr_scheduler_type", "constant"]):
         assert cli.main(["compare", *compared[1], *other]) == 1
