@@ -130,9 +130,10 @@ def _read(action: argparse.Action, value: Any, hint: Any) -> Any:
         if nested and type(value) not in kinds:
             raise ValueError(f"it takes no {type(value).__name__.replace('NoneType', 'empty value')}")
         kept = nested or isinstance(value, str) or type(value) in kinds or (type(value) is int and float in kinds)
-        return value if kept or action.type is None else action.type(str(value))
+        switch = isinstance(value, bool) and action.type not in (int, float)  # a bare "off" or "no" of YAML's
+        return value if kept or switch or action.type is None else action.type(str(value))
     except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-        shown = " ".join(str(value).split())
+        shown = "..." if "token" in action.dest else " ".join(str(value).split())
         raise ValueError(
             f"the settings have {action.dest}: {shown}, which cannot be read ({' '.join(str(error).split())}): "
             "correct it, --help says what it takes."

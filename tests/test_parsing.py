@@ -60,6 +60,7 @@ def test_json_on_the_command_line():
         ("7: x", "the settings have 7, which is no argument"),
         ("learning_rate: [1]", r"have learning_rate: \[1\], which cannot be read \(it takes no list\): correct it"),
         ("num_train_epochs:", r"have num_train_epochs: None, .*\(it takes no empty value\)"),
+        ("hub_token: [hf_secret]", r"have hub_token: \.\.\., which cannot be read"),
         ("output_dir: {a: 1}", r"\(it takes no dict\)"),
         ("layers: 1.5", r"have layers: 1\.5, which cannot be read \(invalid literal for int"),
         ("bf16: 7", r"have bf16: 7, which cannot be read \(Truthy value expected"),
@@ -75,9 +76,13 @@ def test_a_bad_file_is_refused_in_a_sentence(tmp_path, content, message):
 
 def test_values_of_a_file_are_read_as_those_of_a_command_line(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("hub_model_id: 7\nbf16: 0\nwarmup_steps: 3\nalpha:\nreport_to: [none]\nfsdp_config: {a: 1}\n")
+    path.write_text(
+        "hub_model_id: 7\nbf16: 0\nwarmup_steps: 3\nalpha:\nreport_to: [none]\nteacher_cache: off\n"
+        "fsdp_config: {a: 1}\n"
+    )
     args = parse(str(path))[1]
     assert (args.hub_model_id, args.bf16, args.warmup_steps, args.alpha) == ("7", False, 3, None)
+    assert args.teacher_cache == "off"
     assert (args.report_to, args.fsdp_config["a"]) == ([], 1)
 
 
