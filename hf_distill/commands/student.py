@@ -33,14 +33,14 @@ class StudentArguments:
 
     teacher: str = field(metadata={"help": "The teacher: a folder, or an id on the Hub."})
     output: str = field(metadata={"help": "A new folder for the student, its tokenizer and its card."})
-    layers: str | None = field(
+    layers: list | str | None = field(
         default=None,
         metadata={
             "help": "Which layers stay: a count (spread evenly), top:4 or lowest:4, or a JSON list such as [0,3,6,9]. "
             "Of an encoder-decoder: of its encoder. Default: all."
         },
     )
-    decoder_layers: str | None = field(
+    decoder_layers: list | str | None = field(
         default=None, metadata={"help": "The same for a decoder beside an encoder. Default: as in the encoder."}
     )
     hidden_size: int | None = field(default=None, metadata={"help": "The new width; needs --calibration_file."})
