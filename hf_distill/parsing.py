@@ -129,6 +129,8 @@ def _read(action: argparse.Action, value: Any, hint: Any) -> Any:
     try:
         if nested and type(value) not in kinds:
             raise ValueError(f"it takes no {type(value).__name__.replace('NoneType', 'empty value')}")
+        if value is False and "no" in (action.choices or ()):  # save_strategy: no
+            return "no"
         kept = nested or isinstance(value, str) or type(value) in kinds or (type(value) is int and float in kinds)
         switch = isinstance(value, bool) and action.type not in (int, float)  # a bare "off" or "no" of YAML's
         return value if kept or switch or action.type is None else action.type(str(value))

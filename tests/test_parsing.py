@@ -78,11 +78,11 @@ def test_values_of_a_file_are_read_as_those_of_a_command_line(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(
         "hub_model_id: 7\nbf16: 0\nwarmup_steps: 3\nalpha:\nreport_to: [none]\nteacher_cache: off\n"
-        "fsdp_config: {a: 1}\n"
+        "fsdp_config: {a: 1}\nsave_strategy: no\n"
     )
     args = parse(str(path))[1]
     assert (args.hub_model_id, args.bf16, args.warmup_steps, args.alpha) == ("7", False, 3, None)
-    assert args.teacher_cache == "off"
+    assert (args.teacher_cache, args.save_strategy) == ("off", "no")
     assert (args.report_to, args.fsdp_config["a"]) == ([], 1)
 
 
