@@ -1,6 +1,6 @@
 """Pushing to the Hub: what never goes up, and what is said when it does not get there.
 
-Knows: the Hub's client, its refusals, Trainer's ways of pushing. Does not know: training, what is in the files.
+Knows: the Hub's client, Trainer's ways of pushing. Does not know: training, what is in the files.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
+from hf_distill.faults import fault, reason
 from hf_distill.secret import Secret
 
 logger = logging.getLogger(__name__)
@@ -26,42 +26,9 @@ KEPT_BACK = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*")
 PUSHING = ("commit_message", "blocking", "token", "revision", "private")
 """What ``Trainer.push_to_hub`` takes for itself; all else is for the card."""
 
-FAULTS = (HTTPError, LocalTokenNotFoundError, ConnectionError, TimeoutError)
-
 
 class PushError(OSError, ValueError):
     """What was to go to the Hub is not there, and lies whole on the disk; the sentence names the next command."""
-
-
-def fault(error: BaseException | None) -> BaseException | None:
-    """Find why the Hub could not be written to, in an error or in what caused it; None: another kind of error.
-
-    Args:
-        error: any.
-
-    Example:
-        >>> fault(ConnectionError("no route")), fault(ValueError("a bug"))
-        (ConnectionError('no route'), None)
-    """
-    while error is not None and not isinstance(error, FAULTS):
-        error = error.__cause__
-    return error
-
-
-def reason(error: BaseException) -> str:
-    """Say in a few words what the Hub answered.
-
-    Args:
-        error: as ``fault`` finds it.
-
-    Example:
-        >>> reason(ConnectionError("no route"))
-        'no route'
-    """
-    if isinstance(error, HfHubHTTPError):
-        said = " ".join((error.server_message or error.response.reason_phrase or "").split()).rstrip(".")
-        return f"the Hub answered {error.response.status_code}: {said}" if said else f"{error.response.status_code}"
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def again(
@@ -91,6 +58,36 @@ def again(
     words += [word for pattern in include for word in ("--include", pattern)]
     words += [word for pattern in exclude for word in ("--exclude", pattern)]
     return shlex.join(words)
+
+
+def check_repository(args: Any) -> None:
+    """Make the repository of a run, or say now that it cannot be made, before a teacher is trained for hours.
+
+    Args:
+        args: Trainer's; without ``push_to_hub`` nothing is done.
+
+    Raises:
+        PushError: the Hub cannot be reached or refused.
+    """
+    if not args.push_to_hub or args.process_index:
+        return
+    try:
+        HfApi(token=args.hub_token).create_repo(_named(args), private=args.hub_private_repo, exist_ok=True)
+    except Exception as error:
+        if (why := fault(error)) is None:
+            raise
+        raise _refused(args, why) from error
+
+
+def _named(args: Any) -> str:
+    return args.hub_model_id or Path(args.output_dir).absolute().name
+
+
+def _refused(args: Any, why: BaseException) -> PushError:
+    return PushError(
+        f"the student shall be pushed to {_named(args)}, which cannot be made ({reason(why)}): log in with a token "
+        "that may write there (hf auth login), or name another repository with hub_model_id."
+    )
 
 
 class PushMixin:
@@ -130,11 +127,7 @@ class PushMixin:
         except Exception as error:
             if (why := fault(error)) is None:
                 raise
-            asked = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-            raise PushError(
-                f"the student shall be pushed to {asked}, which cannot be made ({reason(why)}): log in with a token "
-                "that may write there (hf auth login), or name another repository with hub_model_id."
-            ) from error
+            raise _refused(self.args, why) from error
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """Push as ``Trainer.push_to_hub``; all files, card and report are on the disk before anything goes up.
@@ -217,7 +210,7 @@ class PushMixin:
     def _again(self, asked: dict[str, Any] | None = None) -> str:
         folder, asked = self.args.output_dir, asked or {}
         command = again(
-            self.hub_model_id or self.args.hub_model_id or Path(folder).absolute().name, folder, exclude=KEPT_BACK,
+            self.hub_model_id or _named(self.args), folder, exclude=KEPT_BACK,
             revision=asked.get("revision") or self.args.hub_revision,
             private=asked.get("private") or self.args.hub_private_repo,
         )  # fmt: skip

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 from two_models import Kind, ModelArguments, make_student, untrained_teacher
 
 from hf_distill import DistillationTrainer
+from hf_distill.push import check_repository
 from hf_distill.sharding import is_sharded, unsharded
 
 READ = ("input_ids", "label", "labels", "start_positions", "end_positions")
@@ -123,9 +124,11 @@ def distil(job: Job, started: float) -> dict[str, Any]:
         What ``report.json`` holds.
 
     Raises:
+        PushError: the student shall be pushed to where it cannot be; then nothing was trained.
         ValueError: an adapter shall be merged where each process has only a share of the student.
     """
     recipe, args = job.recipe, job.args
+    check_repository(args)
     teacher = make_teacher(job)
     student = job.distilled(teacher, args)
     if recipe.merge_lora and (student.is_fsdp_enabled or is_sharded(student.teacher.model)):

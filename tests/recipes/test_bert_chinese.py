@@ -13,7 +13,7 @@ import pytest
 import text_data
 import torch
 from chinese_words import CATEGORIES, character_tokenizer, load_words
-from hub_server import environment, hub
+from hub_server import environment, hub, reached
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from two_models import ModelArguments, blank_bert
 
 from hf_distill.parsing import parse_arguments
+from hf_distill.push import PushError
 
 SHORT = ["--max_steps", "3", "--max_train_samples", "400", "--max_eval_samples", "100", "--report_to", "none"]
 SMALL = ["--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_hidden_size", "64", "--bf16", "0"]
@@ -332,6 +333,14 @@ def test_the_command_ends_with_one_sentence_on_error(tmp_path):
         == "error: rows were asked from nowhere.jsonl, there is no such file: check the path."
     )
     assert "Traceback" not in shown.stderr
+
+
+def test_a_repository_that_cannot_be_made_is_known_before_the_teacher_is_trained(tmp_path, monkeypatch):
+    flags = ["--push_to_hub", "1", "--hub_model_id", "other/student", *SHORT, *SMALL, *QUIET]
+    with hub() as server, reached(server, monkeypatch, tmp_path / "cache"):
+        with pytest.raises(PushError, match=r"pushed to other/student.*403: You don't have the rights"):
+            bert_chinese.main(["--output_dir", str(tmp_path / "run"), *flags])
+    assert not list((tmp_path / "run").glob("_teacher-*"))
 
 
 def test_the_student_is_pushed_and_loads_from_the_hub_in_another_process(tmp_path):
