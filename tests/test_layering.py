@@ -28,7 +28,9 @@ ALLOWED = {
     "push": {"faults", "secret"},
     "origins": {"snapshots", "students"},
     "cache": {"faults", "push", "signals", "topk"},
-    "commands": {"arguments", "cache", "objectives", "parsing", "push", "reports", "students", "tasks", "teachers"},
+    "commands": {
+        "arguments", "cache", "objectives", "origins", "parsing", "push", "reports", "students", "tasks", "teachers",
+    },
     "cli": {"commands"},
     "logs": {"objectives", "signals", "tally"},
     "checkpoint": {"carry", "objectives", "sharding"},
