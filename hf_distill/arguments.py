@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,9 @@ from hf_distill.objectives.presets import AUTO
 from hf_distill.rollouts import RolloutArguments
 from hf_distill.tasks.settings import AlignmentArguments
 from hf_distill.transfer import TransferArguments
+
+LOWER = re.compile(r"(^|_)(kl|perplexity)$|(^|_)loss/")
+"""Names of what an evaluation says that are better the lower they are: ``eval_kl``, ``eval_loss/hard``, ..."""
 
 
 @dataclass
@@ -133,6 +137,9 @@ class DistillationArguments(AlignmentArguments, RolloutArguments, TransferArgume
         check_blend(self.alpha, self.temperature)
         if self.objective not in (None, AUTO):
             build(self.objective)
+        metric = getattr(self, "metric_for_best_model", None) or ""
+        if LOWER.search(metric) and self.greater_is_better is None:  # Trainer knows that of names that end in "loss"
+            self.greater_is_better = False
         if hasattr(super(), "__post_init__"):
             super().__post_init__()
 

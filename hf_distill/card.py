@@ -6,6 +6,7 @@ is found.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from importlib import metadata, resources
@@ -188,4 +189,5 @@ def _results(report: dict[str, Any], trainer: Trainer) -> list[EvalResult]:
             metric_value=round(student[key], 4),
         )
         for metric, key in report.get("metrics", METRICS).items()
+        if math.isfinite(student[key])
     ]

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words behind ``hf-distill``; None takes those of the process.
 
     Returns:
-        0, or 1 after an error, which is one sentence on stderr.
+        0, or 1 after an error, which is one sentence on stderr, or 130 where the user stopped it.
 
     Example:
         >>> main(["--help"])
@@ -58,6 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"hf-distill {words[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except KeyError as error:  # Trainer's, where metric_for_best_model is not measured; a bare key is a fault of ours
+        if " " not in (said := str(next(iter(error.args), ""))):
+            raise
+        print(f"hf-distill {words[0]}: {' '.join(said.split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nhf-distill {words[0]}: stopped.", file=sys.stderr)
+        return 130  # what a shell says of an interrupted command
     return 0
 
 

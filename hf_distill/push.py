@@ -1,19 +1,22 @@
 """Pushing to the Hub: what never goes up, and what is said when it does not get there.
 
-Knows: the Hub's client, its refusals, Trainer's ways of pushing. Does not know: training, what is in the files.
+Knows: the Hub's client, Trainer's ways of pushing. Does not know: training, what is in the files.
 """
 
 from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+
+from hf_distill.faults import fault, reason
+from hf_distill.secret import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -23,70 +26,14 @@ KEPT_BACK = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*")
 PUSHING = ("commit_message", "blocking", "token", "revision", "private")
 """What ``Trainer.push_to_hub`` takes for itself; all else is for the card."""
 
-FAULTS = (HTTPError, LocalTokenNotFoundError, ConnectionError, TimeoutError)
-
 
 class PushError(OSError, ValueError):
     """What was to go to the Hub is not there, and lies whole on the disk; the sentence names the next command."""
 
 
-class Secret(str):
-    """A token that works as it is and becomes None where it is pickled: Trainer saves and pushes its arguments.
-
-    Example:
-        >>> import copy, pickle
-        >>> token = Secret("hf_abc")
-        >>> f"Bearer {token}", copy.deepcopy(token), token, pickle.loads(pickle.dumps([token]))
-        ('Bearer hf_abc', <a token>, <a token>, [None])
-    """
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple]:
-        return type(None), ()
-
-    def __copy__(self) -> Secret:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Secret:
-        return self
-
-    def __repr__(self) -> str:
-        return "<a token>"
-
-
-def fault(error: BaseException | None) -> BaseException | None:
-    """Find why the Hub could not be written to, in an error or in what caused it; None: another kind of error.
-
-    Args:
-        error: any.
-
-    Example:
-        >>> fault(ConnectionError("no route")), fault(ValueError("a bug"))
-        (ConnectionError('no route'), None)
-    """
-    while error is not None and not isinstance(error, FAULTS):
-        error = error.__cause__
-    return error
-
-
-def reason(error: BaseException) -> str:
-    """Say in a few words what the Hub answered.
-
-    Args:
-        error: as ``fault`` finds it.
-
-    Example:
-        >>> reason(ConnectionError("no route"))
-        'no route'
-    """
-    if isinstance(error, HfHubHTTPError):
-        said = " ".join((error.server_message or error.response.reason_phrase or "").split()).rstrip(".")
-        return f"the Hub answered {error.response.status_code}: {said}" if said else f"{error.response.status_code}"
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
 def again(
     repo_id: str, folder: str | Path, *, kind: str = "model", revision: str | None = None,
-    private: bool | None = None, include: Sequence[str] = (), exclude: Sequence[str] = (),
+    private: bool | None = None, include: Sequence[str] = (), exclude: Sequence[str] = (), into: str = ".",
 ) -> str:  # fmt: skip
     """Write the command of huggingface_hub that uploads a folder.
 
@@ -98,18 +45,49 @@ def again(
         private: whether the repository is private, if it must be made.
         include: only the files that these patterns match.
         exclude: without the files that these match.
+        into: the folder of the repository.
 
     Example:
         >>> print(again("me/student", "out", exclude=KEPT_BACK))
         hf upload me/student out . --exclude '_*' --exclude 'checkpoint-*'
     """
-    words = ["hf", "upload", repo_id, str(folder), "."]
+    words = ["hf", "upload", repo_id, str(folder), into]
     words += [] if kind == "model" else ["--repo-type", kind]
     words += [] if revision is None else ["--revision", revision]
     words += ["--private"] if private else []
     words += [word for pattern in include for word in ("--include", pattern)]
     words += [word for pattern in exclude for word in ("--exclude", pattern)]
     return shlex.join(words)
+
+
+def check_repository(args: Any) -> None:
+    """Make the repository of a run, or say now that it cannot be made, before a teacher is trained for hours.
+
+    Args:
+        args: Trainer's; without ``push_to_hub`` nothing is done.
+
+    Raises:
+        PushError: the Hub cannot be reached or refused.
+    """
+    if not args.push_to_hub or args.process_index:
+        return
+    try:
+        HfApi(token=args.hub_token).create_repo(_named(args), private=args.hub_private_repo, exist_ok=True)
+    except Exception as error:
+        if (why := fault(error)) is None:
+            raise
+        raise _refused(args, why) from error
+
+
+def _named(args: Any) -> str:
+    return args.hub_model_id or Path(args.output_dir).absolute().name
+
+
+def _refused(args: Any, why: BaseException) -> PushError:
+    return PushError(
+        f"the student shall be pushed to {_named(args)}, which cannot be made ({reason(why)}): log in with a token "
+        "that may write there (hf auth login), or name another repository with hub_model_id."
+    )
 
 
 class PushMixin:
@@ -149,11 +127,7 @@ class PushMixin:
         except Exception as error:
             if (why := fault(error)) is None:
                 raise
-            asked = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-            raise PushError(
-                f"the student shall be pushed to {asked}, which cannot be made ({reason(why)}): log in with a token "
-                "that may write there (hf auth login), or name another repository with hub_model_id."
-            ) from error
+            raise _refused(self.args, why) from error
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """Push as ``Trainer.push_to_hub``; all files, card and report are on the disk before anything goes up.
@@ -189,7 +163,7 @@ class PushMixin:
                 self._keep(kwargs)
             raise PushError(f"the student was not pushed ({reason(why)}): {self._again(kwargs)}") from error
         if hasattr(pushed, "add_done_callback"):
-            self._watch([pushed])
+            self._watch(pushed, partial(self._again, kwargs))
         return pushed
 
     def _finish_current_push(self) -> None:
@@ -209,26 +183,34 @@ class PushMixin:
             return
         before = self._jobs()
         super()._push_from_checkpoint(checkpoint_folder)
-        self._watch([job for job in self._jobs() if job not in before])
+        # The first is the student, the second the whole checkpoint.
+        for place, job in enumerate(job for job in self._jobs() if job not in before):
+            self._watch(job, partial(self._checkpoint_again, Path(checkpoint_folder)) if place else self._again)
 
     def _jobs(self) -> list[Any]:
         return list(getattr(getattr(self, "push_in_progress", None), "jobs", ()))
 
-    def _watch(self, jobs: Iterable[Any]) -> None:
-        """Let uploads in the background say it when they fail: Trainer only waits for them."""
+    def _watch(self, job: Any, then: Callable[[], str]) -> None:
+        """Let an upload in the background say it when it fails: Trainer only waits for it."""
 
         def told(job: Any) -> None:
             if not job.cancelled() and (error := job.exception()) is not None:
                 why = reason(fault(error) or error)
-                logger.warning("A push on the way failed (%s), the run goes on: %s", why, self._again())
+                logger.warning("A push on the way failed (%s), the run goes on: %s", why, then())
 
-        for job in jobs:
-            job.add_done_callback(told)
+        job.add_done_callback(told)
+
+    def _checkpoint_again(self, folder: Path) -> str:
+        if not folder.is_dir():
+            return f"{folder} has made room for later ones since (save_total_limit), and the next save pushes again."
+        into = "last-checkpoint" if self.args.hub_strategy == HubStrategy.CHECKPOINT else folder.name
+        line = again(self.hub_model_id, folder, revision=self.args.hub_revision, into=into)
+        return f"the checkpoint is in {folder}, push it with `{line}` unless a later one has replaced it."
 
     def _again(self, asked: dict[str, Any] | None = None) -> str:
         folder, asked = self.args.output_dir, asked or {}
         command = again(
-            self.hub_model_id or self.args.hub_model_id or Path(folder).absolute().name, folder, exclude=KEPT_BACK,
+            self.hub_model_id or _named(self.args), folder, exclude=KEPT_BACK,
             revision=asked.get("revision") or self.args.hub_revision,
             private=asked.get("private") or self.args.hub_private_repo,
         )  # fmt: skip

@@ -89,7 +89,7 @@ def prepare(argv: list[str] | None = None) -> Job:
         scoring := ClassScoring(names),
         recipe.source,
         {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.on_the_way},
-        language="zh",
+        language="zh" if recipe.source == recipe.embedded else None,
         heard=with_unlabeled(splits, args.alpha),
     )
 

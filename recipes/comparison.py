@@ -6,6 +6,7 @@ Knows: what was found of each model, whole models, the report's files. Does not 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -142,6 +143,27 @@ def table(models: list[dict[str, Any]], scoring: Scoring) -> str:
     return markdown_table(list(columns), [[show(row) for show in columns.values()] for row in models])
 
 
+def as_json(found: Any) -> str:
+    """Write a report so that every reader of JSON takes it: a figure that is no finite number is null.
+
+    Args:
+        found: mappings, sequences, numbers, texts.
+
+    Example:
+        >>> as_json({"kl": float("nan"), "rows": [1.0]}).split()
+        ['{', '"kl":', 'null,', '"rows":', '[', '1.0', ']', '}']
+    """
+
+    def known(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: known(one) for name, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [known(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(known(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write(student: Trainer, scoring: Scoring, looks: Mapping[str, Look], card: bool = True) -> None:
     """Write ``report.json``, pictures and the card beside the student's weights, and show the table.
 
@@ -159,7 +181,7 @@ def write(student: Trainer, scoring: Scoring, looks: Mapping[str, Look], card: b
     if any("loss" in entry for entry in student.state.log_history):
         plot_losses(student.state.log_history, folder / "losses.png")
         found["pictures"]["losses.png"] = "The parts of the loss over the training of the distilled student"
-    (folder / "report.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(as_json(found), encoding="utf-8")
     found["table"] = table(found["models"], scoring)
     if found.get("classes"):
         found["class_table"] = class_table([ClassChange(**one) for one in found["classes"]])

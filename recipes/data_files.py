@@ -99,7 +99,13 @@ def limited(data: DataArguments, splits: DatasetDict, seed: int) -> DatasetDict:
         data: says how many.
         splits: as ``read_splits`` returns them.
         seed: of the draw.
+
+    Raises:
+        ValueError: less than one row was asked for.
     """
+    for name in ("max_train_samples", "max_eval_samples"):
+        if (asked := getattr(data, name)) is not None and asked < 1:
+            raise ValueError(f"{name}={asked} was given: give 1 or more, or leave it out to take all rows.")
     limits = {"train": data.max_train_samples, "validation": data.max_eval_samples, "test": data.max_eval_samples}
     drawn = {
         n: rows.shuffle(seed=seed).select(range(limits[n])) for n, rows in splits.items() if _above(rows, limits[n])

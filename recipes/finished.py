@@ -13,7 +13,8 @@ from typing import Any
 
 from recipe_run import settings
 from three_models import Job, report
-from transformers import HfArgumentParser
+
+from hf_distill.parsing import parse_some
 
 
 @dataclass
@@ -39,9 +40,7 @@ def main(prepare: Callable[[list[str]], Job], argv: Sequence[str]) -> dict[str, 
         ValueError: a model is missing.
     """
     started = time()
-    asked, rest = HfArgumentParser([FinishedArguments]).parse_args_into_dataclasses(
-        list(argv), return_remaining_strings=True
-    )
+    asked, rest = parse_some(FinishedArguments, argv)
     job = prepare(rest)
     student, teacher = job.recipe.student_model_name_or_path, job.recipe.teacher_model_name_or_path
     if not student or not teacher:

@@ -116,7 +116,7 @@ class Listening(Scoring):
 
     def told(self, gap: GapClosed) -> str:
         """Say what the teacher gave in the unit of the loss."""
-        share = "the gap is under two standard errors, so no share of it is given"
+        share = gap.withheld
         if gap.ratio is not None:
             share = f"{100 * gap.ratio:.0f} ± {100 * gap.ratio_error:.0f} % of the gap closed"
             if gap.interval is not None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,18 +20,19 @@ from time import time
 from typing import Any
 
 import numpy as np
-from comparison import costs, surroundings, table
+from comparison import as_json, costs, surroundings, table
 from recipe_run import say, settings
-from three_models import Job, make_teacher, train
-from transformers import HfArgumentParser, Trainer
+from three_models import SHAPES, Job, make_teacher, train
+from transformers import Trainer
 
+from hf_distill.parsing import parse_some
 from hf_distill.reports import gap_closed, mean_interval, plot_comparison
 from hf_distill.sharding import unsharded
 
 STUDENTS = ("student alone", "distilled")
 TOLD = (
-    "alpha", "temperature", "objective", "augmentation", "rollout", "num_train_epochs", "max_steps",
-    "per_device_train_batch_size", "gradient_accumulation_steps",
+    *SHAPES, "world_size", "alpha", "temperature", "objective", "augmentation", "rollout", "teacher_alignment",
+    "teacher_dtype", "teacher_quantization", "num_train_epochs",
 )  # fmt: skip
 """Runs with other values of these are not to be mixed."""
 
@@ -64,10 +67,9 @@ def main(prepare: Callable[[list[str]], Job], argv: Sequence[str]) -> dict[str, 
         ValueError: fewer than two seeds, a recipe without a student alone, a folder with other settings.
     """
     started = time()
-    asked, rest = HfArgumentParser([SeedArguments]).parse_args_into_dataclasses(
-        list(argv), return_remaining_strings=True
-    )
-    if len(set(asked.seeds)) < 2:
+    asked, rest = parse_some(SeedArguments, argv)
+    asked.seeds = list(dict.fromkeys(asked.seeds))  # a run that is counted twice is no second one
+    if len(asked.seeds) < 2:
         raise ValueError(f"the seeds {asked.seeds} were given: one run says nothing about chance, give two or more.")
     if asked.tuning_runs < 1:
         raise ValueError(f"tuning_runs={asked.tuning_runs} was given: give 1 to keep the recipe's rate, or more.")
@@ -91,8 +93,7 @@ class Runs:
         told = {name: getattr(args, name) for name in TOLD}
         told |= {"rows": {name: rows._fingerprint for name, rows in job.splits.items()}, **asdict(job.recipe)}
         own = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
-        self.found = [json.loads(line) for line in lines]
+        self.found = [json.loads(line) for line in self._lines()]
         if self.found and self.found[0] != {"settings": own}:
             raise ValueError(
                 f"{self.folder} holds runs with other settings or rows: name another --output_dir, or give the same."
@@ -134,8 +135,7 @@ class Runs:
             "seconds": round(time() - started, 1),
         }
         if job.args.process_index == 0:
-            text = json.dumps(found, indent=2, ensure_ascii=False)
-            (self.folder / "report.json").write_text(text + "\n", encoding="utf-8")
+            (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
             title = f"{job.source}: did the teacher help? ({len(told)} seeds)"
             plot_comparison(rows, self.folder / "report.png", title, *job.scoring.drawn)
             print(f"\n{table(rows, job.scoring)}\n\n{found['summary']}")
@@ -149,7 +149,7 @@ class Runs:
             tried: dict[float, float] = {}
             while (rate := self._next(tried)) is not None:
                 tried[rate] = self.run(name, rate, self.asked.seeds[0], tuning=True)["validation"]
-            best[name] = max(tried, key=tried.get)
+            best[name] = _best(tried)
         return {name: best.get(name, best["student alone"]) for name in STUDENTS}
 
     def _next(self, tried: dict[float, float]) -> float | None:
@@ -160,8 +160,9 @@ class Runs:
             return None
         if left or self.asked.learning_rates:
             return left[0] if left else None
-        best = max(tried, key=tried.get)
-        return next((rate for rate in (2 * best, best / 2) if rate not in tried), None)
+        best = _best(tried)
+        near = (2 * best, best / 2) if math.isfinite(tried[best]) else (best / 2,)
+        return next((rate for rate in near if rate not in tried), None)
 
     def run(self, student: str, rate: float, seed: int, tuning: bool = False) -> dict[str, Any]:
         """Return a run: the kept one, or a new one.
@@ -202,12 +203,27 @@ class Runs:
         figures = {key: float(value) for key, value in look.means().items()}
         return {"score": float(self.job.scoring.scores(look).mean()), "figures": figures}
 
+    def _lines(self) -> list[str]:
+        """The lines that were written to their end: a run that was killed while it wrote one is made again."""
+        text = self.file.read_text(encoding="utf-8") if self.file.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text and self.job.args.process_index == 0:
+            os.truncate(self.file, len(whole.encode()))
+        return whole.splitlines()
+
     def _keep(self, line: dict[str, Any]) -> None:
         self.found.append(line)
         if self.job.args.process_index == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _best(tried: dict[float, float]) -> float:
+    """The rate with the highest score; of those that diverged, whose score is no number, the lowest."""
+    return max(
+        tried, key=lambda rate: (math.isfinite(tried[rate]), tried[rate] if math.isfinite(tried[rate]) else -rate)
+    )
 
 
 def _error(values: Sequence[float]) -> float:

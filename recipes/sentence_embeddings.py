@@ -136,6 +136,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     student.report = {
         "dataset": recipe.source,
         "language": "en" if recipe.source == recipe.embedded else None,
+        "datasets": recipe.on_the_hub,
         **compare(looks, whole, splits["test"], student, scoring),
         "note": '"Untaught student" is the same student before its training. A text agrees with the teacher if its '
         "nearest other text is the same.",

@@ -142,10 +142,9 @@ def _number_labels(splits: DatasetDict) -> DatasetDict:
     feature = splits["train"].features["label"]
     if not isinstance(feature, ClassLabel):
         values = splits["train"].unique("label")
-        if not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
+        if strange := [v for v in values if not isinstance(v, (str, int)) or isinstance(v, bool)]:
             raise ValueError(
-                f"the labels are {type(values[0]).__name__}s such as {values[0]!r}: give each row one class, as a "
-                "name or a whole number."
+                f"a training row has the label {strange[0]!r}: give each row one class, as a name or a whole number."
             )
         numbers = all(isinstance(value, int) for value in values)
         names = [f"LABEL_{i}" for i in range(max(values) + 1)] if numbers else sorted(map(str, values))

@@ -21,10 +21,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 from two_models import Kind, ModelArguments, make_student, untrained_teacher
 
 from hf_distill import DistillationTrainer
+from hf_distill.push import check_repository
 from hf_distill.sharding import is_sharded, unsharded
 
 READ = ("input_ids", "label", "labels", "start_positions", "end_positions")
 """The columns whose content makes a teacher that is trained on them another one."""
+
+SHAPES = (
+    "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "optim",
+    "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type",
+    "lr_scheduler_kwargs", "warmup_steps", "label_smoothing_factor", "neftune_noise_alpha", "train_sampling_strategy",
+    "bf16", "fp16",
+)  # fmt: skip
+"""Trainer's arguments that make a training of the same rows another one, beside its learning rate and epochs."""
 
 
 @dataclass
@@ -115,9 +124,11 @@ def distil(job: Job, started: float) -> dict[str, Any]:
         What ``report.json`` holds.
 
     Raises:
+        PushError: the student shall be pushed to where it cannot be; then nothing was trained.
         ValueError: an adapter shall be merged where each process has only a share of the student.
     """
     recipe, args = job.recipe, job.args
+    check_repository(args)
     teacher = make_teacher(job)
     student = job.distilled(teacher, args)
     if recipe.merge_lora and (student.is_fsdp_enabled or is_sharded(student.teacher.model)):
@@ -188,9 +199,9 @@ def make_teacher(job: Job) -> PreTrainedModel | str:
         "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
         "vocabulary": len(job.tokenizer),
         **{name: value for name, value in asdict(recipe).items() if name.startswith(("teacher", "finetune", "max"))},
-        **{name: getattr(args, name) for name in ("seed", "per_device_train_batch_size", "bf16", "fp16", "max_steps")},
+        **{name: getattr(args, name) for name in SHAPES},
     }
-    key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
     folder = job.root / f"_teacher-{key}"
     if (folder / "trained_with.json").is_file():
         say(args, f"using the teacher kept at {folder}")
@@ -202,7 +213,7 @@ def make_teacher(job: Job) -> PreTrainedModel | str:
     train(trainer)
     trainer.save_model()
     if trainer.is_world_process_zero():
-        (folder / "trained_with.json").write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
+        (folder / "trained_with.json").write_text(json.dumps(asked, indent=2, default=str) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return job.kind.kept(folder)  # the one that was trained may be sharded, and wrapped for training
 

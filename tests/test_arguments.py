@@ -27,3 +27,18 @@ def test_a_quantisation_may_be_json():
 def test_the_fields_come_after_those_of_training_arguments(tmp_path):
     assert DistillationTrainingArguments(str(tmp_path), use_cpu=True).output_dir == str(tmp_path)
     assert DistillationArguments() == DistillationArguments(alpha=None, temperature=2.0, objective=None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [
+        ("eval_kl", False), ("kl", False), ("eval_valid_kl", False), ("eval_perplexity", False),
+        ("eval_loss/forward_kl", False), ("loss/hard", False), ("eval_loss", False),
+        ("eval_agreement", True), ("accuracy", True), (None, None),
+    ],
+)  # fmt: skip
+def test_which_way_is_better_is_known_of_what_an_evaluation_says(tmp_path, metric, greater):
+    asked = {"metric_for_best_model": metric, "use_cpu": True}
+    assert DistillationTrainingArguments(str(tmp_path), **asked).greater_is_better is greater
+    if metric:  # the user's own word
+        assert DistillationTrainingArguments(str(tmp_path), **asked, greater_is_better=True).greater_is_better is True

@@ -217,6 +217,12 @@ def test_the_hub_takes_what_a_report_says(tmp_path, monkeypatch):
     assert "(https://arxiv.org/abs/1503.02531)" in card.text  # the Hub finds papers by links
 
 
+def test_a_score_that_is_no_number_is_no_result(tmp_path):
+    rows = [{**row, "accuracy": float("nan")} for row in REPORT["models"]]
+    (result,) = carded(tmp_path, None, tiny.teacher(), **{**REPORT, "models": rows}).data.eval_results
+    assert result.metric_type == "f1"
+
+
 def test_a_data_set_of_files_is_not_taken_for_one_of_the_hub(tmp_path):
     rows = Dataset.from_generator(lambda: iter(tiny.rows()), cache_dir=str(tmp_path / "cache"))
     run = tiny.trainer(tmp_path, data=rows, teacher_model=tiny.teacher())

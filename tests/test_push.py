@@ -1,12 +1,12 @@
 """What goes to the Hub and what never does, and what a failed push leaves and says: the real client, over HTTP."""
 
 import json
-import logging
 import os
 import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,14 +168,51 @@ def test_whatever_the_client_raises_while_it_uploads_is_the_same_sentence(server
         one.push_to_hub()
 
 
+def warned(caplog):
+    """What was said of pushes in the background; a job is done a moment before it says so."""
+    for _ in range(100):
+        if said := [r.getMessage() for r in caplog.records if (r.name, r.levelname) == ("hf_distill.push", "WARNING")]:
+            break
+        time.sleep(0.05)
+    return said
+
+
 def test_a_push_on_the_way_that_fails_says_so_and_the_run_goes_on(server, tmp_path, caplog):
     one = run(tmp_path / "run", hub_strategy="every_save", save_strategy="steps", save_steps=2)
     server.writes = 4
     one.train()
     assert one.state.global_step == 2
-    (told,) = [r.getMessage() for r in caplog.records if r.name == "hf_distill.push" and r.levelno == logging.WARNING]
+    (told,) = warned(caplog)
     assert told.startswith("A push on the way failed (")
     assert "`hf upload me/student" in told
+
+
+@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
+def test_a_checkpoint_that_did_not_get_there_is_pushed_by_the_command_that_is_named(
+    server, tmp_path, caplog, monkeypatch, strategy
+):
+    upload = client.hf_api().upload_folder
+
+    def half(self, **asked):
+        return upload(**{**asked, "folder_path": tmp_path / "gone"} if asked.get("path_in_repo") else asked)
+
+    one = run(tmp_path / "run", hub_strategy=strategy, save_strategy="steps", save_steps=2, hub_revision="trained")
+    with monkeypatch.context() as here:
+        here.setattr(type(client.hf_api()), "upload_folder", half)
+        one.train()
+    files = server.repositories["me/student@trained"]
+    assert top(files) == set(files)
+    (text,) = warned(caplog)
+    assert f"the checkpoint is in {tmp_path / 'run' / 'checkpoint-2'}, push it with `hf upload" in text
+    _, *words = shlex.split(re.search("`(hf upload .*?)`", text)[1])
+    tried = subprocess.run(
+        [str(Path(sys.executable).with_name("hf")), *words], env={**os.environ, **environment(server, tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert tried.returncode == 0, tried.stderr[-2000:]
+    into = "last-checkpoint" if strategy == "checkpoint" else "checkpoint-2"
+    assert RESUMES <= {name.partition("/")[2] for name in files if name.startswith(f"{into}/")}
+    assert "made room for later ones" in one._checkpoint_again(tmp_path / "run" / "checkpoint-1")
 
 
 def test_what_nobody_else_could_load_or_is_a_data_set_is_not_pushed(server, tmp_path):

@@ -65,6 +65,8 @@ def load_rows(args: SourceArguments) -> Dataset:
         rows = load_dataset(reader, data_files=str(path), split="train")
     else:
         rows = load_dataset(args.dataset_name, args.dataset_config_name, split=args.dataset_split)
+    if args.max_samples is not None and args.max_samples < 1:
+        raise ValueError(f"max_samples={args.max_samples} was given: give 1 or more, or leave it out.")
     if not rows:
         raise ValueError(f"{args.dataset_name} has no rows under {args.dataset_split!r}: name another split.")
     return rows if args.max_samples is None else rows.select(range(min(args.max_samples, len(rows))))
@@ -113,8 +115,14 @@ def load_teacher(args: SourceArguments, device: torch.device) -> PreTrainedModel
         device: where to put it.
 
     Raises:
-        ValueError: it was saved without a head, or with one that has no trained weights.
+        ValueError: it was saved without a head, or with an untrained one; or there is no such precision.
     """
+    dtype = getattr(torch, args.teacher_dtype, None)
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(
+            f"teacher_dtype={args.teacher_dtype} was given, which is no precision of weights: use float32, bfloat16 "
+            "or float16."
+        )
     config = AutoConfig.from_pretrained(args.teacher_model_name_or_path)
     name = (config.architectures or [""])[0]
     kind = getattr(transformers, name, None)
@@ -123,9 +131,7 @@ def load_teacher(args: SourceArguments, device: torch.device) -> PreTrainedModel
             f"the teacher {args.teacher_model_name_or_path} says that it is a {name or 'model without a class'}, "
             "which transformers does not have: save it with save_pretrained from a class with a head."
         )
-    model, info = kind.from_pretrained(
-        args.teacher_model_name_or_path, dtype=getattr(torch, args.teacher_dtype), output_loading_info=True
-    )
+    model, info = kind.from_pretrained(args.teacher_model_name_or_path, dtype=dtype, output_loading_info=True)
     if missing := sorted(info["missing_keys"]):
         raise ValueError(
             f"the teacher at {args.teacher_model_name_or_path} has no trained weights for {', '.join(missing)}: "

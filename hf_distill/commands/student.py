@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCardData
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.commands.sources import SourceArguments, load_rows, load_teacher
+from hf_distill.origins import Origin
 from hf_distill.parsing import parse_arguments
 from hf_distill.reports.table import markdown_table
 from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
@@ -33,14 +35,14 @@ class StudentArguments:
 
     teacher: str = field(metadata={"help": "The teacher: a folder, or an id on the Hub."})
     output: str = field(metadata={"help": "A new folder for the student, its tokenizer and its card."})
-    layers: str | None = field(
+    layers: list | str | None = field(
         default=None,
         metadata={
             "help": "Which layers stay: a count (spread evenly), top:4 or lowest:4, or a JSON list such as [0,3,6,9]. "
             "Of an encoder-decoder: of its encoder. Default: all."
         },
     )
-    decoder_layers: str | None = field(
+    decoder_layers: list | str | None = field(
         default=None, metadata={"help": "The same for a decoder beside an encoder. Default: as in the encoder."}
     )
     hidden_size: int | None = field(default=None, metadata={"help": "The new width; needs --calibration_file."})
@@ -242,9 +244,15 @@ def write_card(folder: Path, args: StudentArguments, student: PreTrainedModel, t
         student: just made.
         table: its sizes.
     """
-    base = [] if Path(args.teacher).exists() else [f"base_model: {args.teacher}"]
+    origin = Origin.of(args.teacher, None)  # what its own card says goes for a part of it, too
+    data = ModelCardData(
+        library_name="transformers", language=origin.language, tags=["hf_distill", "knowledge-distillation"],
+        **origin.licence,
+    )  # fmt: skip
+    if not Path(args.teacher).exists():
+        data.base_model, data["base_model_relation"] = args.teacher, "finetune"
     lines = [
-        "---", "library_name: transformers", *base, "tags:", "- hf_distill", "- knowledge-distillation", "---", "",
+        "---", data.to_yaml(), "---", "",
         f"# {folder.resolve().name}", "",
         f"A {type(student).__name__} made from a part of `{named(args.teacher)}`, not trained since: distil it before "
         "you rely on it.", "", *(f"- {step}" for step in lineage(student)), "", table, "",

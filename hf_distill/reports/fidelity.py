@@ -74,7 +74,8 @@ class GapClosed:
         gap_error: standard error of the gap.
         gain: distilled - alone.
         gain_error: standard error of the gain.
-        ratio: gain / gap; None where the gap is under two of its standard errors: a ratio of noise says nothing.
+        ratio: gain / gap; None where the gap is under two of its standard errors: a ratio of noise says nothing; and
+            where a score is no number.
         ratio_error: standard error of the ratio; None with it.
         interval: bounds of the ratio at 95 %; None with it, and where the gap is too uncertain for any bound.
     """
@@ -87,12 +88,21 @@ class GapClosed:
     ratio_error: float | None
     interval: Interval | None = None
 
+    @property
+    def withheld(self) -> str:
+        """Why no share of the gap is given; for where ``ratio`` is None."""
+        if math.isnan(self.gap) or math.isnan(self.gain):
+            return "a score is no number, so no share of the gap is given"
+        if self.gap <= 0:
+            return "the teacher is not ahead of the student alone, so there is no gap to close"
+        return "the gap is under two standard errors, so no share of it is given"
+
     def __str__(self) -> str:
         """One sentence, in points of a hundred."""
         gain = f"gain {100 * self.gain:+.1f} ± {100 * self.gain_error:.1f} points"
         gap = f"gap to the teacher {100 * self.gap:.1f} ± {100 * self.gap_error:.1f}"
         if self.ratio is None:
-            return f"{gain}, {gap}: the gap is under two standard errors, so no share of it is given"
+            return f"{gain}, {gap}: {self.withheld}"
         bounds = "the gap is too uncertain for bounds"
         if self.interval is not None:
             bounds = f"{100 * self.interval.low:.0f} to {100 * self.interval.high:.0f} %"
@@ -121,7 +131,7 @@ def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike) -> Ga
     gain, gap = distilled - alone, teacher - alone
     ratio = gain.mean() / gap.mean() if gap.mean() else math.inf
     noise = _standard_error(gap)
-    known = gap.mean() > 0 and gap.mean() >= 2 * noise
+    known = gap.mean() > 0 and gap.mean() >= 2 * noise and math.isfinite(ratio)
     return GapClosed(
         gap=float(gap.mean()),
         gap_error=noise,

@@ -68,6 +68,8 @@ def plot_comparison(
         looks = list(zip(scores, colours_of(names), MARKERS * len(models), strict=False))
         for place, ((value, colour, marker), (low, high)) in enumerate(zip(looks, bounds, strict=True)):
             # Points, not bars: a bar whose foot is cut off lies about its height.
+            if not math.isfinite(value):
+                continue
             around = None if low is None else [[max(0.0, value - low)], [max(0.0, high - value)]]  # both are rounded
             first.errorbar(value, place, xerr=around, fmt=marker, markersize=9, capsize=5, color=colour)
             first.annotate(
@@ -75,7 +77,9 @@ def plot_comparison(
             )
         first.set_yticks(range(len(names)), [fold(shown[name], 18, 3) for name in names])
         first.set_ylim(len(names) - 0.4, -0.6)
+        # A score that is no number, of a model that diverged, has a name here and no place.
         ends = [end for pair in bounds for end in pair if end is not None] + scores
+        ends = [end for end in ends if math.isfinite(end)] or [0.0]
         # Two points at least: differences that are nothing shall not look like something.
         middle, half = (max(ends) + min(ends)) / 2, max(0.7 * (max(ends) - min(ends)), 1.0)
         around = (middle - half, middle + half)
@@ -93,6 +97,10 @@ def plot_comparison(
 def _score_against(axes: Axes, costs: Sequence[float], looks: Sequence[tuple[float, str, str]]) -> None:
     from matplotlib.ticker import LogLocator
 
+    known = [place for place, (y, *_) in enumerate(looks) if math.isfinite(y)]
+    if not known:
+        return
+    costs, looks = [costs[place] for place in known], [looks[place] for place in known]
     heights = [y for y, *_ in looks]
     close = max(0.5, 0.08 * (max(heights) - min(heights)))
     drawn: list[tuple[float, float]] = []

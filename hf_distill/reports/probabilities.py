@@ -118,7 +118,8 @@ def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = 15) -> Calibra
     sure = np.exp(log_probabilities(logits).max(axis=-1))
     right = logits.argmax(axis=-1) == labels
     # Rounding: a probability of 0.8 may come as 0.8000000000000002, and still belongs to the bin that ends there.
-    place = np.clip(np.ceil(sure * bins - 1e-9).astype(int) - 1, 0, bins - 1)
+    # A confidence that is no number, of a model that diverged, must lie somewhere, and makes the error none either.
+    place = np.clip(np.ceil(np.nan_to_num(sure) * bins - 1e-9).astype(int) - 1, 0, bins - 1)
     rows = np.bincount(place, minlength=bins)
     said, was = (np.bincount(place, weights=each, minlength=bins) for each in (sure, right.astype(float)))
     means = [[float(total / n) if n else None for total, n in zip(each, rows, strict=True)] for each in (said, was)]

@@ -5,16 +5,19 @@ Knows: strings. Does not know: what they say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from unicodedata import east_asian_width
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a Markdown table whose columns line up as it stands: the first to the left, the others to the right.
+    r"""Lay out a Markdown table whose columns line up as it stands: the first to the left, the others to the right.
 
     Args:
         header: the column names.
-        rows: the cells, as many in each row as in the header. Chinese characters count as two columns.
+        rows: the cells, as many in each row as in the header. Chinese characters count as two columns. What would end
+            a cell or its line, as a name may have it, is written so that it does not: ``|`` as ``\|``, a newline as
+            a space.
 
     Returns:
         The lines, without a newline at the end.
@@ -26,6 +29,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         | teacher |     81.4 |
         | 学生    |      9.5 |
     """
+    header, *rows = ([_cell(text) for text in cells] for cells in (header, *rows))
     widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = []
@@ -34,6 +38,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         first, *rest = zip(cells, padding, strict=True)
         lines.append("| " + " | ".join([first[0] + first[1], *(pad + cell for cell, pad in rest)]) + " |")
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(re.sub(r"\\*\|", r"\\|", text).split())
 
 
 def _width(text: str) -> int:

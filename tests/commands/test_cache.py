@@ -158,6 +158,8 @@ def test_every_refusal_is_one_sentence(made, capsys):
         "but its precision is 'float32', this run has 'bfloat16'": dict(teacher_dtype="bfloat16"),
         "leave the encoding out": dict(values="int8"),
         "values='int3' is not known": dict(values="int3"),
+        "teacher_dtype=float99 was given, which is no precision": dict(teacher_dtype="float99"),
+        "max_samples=0 was given: give 1 or more": dict(max_samples=0),
     }
     capsys.readouterr()
     for words, change in told.items():

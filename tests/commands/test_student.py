@@ -44,6 +44,15 @@ def test_some_layers_with_a_tokenizer_and_a_card(teacher, capsys):
     assert str(teacher) not in card.content
 
 
+def test_what_the_teachers_card_says_goes_for_a_part_of_it(teacher):
+    said = "---\nlicense: other\nlicense_name: own\nlanguage: zh\ntags:\n- theirs\n---\n# teacher\n"
+    (teacher / "teacher" / "README.md").write_text(said, encoding="utf-8")
+    assert command(teacher, layers=3) == 0
+    data = ModelCard.load(teacher / "small" / "README.md").data
+    assert (data.license, data.license_name, data.language) == ("other", "own", "zh")
+    assert (data.tags, data.base_model) == (["hf_distill", "knowledge-distillation"], None)
+
+
 @pytest.mark.parametrize(("asked", "kept"), [("top:2", [4, 5]), ("lowest:2", [0, 1]), ("[1, 4]", [1, 4])])
 def test_layers_by_preset_or_by_name(teacher, asked, kept):
     assert command(teacher, layers=asked) == 0

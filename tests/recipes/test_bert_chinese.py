@@ -13,7 +13,7 @@ import pytest
 import text_data
 import torch
 from chinese_words import CATEGORIES, character_tokenizer, load_words
-from hub_server import environment, hub
+from hub_server import environment, hub, reached
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from two_models import ModelArguments, blank_bert
 
 from hf_distill.parsing import parse_arguments
+from hf_distill.push import PushError
 
 SHORT = ["--max_steps", "3", "--max_train_samples", "400", "--max_eval_samples", "100", "--report_to", "none"]
 SMALL = ["--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_hidden_size", "64", "--bf16", "0"]
@@ -265,6 +266,11 @@ def test_the_full_size_settings_are_valid_and_flags_override_them(tmp_path):
     assert args.num_train_epochs == 1
 
 
+def test_the_language_of_a_users_rows_is_not_invented(tmp_path):
+    given = ["--train_file", write(tmp_path / "rows.jsonl", rows(40)), "--output_dir", str(tmp_path / "run")]
+    assert bert_chinese.prepare([*given, *SHORT, *SMALL, "--num_threads", "1"]).language is None
+
+
 BAD = {
     "a missing file": (["--train_file", "nowhere.jsonl"], "nowhere.jsonl, there is no such file"),
     "an unknown kind": (["--train_file", "{folder}/rows.xlsx"], "is not .json, .jsonl, .csv, .parquet"),
@@ -282,9 +288,17 @@ BAD = {
         ["--train_file", "{folder}/numbers.jsonl", "--test_file", "{folder}/more.jsonl"],
         "row 1 of the test rows has label 7, the training rows have LABEL_0, LABEL_1",
     ),
+    "labels that are missing": (
+        ["--train_file", "{folder}/gaps.jsonl"],
+        "a training row has the label None: give each row one class, as a name or a whole number",
+    ),
     "labels that are fractions": (
         ["--train_file", "{folder}/floats.jsonl"],
-        "the labels are floats such as 0.5",
+        "a training row has the label 0.5: give each row one class",
+    ),
+    "no rows to measure": (
+        ["--train_file", "{folder}/good.jsonl", "--max_eval_samples", "0"],
+        "max_eval_samples=0 was given: give 1 or more",
     ),
     "no training file": (["--test_file", "{folder}/good.jsonl"], "was given without train_file"),
 }
@@ -296,6 +310,7 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
     write(tmp_path / "strange.jsonl", [*rows(2), {"text": "x", "label": "怪"}])
     write(tmp_path / "numbers.jsonl", [{"text": "a", "label": i % 2} for i in range(20)])
     write(tmp_path / "more.jsonl", [{"text": "a", "label": 0}, {"text": "a", "label": 7}])
+    write(tmp_path / "gaps.jsonl", [{"text": "a", "label": ["x", None][i % 2]} for i in range(20)])
     write(tmp_path / "floats.jsonl", [{"text": "a", "label": 0.5}] * 20)
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "torn.jsonl").write_text('{"text": "a", "label"')
@@ -318,6 +333,14 @@ def test_the_command_ends_with_one_sentence_on_error(tmp_path):
         == "error: rows were asked from nowhere.jsonl, there is no such file: check the path."
     )
     assert "Traceback" not in shown.stderr
+
+
+def test_a_repository_that_cannot_be_made_is_known_before_the_teacher_is_trained(tmp_path, monkeypatch):
+    flags = ["--push_to_hub", "1", "--hub_model_id", "other/student", *SHORT, *SMALL, *QUIET]
+    with hub() as server, reached(server, monkeypatch, tmp_path / "cache"):
+        with pytest.raises(PushError, match=r"pushed to other/student.*403: You don't have the rights"):
+            bert_chinese.main(["--output_dir", str(tmp_path / "run"), "--num_threads", "1", *flags])
+    assert not list((tmp_path / "run").glob("_teacher-*"))
 
 
 def test_the_student_is_pushed_and_loads_from_the_hub_in_another_process(tmp_path):

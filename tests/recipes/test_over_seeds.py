@@ -1,8 +1,11 @@
 """The comparison over seeds, and the report of finished models: what is run, kept and written."""
 
 import json
+import math
 
 import bert_chinese
+import comparison
+import finished
 import numpy as np
 import over_seeds
 import pytest
@@ -47,7 +50,8 @@ def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     file = folder / "over_seeds" / "runs.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 2 + 4
-    file.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    half = lines[-1][: len(lines[-1]) // 2]  # killed while it was written
+    file.write_text("\n".join([*lines[:-1], half]), encoding="utf-8")
     trained = []
     monkeypatch.setattr(over_seeds, "train", lambda trainer: (trained.append(trainer), three_models.train(trainer)))
     assert cli.main(["compare", *flags]) == 0
@@ -57,9 +61,41 @@ def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     assert json.loads(again[-1])["score"] == json.loads(lines[-1])["score"]
 
 
+def test_a_seed_that_is_given_twice_counts_once(compared):
+    folder, flags = compared
+    kept = json.loads((folder / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    assert cli.main(["compare", *flags[: flags.index("--seeds")], "--seeds", "0", "1", "0", "--tuning_runs", "2"]) == 0
+    again = json.loads((folder / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    assert (again["runs"], again["gap"]) == (kept["runs"], kept["gap"])
+
+
+def test_a_rate_at_which_the_student_diverges_is_never_the_best(compared):
+    runs = object.__new__(over_seeds.Runs)
+    runs.asked = over_seeds.SeedArguments()
+    runs.job = bert_chinese.prepare(compared[1][1 : compared[1].index("--seeds")])
+    assert over_seeds._best({0.002: math.nan, 0.001: -1.0, 0.004: -2.0}) == 0.001
+    assert over_seeds._best({0.002: math.nan, 0.001: math.nan}) == 0.001
+    assert runs._next({0.002: math.nan}) == 0.001
+    assert runs._next({0.002: math.nan, 0.001: math.nan}) == 0.0005
+    assert runs._next({0.002: math.nan, 0.001: -1.0}) == 0.0005
+    assert runs._next({0.002: -1.0}) == 0.004
+
+
 def test_other_settings_are_not_mixed_with_kept_runs(compared, capsys):
-    assert cli.main(["compare", *compared[1], "--alpha", "0.5"]) == 1
-    assert "holds runs with other settings or rows" in capsys.readouterr().err
+    for other in (["--alpha", "0.5"], ["--weight_decay", "0.5"], ["--lr_scheduler_type", "constant"]):
+        assert cli.main(["compare", *compared[1], *other]) == 1
+        assert "holds runs with other settings or rows" in capsys.readouterr().err
+
+
+def test_a_teacher_that_was_trained_otherwise_is_another_one(compared, monkeypatch):
+    _, flags = compared
+    flags = flags[1 : flags.index("--seeds")]
+    trained = []
+    monkeypatch.setattr(three_models, "train", lambda trainer: trained.append(trainer.args.weight_decay))
+    three_models.make_teacher(bert_chinese.prepare(flags))
+    assert trained == []
+    three_models.make_teacher(bert_chinese.prepare([*flags, "--weight_decay", "0.5"]))
+    assert trained == [0.5]
 
 
 def test_bad_questions_are_refused_before_anything_is_read(tmp_path, capsys):
@@ -72,6 +108,29 @@ def test_bad_questions_are_refused_before_anything_is_read(tmp_path, capsys):
         assert expected in capsys.readouterr().err
     assert cli.main(["compare", "bert_chinese", "--output_dir", str(tmp_path), *SMALL, "--skip_alone", "1"]) == 1
     assert "there is no student alone to compare with" in capsys.readouterr().err
+
+
+def test_a_report_of_a_student_that_diverged_is_json_still(tmp_path):
+    found = {"kl": math.nan, "gap": {"gap_error": math.inf, "interval": (0.5, -math.inf)}, "name": "学生", "rows": 3}
+    read = json.loads(comparison.as_json(found), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert read == {"kl": None, "gap": {"gap_error": None, "interval": [0.5, None]}, "name": "学生", "rows": 3}
+
+
+def test_flags_of_the_recipe_are_left_to_it(capsys):
+    given = []
+
+    def prepare(words):
+        given.append(words)
+        raise ValueError("enough")
+
+    for words in (["--seed", "5", "--learning_rate", "1e-3"], ["--help"]):
+        for main in (over_seeds.main, finished.main):
+            with pytest.raises(ValueError, match="enough"):
+                main(prepare, words)
+            assert given.pop() == words
+    said = capsys.readouterr().out
+    assert "--learning_rates" in said
+    assert "--alone" in said
 
 
 def test_finished_models_are_measured_again(tmp_path, capsys):

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import data_files
 import numpy as np
 import pytest
 import python_prose
 import sentence_embeddings
 import torch
 from chinese_words import character_tokenizer
+from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
 from test_bert_chinese import QUIET, TEXTS, write
 from transformers import AutoModel, AutoTokenizer
@@ -60,6 +62,14 @@ def test_the_whole_job(tmp_path, teacher, texts, pool):
     for part in ("cosine to teacher %", '"Untaught student" is the same student before its training', "AutoModel"):
         assert part in card.content, part
     assert '"Student alone"' not in card.content
+
+
+def test_a_data_set_of_the_hub_is_named_on_the_card(tmp_path, teacher, monkeypatch):
+    rows = Dataset.from_list([{"text": f"{TEXTS[i % 5]}{i}"} for i in range(60)])
+    monkeypatch.setattr(data_files, "load_dataset", lambda name, config: DatasetDict(train=rows))
+    run(tmp_path, "--teacher_model_name_or_path", teacher, "--dataset_name", "me/sentences")
+    data = ModelCard.load(tmp_path / "run" / "README.md").data
+    assert (data.datasets, data.eval_results[0].dataset_type) == (["me/sentences"], "me/sentences")
 
 
 def test_without_an_argument_the_card_names_the_teacher_and_not_its_folder(tmp_path, teacher, monkeypatch):

@@ -44,13 +44,24 @@ def test_the_ratio_and_its_error_against_a_bootstrap():
 def test_a_gap_of_noise_gives_no_ratio():
     generator = np.random.default_rng(0)
     scores = [generator.random(50) < 0.8 for _ in range(3)]
-    found = gap_closed(*scores)
+    found = gap_closed(*sorted(scores, key=np.mean))
+    assert found.gap > 0
     assert found.ratio is None
     assert "the gap is under two standard errors, so no share of it is given" in str(found)
 
 
 def test_a_teacher_that_is_worse_gives_no_ratio():
-    assert gap_closed(np.ones(9), np.ones(9), np.zeros(9)).ratio is None
+    found = gap_closed(np.ones(9), np.ones(9), np.zeros(9))
+    assert found.ratio is None
+    assert str(found).endswith(": the teacher is not ahead of the student alone, so there is no gap to close")
+    assert "not ahead" in str(gap_closed(np.ones(9), np.zeros(9), np.ones(9)))
+
+
+def test_a_score_that_is_no_number_gives_no_ratio():
+    for scores in ([np.nan, 0.5], [0.7, 0.8], [0.9, 0.9]), ([0.7, 0.8], [np.nan, 0.5], [0.9, 0.9]):
+        found = gap_closed(*scores)
+        assert (found.ratio, found.interval) == (None, None)
+        assert "a score is no number, so no share of the gap is given" in str(found)
 
 
 def test_one_run_alone_gives_no_ratio():

@@ -1,5 +1,7 @@
 """The picture is drawn, is not empty, and names its models."""
 
+import math
+
 import pytest
 from matplotlib import image
 
@@ -48,3 +50,11 @@ def test_a_model_that_is_always_right_or_never_is_drawn(tmp_path, right):
     plot_comparison(rows, tmp_path / "report.png", "13 rows")
     rows = [{**row, "accuracy": 1 / 3, "accuracy_interval": (1 / 3 + 1e-16, 0.4)} for row in MODELS]  # added otherwise
     plot_comparison(rows, tmp_path / "report.png", "rounded")
+
+
+@pytest.mark.parametrize("broken", [1, 2, 3])
+def test_a_model_that_diverged_is_named_and_the_others_are_drawn(tmp_path, broken):
+    nothing = {"accuracy": math.nan, "accuracy_interval": [math.nan, math.nan]}
+    rows = [*MODELS[: 3 - broken], *({**row, **nothing} for row in MODELS[3 - broken :])]
+    plot_comparison(rows, tmp_path / "report.png", "did the teacher help?")
+    assert image.imread(tmp_path / "report.png").shape[1] > 500

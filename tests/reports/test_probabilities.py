@@ -55,6 +55,14 @@ def test_a_model_that_knows_how_often_it_is_right():
     assert calibration(10 * shown, [0] * 8 + [1] * 2, bins=5).error == pytest.approx(0.2, abs=1e-3)
 
 
+def test_a_model_that_diverged_has_no_calibration_and_no_warning():
+    shown = logits(12)
+    shown[3] = np.nan
+    found = calibration(shown, np.zeros(12, dtype=int))
+    assert np.isnan(found.error)
+    assert sum(found.rows) == 12
+
+
 def test_rows_without_a_label_do_not_count():
     shown, labels = logits(12).reshape(3, 4, 7), np.full((3, 4), -100)
     labels[:, 0] = 1
