@@ -72,8 +72,8 @@ class Encoding:
         return self.values is None and not self.top
 
     def asdict(self) -> dict[str, Any]:
-        """Return the fields, for a header."""
-        return asdict(self)
+        """Return the fields, for a header; ``tokens`` only where it says something, as older folders lack it."""
+        return {name: value for name, value in asdict(self).items() if name != "tokens" or value is not None}
 
     def encode(self, tensor: Tensor, head: bool, keys: Sequence[bytes], offsets: np.ndarray) -> dict[str, Tensor]:
         """Make of values what is held.

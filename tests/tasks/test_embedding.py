@@ -133,7 +133,7 @@ def test_each_model_makes_a_text_s_vector_of_its_own_tokens(tmp_path, pool):
         vectors.append(torch.stack(each))
     expected = (vectors[0] - vectors[1]).square().mean().item()
     objective = {"pooled_mse": {"pool": pool}}
-    for cache in ("off", "memory"):
+    for cache in ("off", str(tmp_path / "answers")):
         run = apart(
             tmp_path, student=EMBEDDING.model(), teacher_model=EMBEDDING.model(layers=2, seed=7), objective=objective,
             args={"max_steps": 2, "num_train_epochs": 2, "teacher_cache": cache},
