@@ -49,7 +49,8 @@ def test_a_model_that_is_always_right_or_never_is_drawn(tmp_path, right):
     rows = [{**row, "accuracy": right / 13, "accuracy_interval": mean_interval([right / 13] * 13)} for row in MODELS]
     plot_comparison(rows, tmp_path / "report.png", "13 rows")
     rows = [{**row, "accuracy": 1 / 3, "accuracy_interval": (1 / 3 + 1e-16, 0.4)} for row in MODELS]  # added otherwise
-    plot_comparison(rows, tmp_path / "report.png", "rounded")
+    plot_comparison(rows, tmp_path / "rounded.png", "rounded")
+    assert all(image.imread(tmp_path / f"{name}.png").shape[1] > 500 for name in ("report", "rounded"))
 
 
 @pytest.mark.parametrize("broken", [1, 2, 3])
