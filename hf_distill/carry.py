@@ -19,7 +19,7 @@ from hf_distill.objectives import Objective, build
 from hf_distill.objectives.presets import AUTO, preset
 from hf_distill.preflight import check_objective, named_facts
 from hf_distill.signals import Facts
-from hf_distill.teachers.tokenizers import PREFIX, columns_of
+from hf_distill.teachers.tokenizers import PREFIX, own_tokens
 
 if TYPE_CHECKING:
     from hf_distill.trainer import DistillationMixin
@@ -65,18 +65,14 @@ def _asked(trainer: DistillationMixin, spec: Any) -> Any:
     own, teacher = trainer.task.default_objective, trainer.teacher
     if spec is None or spec != AUTO:
         return own if spec is None else spec
-    chosen = preset(own, Facts.of(trainer.model), teacher.facts, teacher.serves, not _own_tokens(trainer))
+    chosen = preset(own, Facts.of(trainer.model), teacher.facts, teacher.serves, not own_tokens(trainer.train_dataset))
     logger.info("objective=auto is %s here.", chosen)
     return chosen
 
 
-def _own_tokens(trainer: DistillationMixin) -> bool:
-    return any(column.startswith(PREFIX) for column in columns_of(trainer.train_dataset))
-
-
 def _check_positions(trainer: DistillationMixin, objective: Objective) -> None:
     """Refuse to compare token with token where nothing but a text's one vector is known to be of the same text."""
-    if trainer.task.label_names or not _own_tokens(trainer):
+    if trainer.task.label_names or not own_tokens(trainer.train_dataset):
         return
     for name, term in objective.terms.items():
         if term.by_position:

@@ -1,6 +1,7 @@
 """How what two models show becomes comparable: the half of a task that sees both.
 
-Knows: two Signals and the batch they came from. Does not know: how a model is read, objectives, trainers.
+Knows: two Signals and the batch they came from, which columns are the teacher's own. Does not know:
+how a model is read, objectives, trainers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_distill.signals import Signals
+from hf_distill.tasks.alignment import PREFIX
 
 
 class Comparing(ABC):
@@ -63,3 +65,16 @@ class Comparing(ABC):
             The batch itself, unless positions are compared and the teacher has columns of its own.
         """
         return batch
+
+
+def teachers_columns(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the columns ``teacher_x`` as ``x``; the batch itself, where the teacher has none of its own.
+
+    Args:
+        batch: the batch.
+
+    Example:
+        >>> teachers_columns({"input_ids": 1, "teacher_input_ids": 2}), teachers_columns({"input_ids": 1})
+        ({'input_ids': 2}, {'input_ids': 1})
+    """
+    return {name.removeprefix(PREFIX): one for name, one in batch.items() if name.startswith(PREFIX)} or batch

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from hf_distill.signals import Signals, Sum
-from hf_distill.tasks.alignment import PREFIX
 from hf_distill.tasks.classes import names_in
+from hf_distill.tasks.comparing import teachers_columns
 from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.task import Task
 
@@ -69,7 +69,7 @@ class SentenceEmbedding(Task):
 
     def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the columns ``teacher_x`` as ``x``, if there are any; see ``Task.theirs``."""
-        return {name.removeprefix(PREFIX): one for name, one in batch.items() if name.startswith(PREFIX)} or batch
+        return teachers_columns(batch)
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every text counts; bool [B]. See ``Task.rows``."""

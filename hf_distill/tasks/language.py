@@ -19,8 +19,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from hf_distill.signals import Signals
-from hf_distill.tasks.alignment import PREFIX
 from hf_distill.tasks.classes import names_in
+from hf_distill.tasks.comparing import teachers_columns
 from hf_distill.tasks.offsets import OFFSETS
 from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.positions import EachPosition
@@ -74,7 +74,7 @@ class LanguageModel(EachPosition):
 
     def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the columns ``teacher_x`` as ``x``, if there are any; see ``Task.theirs``."""
-        return {name.removeprefix(PREFIX): one for name, one in batch.items() if name.startswith(PREFIX)} or batch
+        return teachers_columns(batch)
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Rows are the distributions that are compared; see ``Task.counts``."""

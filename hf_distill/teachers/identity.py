@@ -17,7 +17,7 @@ import xxhash
 from torch import Tensor, nn
 
 from hf_distill.signals import Facts
-from hf_distill.teachers.tokenizers import PREFIX, columns_of
+from hf_distill.teachers.tokenizers import own_tokens
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -144,8 +144,7 @@ def known_of(teacher: Any, facts: Facts, weights: str | None, trainer: Trainer) 
         weights: their hash, taken before the teacher was placed.
         trainer: the trainer.
     """
-    columns = columns_of(trainer.train_dataset)
-    own = any(name.startswith(PREFIX) for name in columns)  # tokens of its own, which the student's say nothing of
+    own = own_tokens(trainer.train_dataset)  # which the student's say nothing of
     tokenizer = getattr(teacher, "tokenizer", None) or (None if own else trainer.processing_class)
     precision = precision_of(teacher, trainer.accelerator.mixed_precision)
     return header_of(facts, weights=weights, precision=precision, tokenizer=vocabulary_of(tokenizer))

@@ -17,9 +17,9 @@ from hf_distill.signals import Facts
 from hf_distill.tasks.alignment import PREFIX, TokenAlignment
 
 if TYPE_CHECKING:
-    from hf_distill.trainer import DistillationMixin
+    from transformers import Trainer
 
-__all__ = ["PREFIX", "check_tokenizers", "columns_of", "introduce", "tokenizer_at"]
+__all__ = ["PREFIX", "check_tokenizers", "columns_of", "introduce", "own_tokens", "tokenizer_at"]
 
 _BOTH = "tokenise with both and put the teacher's into columns teacher_input_ids, teacher_attention_mask, ..."
 
@@ -48,6 +48,19 @@ def columns_of(dataset: Any) -> tuple[str, ...]:
             _SEEN[dataset] = tuple(next(iter(dataset), ()))
         names = _SEEN[dataset]
     return tuple(names or ())
+
+
+def own_tokens(dataset: Any) -> bool:
+    """Say whether a teacher reads tokens of its own: the data set has columns ``teacher_input_ids``, ...
+
+    Args:
+        dataset: a training set, or None.
+
+    Example:
+        >>> own_tokens([{"input_ids": [5], "teacher_input_ids": [6]}]), own_tokens(None)
+        (True, False)
+    """
+    return any(name.startswith(PREFIX) for name in columns_of(dataset))
 
 
 def tokenizer_at(name: str | Path) -> PreTrainedTokenizerBase | None:
@@ -99,7 +112,7 @@ def check_tokenizers(
         )
 
 
-def introduce(trainer: DistillationMixin) -> None:
+def introduce(trainer: Trainer) -> None:
     """Tell the task which tokens the student and each teacher have, if it compares vocabularies.
 
     Tokenizers are looked for beside the weights only where the models' sizes, the data set's columns or the alignment
@@ -114,7 +127,7 @@ def introduce(trainer: DistillationMixin) -> None:
     alignment, teacher, student = trainer.task.alignment, trainer.teacher, Facts.of(trainer.model)
     if alignment is None:
         return
-    own = any(name.startswith(PREFIX) for name in columns_of(trainer.train_dataset))
+    own = own_tokens(trainer.train_dataset)
     plain, members = isinstance(alignment, TokenAlignment), getattr(teacher, "members", None) or {None: teacher}
     for name, one in members.items():
         sizes = {one.facts.vocab_size, student.vocab_size} - {None}
