@@ -26,8 +26,9 @@ from hf_distill.parsing import parse_arguments
 from hf_distill.tasks import Task
 from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.fill import TOKENS, fill
-from hf_distill.teachers.identity import header_of, precision_of, vocabulary_of, weights_of
+from hf_distill.teachers.identity import header_of, precision_of, weights_of
 from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.tokenizers import vocabulary_of
 
 
 @dataclass

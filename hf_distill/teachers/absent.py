@@ -36,6 +36,7 @@ class AbsentTeacher:
     def __init__(self, folder: str | Path, header: Mapping[str, Any]) -> None:
         self.folder, self.facts = folder, facts_in(header)
         self.serves, self._takes = frozenset(header["needs"]), frozenset(header["takes"])
+        self.vocabulary = header.get("tokenizer")  # the hash of it, see ``vocabulary_of``
         self.columns = self._takes | {PREFIX + name for name in self._takes}
 
     def prepare(self, trainer: Trainer) -> None:

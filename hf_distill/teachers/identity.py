@@ -17,7 +17,7 @@ import xxhash
 from torch import Tensor, nn
 
 from hf_distill.signals import Facts
-from hf_distill.teachers.tokenizers import own_tokens
+from hf_distill.teachers.tokenizers import own_tokens, vocabulary_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -92,20 +92,6 @@ def weights_of(model: nn.Module, dtype: torch.dtype | None = None) -> str | None
         value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
         state.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
         state.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return state.hexdigest()
-
-
-def vocabulary_of(tokenizer: Any) -> str | None:
-    """Hash which token has which id; None where there is no tokenizer.
-
-    Args:
-        tokenizer: a tokenizer, a processor, or None.
-    """
-    if not hasattr(tokenizer, "get_vocab"):
-        return None
-    state = xxhash.xxh3_128()
-    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])):
-        state.update(f"{index}|{token}|".encode())
     return state.hexdigest()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import datasets
+import xxhash
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_distill.signals import Facts
@@ -19,7 +20,7 @@ from hf_distill.tasks.alignment import PREFIX, TokenAlignment
 if TYPE_CHECKING:
     from transformers import Trainer
 
-__all__ = ["PREFIX", "check_tokenizers", "columns_of", "introduce", "own_tokens", "tokenizer_at"]
+__all__ = ["PREFIX", "check_tokenizers", "columns_of", "introduce", "own_tokens", "tokenizer_at", "vocabulary_of"]
 
 _BOTH = "tokenise with both and put the teacher's into columns teacher_input_ids, teacher_attention_mask, ..."
 
@@ -75,6 +76,20 @@ def tokenizer_at(name: str | Path) -> PreTrainedTokenizerBase | None:
         return AutoTokenizer.from_pretrained(name, local_files_only=not Path(name).is_dir())
     except (OSError, ValueError, KeyError):
         return None
+
+
+def vocabulary_of(tokenizer: Any) -> str | None:
+    """Hash which token has which id; None where there is no tokenizer.
+
+    Args:
+        tokenizer: a tokenizer, a processor, or None.
+    """
+    if not hasattr(tokenizer, "get_vocab"):
+        return None
+    state = xxhash.xxh3_128()
+    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])):
+        state.update(f"{index}|{token}|".encode())
+    return state.hexdigest()
 
 
 def check_tokenizers(
@@ -134,7 +149,8 @@ def introduce(trainer: Trainer) -> None:
         ours, theirs = trainer.processing_class, _tokenizer_of(one)
         if not plain or own or len(sizes) > 1:
             ours = getattr(ours, "tokenizer", ours) or tokenizer_at(student.name)
-            theirs = theirs or tokenizer_at(one.facts.name)
+            written = getattr(getattr(one, "teacher", None), "vocabulary", None)  # of a teacher that is not here
+            theirs = theirs or (ours if written and written == vocabulary_of(ours) else tokenizer_at(one.facts.name))
         both = (_vocabulary(ours), _vocabulary(theirs))
         alignment.meet(student, both[0], one.facts, both[1], own, name)
     first = next(name for name in members if getattr(teacher, "weights", {}).get(name, 1))

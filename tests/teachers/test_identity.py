@@ -7,7 +7,8 @@ from torch import nn
 
 from hf_distill import AdapterOffTeacher, Facts, FunctionTeacher, LiveTeacher
 from hf_distill.teachers.absent import AbsentTeacher
-from hf_distill.teachers.identity import facts_in, fingerprint, header_of, precision_of, vocabulary_of, weights_of
+from hf_distill.teachers.identity import facts_in, fingerprint, header_of, precision_of, weights_of
+from hf_distill.teachers.tokenizers import vocabulary_of
 
 
 def test_weights_are_hashed_as_they_will_be_computed_with():

@@ -16,6 +16,7 @@ from transformers import DataCollatorForSeq2Seq
 from two_texts import characters, one_step, sentences, taught, trainer, two_texts, words
 
 from hf_distill import CausalLM, DistillationTrainer, DistillationTrainingArguments, Several, TwoTokenizers
+from hf_distill.cache.encoding import Encoding
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.signals import Facts
 from hf_distill.tasks import Seq2SeqLM
@@ -67,6 +68,23 @@ def test_a_size_says_nothing_without_the_tokenizers(tmp_path):
         ValueError, match=r"has a vocabulary of 40, the student of 32: .*LiveTeacher\(model, tokenizer"
     ):
         trainer(tmp_path, tiny_language.llama(), teacher, tiny_language.texts())
+
+
+@pytest.mark.parametrize("encoding", [Encoding(), Encoding(top=8, tail=4, temperature=2.0, tokens=TOKENS)])
+def test_a_folder_says_whose_tokens_its_columns_are(tmp_path, encoding):
+    rows, teacher = tiny_language.texts(), tiny_language.teacher(vocab_size=40, tie_word_embeddings=False)
+    there = CachedTeacher(taught(teacher), tmp_path / "answers", encoding=encoding)
+    loss, gradients = one_step(tmp_path / "there", tiny_language.llama(), there, rows)
+    absent, same = one_step(tmp_path / "absent", tiny_language.llama(), str(tmp_path / "answers"), rows)
+    assert absent == loss
+    assert all(torch.equal(same[name], gradient) for name, gradient in gradients.items())
+    tokenizer = tiny_language.tokenizer()
+    tokenizer.add_tokens(["new"])
+    with pytest.raises(ValueError, match=r"its tokenizer is '.*', this run has '.*': use that teacher"):
+        tiny.trainer(
+            tmp_path, tiny_language.llama(), rows, teacher_model=str(tmp_path / "answers"),
+            data_collator=DataCollatorForSeq2Seq(tokenizer), processing_class=tokenizer,
+        )  # fmt: skip
 
 
 # ---- The same tokens in another order ----
