@@ -104,6 +104,20 @@ class LinearLogits:
         return self
 
 
+def autocast_on(kind: str) -> torch.dtype | None:
+    """Return the precision that autocast gives on a kind of device here and now; None: there is none.
+
+    Args:
+        kind: such as ``"cuda"``.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     autocast_on("cpu")
+        torch.bfloat16
+    """
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
 def is_plain(head: nn.Module) -> bool:
     """Say whether a head is nothing but its weight and its bias.
 
@@ -178,9 +192,7 @@ def emptied(head: nn.Module, tail: Tail, heard: list[LinearLogits]) -> Iterator[
 
     def hear(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         hook.remove()  # afterwards the head is called to make the chunks
-        kind = given[0].device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        heard.append(LinearLogits(given[0], head, tail, autocast))
+        heard.append(LinearLogits(given[0], head, tail, autocast_on(given[0].device.type)))
         return (given[0][..., :0, :], *given[1:])
 
     hook = head.register_forward_pre_hook(hear)

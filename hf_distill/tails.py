@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from hf_distill.linear import Tail, head_of, project
+from hf_distill.linear import LinearLogits, Tail, autocast_on, head_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,14 @@ def tail_of(model: nn.Module) -> Tail | None:
 
 
 def _measured(core: nn.Module, head: nn.Module, fed: dict[str, Tensor]) -> Tail | None:
-    entered: list[Tensor] = []
+    entered: list[LinearLogits] = []
+
+    def hear(module: nn.Module, given: Any) -> None:
+        # A trainer's autocast is inside of the model's forward: what is made out here is to be made in it too.
+        entered.append(LinearLogits(given[0], head, autocast=autocast_on(given[0].device.type)))
+
     with ExitStack() as stack:
-        stack.callback(head.register_forward_pre_hook(lambda module, given: entered.append(given[0])).remove)
+        stack.callback(head.register_forward_pre_hook(hear).remove)
         whole = core(**fed).logits.float()
     if len(entered) != 1:
         return None
@@ -91,7 +96,10 @@ def _measured(core: nn.Module, head: nn.Module, fed: dict[str, Tensor]) -> Tail 
     scale = slope if capped else end / 1e6
     scale = 1.0 if abs(scale - 1) < 1e-5 else scale
     tail = Tail(scale, end if capped else None, bias if bias.any() else None)
-    made = tail(project(head, entered[0]).float())
-    near = 1e-4 if whole.dtype == made.dtype and entered[0].dtype == torch.float32 else 2e-2
-    same = made.shape == whole.shape and (made - whole).abs().max() <= near * whole.abs().max().clamp(min=1e-6)
-    return tail if same else None
+    (linear,) = entered
+    made = LinearLogits(linear.hidden, head, tail, linear.autocast)
+    if made.shape != whole.shape:
+        return None
+    near = 1e-4 if linear.hidden.dtype == torch.float32 and linear.autocast is None else 2e-2
+    off = (made.chunk(0, whole[..., 0].numel()).view_as(whole) - whole).abs().max()
+    return tail if off <= near * whole.abs().max().clamp(min=1e-6) else None

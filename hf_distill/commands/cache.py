@@ -132,7 +132,7 @@ def asked_with(model: Any, task: Task, tokenizer: Any, args: CacheArguments) -> 
     if args.onnx:
         from hf_distill.teachers.onnx import OnnxModel
 
-        live, precision = LiveTeacher(OnnxModel(model), task, tokenizer), f"{precision} by ONNX Runtime"
+        live, precision = LiveTeacher(OnnxModel(model.cpu()), task, tokenizer), f"{precision} by ONNX Runtime"
         live.facts = facts
     return live, header_of(facts, weights=weights, precision=precision, tokenizer=vocabulary_of(tokenizer))
 

@@ -1,7 +1,7 @@
 """One pass over the rows of a head for all that is computed from it: each chunk of logits is made once.
 
-Knows: heads, how their logits are held, what each part of the loss will be multiplied by. Does not know: tasks, alpha,
-trainers.
+Knows: heads, how their logits are held, which rows count, what each part of the loss will be multiplied by. Does not
+know: tasks, alpha, trainers.
 
 A chunk of linear logits is made, compared, turned into its gradient and forgotten. So that this needs no second pass
 in the backward, the gradient is taken in the forward, of the sum of all parts, each times its share of the loss;
@@ -10,13 +10,14 @@ shares are known before, because an optimizer step is counted before its first f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hf_distill.linear import LinearLogits, Tail, is_plain
+from hf_distill.linear import LinearLogits
+from hf_distill.objectives.linear_pass import Part, totals_of
 from hf_distill.signals import Head, Logits, Signals, Sum
 
 if TYPE_CHECKING:
@@ -24,11 +25,8 @@ if TYPE_CHECKING:
 
 CHUNK_ELEMENTS = 2**24
 """How many float32 logits a chunk holds at most: 64 MiB, enough rows for a matrix product to be one."""
-BLOCK_ELEMENTS = 2**19
-"""How many of them a CPU compares at once: their temporaries stay in its cache, which is three times faster."""
-
-Part = Callable[[Tensor, int, int], Tensor]
-"""Rows of the student's logits [n, V], the first of them and the one after the last -> the sum of what they cost."""
+CUDA_CHUNK_ELEMENTS = 2**27
+"""The same on a GPU, which needs more rows to be busy: each chunk reads both heads and a gradient of one."""
 
 
 def compared(
@@ -78,7 +76,8 @@ class _Stack:
 
     def __init__(self, logits: Logits, rows: Tensor) -> None:
         self.rows, self.ours = rows, logits.select(rows)
-        self.size = max(1, CHUNK_ELEMENTS // max(1, self.ours.shape[-1]))
+        most = CUDA_CHUNK_ELEMENTS if rows.is_cuda else CHUNK_ELEMENTS
+        self.size = max(1, most // max(1, self.ours.shape[-1]))
         self.parts: dict[str, Part] = {}
         self.theirs: dict[int, _Once] = {}
 
@@ -93,17 +92,17 @@ class _Stack:
             term.check_few(once.logits.temperature)
         compare = term.divergence_from_few if few else term.divergence
 
-        def part(rows: Tensor, start: int, stop: int) -> Tensor:
-            given = [] if once is None else [once(start, stop).to(rows.device)]
-            if term.labelled:
-                given.append(head.labelled(start, stop))
-            return compare(pick(rows), *given).sum()
+        def told(start: int, stop: int) -> list[Any]:
+            given = [] if once is None else [once(start, stop).to(self.rows.device)]
+            return [*given, head.labelled(start, stop)] if term.labelled else given
 
-        self.parts[key] = part
+        self.parts[key] = Part(compare, pick, told)
 
     def totals(self, shares: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         if isinstance(self.ours, LinearLogits) and torch.is_grad_enabled() and shares is not None and len(self):
-            found = _linear(self.ours, self.parts, self.size, torch.stack([shares[key].float() for key in self.parts]))
+            found = totals_of(
+                self.ours, self.parts, self.size, torch.stack([shares[key].float() for key in self.parts])
+            )
         else:
             found = _chunks(self.ours, self.parts, self.size)
         return dict(zip(self.parts, found, strict=True))
@@ -134,121 +133,7 @@ def _chunks(ours: Logits, parts: Mapping[str, Part], size: int) -> list[Tensor]:
     else:
         pieces = (ours.chunk(start, start + size) for start in range(0, max(1, rows), size))
     each = [
-        [part(piece, n * size, n * size + len(piece)) for part in parts.values()] for n, piece in enumerate(pieces)
+        [part.cost(piece, part.told(n * size, n * size + len(piece))) for part in parts.values()]
+        for n, piece in enumerate(pieces)
     ]
     return [torch.stack(one).sum() for one in zip(*each, strict=True)]
-
-
-def _linear(ours: LinearLogits, parts: Mapping[str, Part], size: int, shares: Tensor) -> list[Tensor]:
-    trained = [parameter for parameter in ours.head.parameters() if parameter.requires_grad]
-    if is_plain(ours.head):
-        trained = [ours.head.weight, *([] if ours.head.bias is None else [ours.head.bias])]
-    return list(_Pass.apply(ours, list(parts.values()), size, shares, ours.hidden, *trained))
-
-
-class _Pass(torch.autograd.Function):
-    """Totals of all parts, with the gradient of their weighed sum taken chunk by chunk.
-
-    What comes back in the backward is the shares again, all times one factor (the scale of a loss, a mean over ranks).
-    It must be: a gradient of the parts one by one is not there any more. Anything else gives NaN.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, ours: LinearLogits, parts: list[Part], size: int, shares: Tensor, hidden: Tensor, *trained: Tensor
-    ) -> tuple[Tensor, ...]:
-        largest = shares.abs().max()
-        shares = shares / torch.where(largest > 0, largest, 1.0)  # near 1, so that float16 does not lose its gradient
-        wanted = ctx.needs_input_grad[5:]
-        into = [torch.zeros_like(p, dtype=torch.float32) if w else None for p, w in zip(trained, wanted, strict=True)]
-        to_hidden, totals = torch.zeros_like(hidden), torch.zeros(len(parts), device=hidden.device)
-        apply = _plain if is_plain(ours.head) else _called
-        for start in range(0, len(hidden), size):
-            at = slice(start, min(start + size, len(hidden)))
-            with ours.precision():
-                logits, finish = apply(ours.head, hidden[at].detach(), trained, into)
-            totals += _costs(logits, ours.tail, parts, shares, start)  # and in place of the logits their gradient
-            to_hidden[at] = finish(logits)
-        kept = [None if one is None else one.to(p.dtype) for one, p in zip(into, trained, strict=True)]
-        ctx.save_for_backward(shares, to_hidden, *(one for one in kept if one is not None))
-        ctx.there, ctx.spent = [one is not None for one in kept], False
-        return tuple(totals.unbind())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.spent:
-            raise RuntimeError("the gradient of a head was asked for twice: retain_graph cannot be used with it.")
-        ctx.spent = True
-        shares, to_hidden, *kept = ctx.saved_tensors
-        came = torch.stack([grad.float() for grad in grads])
-        factor = (came * shares).sum() / shares.square().sum().clamp(min=1e-30)
-        off = (came - factor * shares).abs().max() > 1e-4 * came.abs().max()
-        factor = torch.where(off, torch.nan, factor)
-        rest = iter(kept)
-        # In place: it is read once, and a second copy of a head's gradient is what this file exists to spare.
-        return (
-            None,
-            None,
-            None,
-            None,
-            to_hidden.mul_(factor),
-            *(next(rest).mul_(factor) if t else None for t in ctx.there),
-        )
-
-
-def _costs(logits: Tensor, tail: Tail, parts: list[Part], shares: Tensor, start: int) -> Tensor:
-    """Return what each part of a chunk costs, and put the gradient of their weighed sum where the logits were."""
-    rows, classes = logits.shape
-    size = max(1, BLOCK_ELEMENTS // classes) if logits.device.type == "cpu" else rows
-    totals = torch.zeros(len(parts), device=logits.device)
-    for first in range(0, rows, size):
-        block = logits[first : first + size]
-        leaf = block.float().requires_grad_()
-        with torch.enable_grad():
-            seen = tail(leaf)
-            costs = torch.stack([part(seen, start + first, start + first + len(block)) for part in parts])
-            (gradient,) = torch.autograd.grad((costs * shares).sum(), leaf)
-        block.copy_(gradient)
-        totals += costs.detach()
-    return totals
-
-
-def _plain(
-    head: nn.Linear, rows: Tensor, trained: Sequence[Tensor], into: Sequence[Tensor | None]
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Make a chunk of logits with a weight, and say what their gradient is to be turned into."""
-    kind = rows.device.type
-    weight = trained[0].detach()
-    weight = weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
-    rows = rows.to(weight.dtype)
-    logits = rows @ weight.t()
-    if len(trained) > 1:
-        logits += trained[1].detach()
-
-    def finish(gradient: Tensor) -> Tensor:
-        if into[0] is not None and gradient.dtype == into[0].dtype:
-            into[0].addmm_(gradient.t(), rows)  # without a second tensor of the size of a head
-        elif into[0] is not None:
-            into[0] += gradient.t() @ rows
-        if len(into) > 1 and into[1] is not None:
-            into[1] += gradient.float().sum(dim=0)
-        return gradient @ weight
-
-    return logits, finish
-
-
-def _called(
-    head: nn.Module, rows: Tensor, trained: Sequence[Tensor], into: Sequence[Tensor | None]
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Make a chunk of logits by calling the head, such as one with an adapter; see ``_plain``."""
-    rows = rows.requires_grad_()
-    with torch.enable_grad():
-        made = head(rows)
-
-    def finish(gradient: Tensor) -> Tensor:
-        to_rows, *others = torch.autograd.grad(made, [rows, *trained], gradient.to(made.dtype))
-        for kept, one in zip(into, others, strict=True):
-            kept += one
-        return to_rows
-
-    return made.detach().clone(), finish

@@ -1,6 +1,6 @@
 """A teacher that is a plain function of the batch.
 
-Knows: the function. Does not know: models, devices, terms, the student.
+Knows: the function, where a batch is. Does not know: models, terms, the student.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import find_device, send_to_device
 from torch import Tensor
 
 from hf_distill.signals import Facts, Signals
@@ -58,4 +59,6 @@ class FunctionTeacher:
             outputs = self.function(self.inputs(batch))
         if not isinstance(outputs, (Tensor, Mapping, tuple)):
             outputs = torch.as_tensor(outputs)
+        if (device := find_device(batch)) is not None:
+            outputs = send_to_device(outputs, device)  # where other teachers answer too
         return self.task.signals(None, self.task.theirs(batch), outputs)

@@ -80,8 +80,8 @@ class OnnxModel(nn.Module):
             "attention_mask": torch.ones_like(input_ids) if attention_mask is None else attention_mask,
             "token_type_ids": torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
         }
-        (logits,) = self.session.run(["logits"], {name: given[name].numpy() for name in self.names})
-        return torch.from_numpy(logits)
+        (logits,) = self.session.run(["logits"], {name: given[name].cpu().numpy() for name in self.names})
+        return torch.from_numpy(logits).to(input_ids.device)
 
 
 class _Logits(nn.Module):

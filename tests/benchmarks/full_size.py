@@ -14,7 +14,7 @@ whole: with ``fused_logits=off``. kept: its answers lie in a folder already (28 
 vocabulary, all logits of ten classes); the row "filling" says what it takes to put them there.
 
 Each kind is a process of its own. Seconds are the median of the steps after the first three; memory is the most that
-PyTorch had allocated. The last line is a ratio.
+PyTorch had allocated in training. The last line is a ratio.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from transformers import (
 from hf_distill import CachedTeacher, DistillationTrainer, DistillationTrainingArguments, LiveTeacher, Task
 from hf_distill.cache.encoding import Encoding
 from hf_distill.reports import machine, markdown_table
-from hf_distill.teachers.fill import fill
+from hf_distill.teachers.fill import TOKENS, fill
 from hf_distill.teachers.identity import header_of, precision_of
 from hf_distill.teachers.tokenizers import vocabulary_of
 
@@ -133,7 +133,7 @@ def filled(asked, rows):
         live.task.positions,
     )
     started = time.perf_counter()
-    fill(teacher, rows, default_data_collator, frozenset({"heads"}), 16_384, torch.device(asked.device))
+    fill(teacher, rows, default_data_collator, frozenset({"heads"}), asked.fill, torch.device(asked.device))
     return (time.perf_counter() - started) / asked.steps
 
 
@@ -158,6 +158,8 @@ def trained(asked, rows):
         args = DistillationTrainingArguments(**how, alpha=0.5, temperature=1.0, teacher_cache="off", **whole)
         teacher = asked.folder if asked.kind == "kept" else asked_teacher(asked)
         trainer = DistillationTrainer(student, args, teacher_model=teacher, **common)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # the teacher was made in float32
     trainer.train()
     shutil.rmtree(how["output_dir"])
     return statistics.median(b - a for a, b in zip(clock.ends[WARM - 1 :], clock.ends[WARM:], strict=False))
@@ -176,6 +178,7 @@ def main():
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=13)
+    parser.add_argument("--fill", type=int, default=TOKENS, help="how many tokens at once fill the folder")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--kinds", nargs="+")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

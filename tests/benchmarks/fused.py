@@ -63,7 +63,8 @@ def trl(student, teacher, hidden, theirs, labels):
 
 def products(student, teacher, hidden, theirs, labels):
     """Student, teacher, and the student's two gradients, of logits as if they were their own gradients."""
-    step = max(1, one_pass.CHUNK_ELEMENTS // student.weight.shape[0])
+    chunk = one_pass.CUDA_CHUNK_ELEMENTS if hidden.is_cuda else one_pass.CHUNK_ELEMENTS
+    step = max(1, chunk // student.weight.shape[0])
     into, back = torch.zeros_like(student.weight), torch.empty_like(hidden)
     with torch.no_grad():
         for start in range(0, len(hidden), step):
@@ -137,7 +138,7 @@ def main():
             continue
         found[variant] = one = json.loads(ran.stdout.splitlines()[-1])
         norms = " ".join(f"{norm:.6g}" for norm in one["norms"])
-        rows.append([variant, f"{one['growth'] / 2**20:,.0f}", f"{one['seconds']:.1f}", str(one["loss"]), norms])
+        rows.append([variant, f"{one['growth'] / 2**20:,.0f}", f"{one['seconds']:.4g}", str(one["loss"]), norms])
         print(*rows[-1], flush=True)
     print(markdown_table(["", "MiB", "seconds", "loss", "gradient norms"], rows))
     for what in ("growth", "seconds"):

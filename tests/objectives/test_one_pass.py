@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_distill.cache.sampled import restore, sample
 from hf_distill.linear import LinearLogits, Tail
-from hf_distill.objectives import build, one_pass
+from hf_distill.objectives import build, linear_pass, one_pass
 from hf_distill.signals import DenseLogits, Head, Signals
 
 V, H = 40, 8
@@ -20,7 +20,7 @@ SHARES = {"hard": 0.3, "forward_kl": 0.5, "reverse_kl": 0.1}
 @pytest.fixture(autouse=True)
 def _three_rows_a_chunk(monkeypatch):
     monkeypatch.setattr(one_pass, "CHUNK_ELEMENTS", 3 * V)
-    monkeypatch.setattr(one_pass, "BLOCK_ELEMENTS", 2 * V)
+    monkeypatch.setattr(linear_pass, "BLOCK_ELEMENTS", 2 * V)
 
 
 class Shapes(TorchDispatchMode):
@@ -191,8 +191,8 @@ def test_a_teacher_of_few_ids_is_compared_block_by_block():
 def test_terms_that_listen_to_several_teachers_share_a_chunk_of_the_student(monkeypatch):
     head, hidden, theirs, rows, labels = parts()
     passes = []
-    inside = one_pass._Pass.apply
-    monkeypatch.setattr(one_pass._Pass, "apply", lambda *args: passes.append(len(args[1])) or inside(*args))
+    inside = linear_pass._Pass.apply
+    monkeypatch.setattr(linear_pass._Pass, "apply", lambda *args: passes.append(len(args[1])) or inside(*args))
     big, small = (Signals({"logits": Head(DenseLogits(one), rows)}) for one in (theirs, torch.randn(2, 7, V)))
     teacher = Signals(big.heads, named={"big": big, "small": small})
     spec = {"forward_kl": {"teacher": "big"}, "reverse_kl": {"teacher": "small"}}
