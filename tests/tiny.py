@@ -1,6 +1,5 @@
 """Tiny random models, rows and trainers that many tests share."""
 
-import os
 from dataclasses import fields
 
 import torch
@@ -20,8 +19,6 @@ PROBLEMS = (SINGLE, MULTI, REGRESSION)
 CHECKPOINTING = next(
     f.name for f in fields(TrainingArguments) if f.name in ("activation_checkpointing", "gradient_checkpointing")
 )  # its name changed within 5.x
-ON_GPU = "TESTS_ON_GPU" in os.environ
-"""Whether trainings use the accelerator that is there: ``TESTS_ON_GPU=1 pytest``."""
 WORDS = [f"w{i}" for i in range(24)]
 
 
@@ -62,8 +59,8 @@ def rows(n=8, problem=SINGLE, seed=3, labels=None):
 
 def arguments(folder, kind=DistillationTrainingArguments, **changes):
     quiet = dict(
-        use_cpu=not ON_GPU, report_to="none", disable_tqdm=True, logging_steps=1, save_strategy="no",
-        max_grad_norm=0.0, learning_rate=1e-2, lr_scheduler_type="constant", dataloader_pin_memory=False, max_steps=3,
+        use_cpu=True, report_to="none", disable_tqdm=True, logging_steps=1, save_strategy="no", max_grad_norm=0.0,
+        learning_rate=1e-2, lr_scheduler_type="constant", dataloader_pin_memory=False, max_steps=3,
     )  # fmt: skip
     return kind(str(folder), **{**quiet, **changes})
 
