@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,6 +43,10 @@ NO_LABEL = -100
 @dataclass
 class RecipeArguments(ModelArguments, TaggingDataArguments):
     """The data and the models."""
+
+    # In two epochs a deeper teacher at a lower rate learns less than a student of its depth, and then does harm.
+    teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher that is trained from nothing."})
+    teacher_learning_rate: float = field(default=2e-3, metadata={"help": "Its peak learning rate."})
 
 
 @dataclass
