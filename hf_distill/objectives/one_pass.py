@@ -1,7 +1,7 @@
 """One pass over the rows of a head for all that is computed from it: each chunk of logits is made once.
 
-Knows: heads, how their logits are held, which rows count, what each part of the loss will be multiplied by. Does not
-know: tasks, alpha, trainers.
+Knows: heads, how their logits are held, which rows count, what each part of the loss will be multiplied by.
+Does not know: tasks, alpha, trainers.
 
 A chunk of linear logits is made, compared, turned into its gradient and forgotten. So that this needs no second pass
 in the backward, the gradient is taken in the forward, of the sum of all parts, each times its share of the loss;
