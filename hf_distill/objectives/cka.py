@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hf_distill.objectives.hidden import HiddenTerm
+from hf_distill.objectives.unit_vectors import unit_vectors
 
 
 class CKA(HiddenTerm):
@@ -58,5 +59,4 @@ class CKA(HiddenTerm):
 def _centred(states: Tensor, counted: Tensor, number: Tensor) -> Tensor:
     """Take the mean over the tokens away, and divide by the size of what is left: alignment does not see it."""
     centred = (states - states.sum(dim=(0, 1)) / number.clamp(min=1)) * counted.unsqueeze(-1)
-    flat = centred.flatten(0, 1)
-    return flat / flat.detach().square().sum().sqrt().clamp(min=1e-12)
+    return unit_vectors(centred.flatten(), states.flatten()).view_as(centred).flatten(0, 1)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from hf_distill.objectives.everyone import gathered
 from hf_distill.objectives.layers import Layers
-from hf_distill.objectives.pooled import PooledTerm, directions
+from hf_distill.objectives.pooled import PooledTerm
+from hf_distill.objectives.unit_vectors import unit_vectors
 from hf_distill.signals import Facts
 
 
@@ -96,4 +97,4 @@ class Contrastive(PooledTerm):
 
 def _mapped(linear: nn.Linear, vectors: Tensor) -> Tensor:
     """Return the directions of what a linear map gives, float32."""
-    return directions(linear(vectors.to(linear.weight.dtype)).float())
+    return unit_vectors(linear(vectors.to(linear.weight.dtype)).float())

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.objectives.logits import TemperedTerm
+from hf_distill.objectives.unit_vectors import unit_vectors
 from hf_distill.signals import Signals, Sum
-
-FLAT = 1e-12
-"""A variance below this is none: there is nothing to correlate, and nothing moves."""
 
 
 def standardised(logits: Tensor) -> Tensor:
     """Give each row mean 0 and standard deviation 1.
+
+    The deviation is that of all V classes (divided by V, as in the paper). The paper's published program divides by
+    V - 1: its z-scores are sqrt(1 - 1 / V) times these, as under a temperature that is 1.41 times as high for two
+    classes and 1.005 times for a hundred.
 
     Args:
         logits: [n, V].
@@ -30,15 +32,14 @@ def standardised(logits: Tensor) -> Tensor:
         [n, V], float32; a row of equal logits becomes zeros, without a gradient.
 
     Reference:
-        Sun et al.: Logit Standardization in Knowledge Distillation, arXiv:2403.01993, equation 11.
+        Sun et al.: Logit Standardization in Knowledge Distillation, arXiv:2403.01427, equation 10, algorithm 1.
 
     Example:
         >>> standardised(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])).round(decimals=2)
         tensor([[-1.2200,  0.0000,  1.2200],
                 [ 0.0000,  0.0000,  0.0000]])
     """
-    centred = logits.float() - logits.float().mean(dim=-1, keepdim=True)
-    return _scaled(centred) * math.sqrt(logits.shape[-1])
+    return _centred_unit(logits) * math.sqrt(logits.shape[-1])
 
 
 def pearson(one: Tensor, other: Tensor) -> Tensor:
@@ -55,15 +56,14 @@ def pearson(one: Tensor, other: Tensor) -> Tensor:
         >>> pearson(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[5.0, 7.0, 9.0]])).round(decimals=4)
         tensor([1.])
     """
-    sides = (_scaled(side.float() - side.float().mean(dim=-1, keepdim=True)) for side in (one, other))
-    return torch.stack(list(sides)).prod(dim=0).sum(dim=-1)
+    return (_centred_unit(one) * _centred_unit(other)).sum(dim=-1)
 
 
-def _scaled(centred: Tensor) -> Tensor:
-    """Give each row length 1; one without length becomes zero, and its gradient too."""
-    square = centred.square().sum(dim=-1, keepdim=True)
-    flat = square < FLAT * centred.shape[-1]
-    return centred.masked_fill(flat, 0) / square.masked_fill(flat, 1).sqrt()
+def _centred_unit(rows: Tensor) -> Tensor:
+    """Take each row's mean away and give it length 1; what is left of a constant row is rounding, and becomes zero."""
+    rows = rows.float()
+    shifted = rows - rows[..., :1].detach()  # of a constant row nothing is left, however its mean would be rounded
+    return unit_vectors(shifted - shifted.mean(dim=-1, keepdim=True), rows)
 
 
 class StandardisedKL(TemperedTerm):
@@ -75,7 +75,7 @@ class StandardisedKL(TemperedTerm):
         temperature: the paper's base temperature, greater than 0; None takes the run's.
 
     Reference:
-        Sun et al.: Logit Standardization in Knowledge Distillation, arXiv:2403.01993, section 3.3, algorithm 1.
+        Sun et al.: Logit Standardization in Knowledge Distillation, arXiv:2403.01427, section 3.3, algorithm 1.
 
     Example:
         >>> teacher = torch.tensor([[1.0, 2.0, 4.0]])
@@ -85,7 +85,7 @@ class StandardisedKL(TemperedTerm):
 
     few: ClassVar[bool] = False
     even: ClassVar[bool] = True
-    citation: ClassVar[str] = "Sun, Ren, Li, Wang, Cao: Logit Standardization, arXiv:2403.01993"
+    citation: ClassVar[str] = "Sun, Ren, Li, Wang, Cao: Logit Standardization, arXiv:2403.01427"
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return [n]; see the class."""

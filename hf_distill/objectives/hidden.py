@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from hf_distill.objectives.layers import Layers, paired, read_layers
 from hf_distill.objectives.positions import POSITIONS, shares
 from hf_distill.objectives.term import Term
+from hf_distill.objectives.unit_vectors import unit_vectors
 from hf_distill.signals import Facts, Signals, Sum
 
 
@@ -202,7 +203,7 @@ class HiddenCosine(HiddenTerm):
 
     def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Return one minus the cosine; see ``HiddenTerm.compare``."""
-        return ((1.0 - F.cosine_similarity(student, teacher, dim=-1)) * counted).sum()
+        return ((1.0 - (unit_vectors(student) * unit_vectors(teacher)).sum(dim=-1)) * counted).sum()
 
 
 class PKD(HiddenTerm):
@@ -237,7 +238,7 @@ class PKD(HiddenTerm):
 
     def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Return the squared distance of the directions; see ``HiddenTerm.compare``."""
-        gap = (F.normalize(student, dim=-1) - F.normalize(teacher, dim=-1)).square().sum(dim=-1)
+        gap = (unit_vectors(student) - unit_vectors(teacher)).square().sum(dim=-1)
         return (gap * shares(counted, self.token)).sum()
 
     def count(self, counted: Tensor) -> Tensor:

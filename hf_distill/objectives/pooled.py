@@ -13,11 +13,10 @@ from torch import Tensor
 from hf_distill.objectives.hidden import HiddenTerm
 from hf_distill.objectives.layers import Layers
 from hf_distill.objectives.positions import shares
+from hf_distill.objectives.unit_vectors import unit_vectors
 
 POOLS = ("mean", "first", "last")
 """How the tokens of a row that are not padding become one vector."""
-SHORT = 1e-12
-"""A vector shorter than this has no direction: there is nothing to compare, and nothing moves."""
 
 
 class PooledTerm(HiddenTerm):
@@ -128,23 +127,4 @@ class PooledCosine(PooledTerm):
 
     def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Return one minus the cosine; see ``PooledTerm``."""
-        return (1.0 - (directions(student) * directions(teacher)).sum(dim=-1)).sum()
-
-
-def directions(vectors: Tensor) -> Tensor:
-    """Give each vector length 1.
-
-    Args:
-        vectors: float32 [..., H].
-
-    Returns:
-        float32 [..., H]; one shorter than ``SHORT`` becomes zero, and its gradient too.
-
-    Example:
-        >>> directions(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-        tensor([[0.6000, 0.8000],
-                [0.0000, 0.0000]])
-    """
-    square = vectors.square().sum(dim=-1, keepdim=True)
-    none = square < SHORT**2
-    return vectors.masked_fill(none, 0) / square.masked_fill(none, 1).sqrt()
+        return (1.0 - (unit_vectors(student) * unit_vectors(teacher)).sum(dim=-1)).sum()

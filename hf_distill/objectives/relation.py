@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_distill.objectives.pooled import PooledTerm, directions
+from hf_distill.objectives.pooled import PooledTerm
+from hf_distill.objectives.unit_vectors import unit_vectors
 
 
 class RelationTerm(PooledTerm):
@@ -148,7 +149,7 @@ class SimilarityPreserving(RelationTerm):
 
     def relate(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare the products; see ``RelationTerm.relate``."""
-        ours, theirs = (directions(vectors @ vectors.T) for vectors in (student, teacher))
+        ours, theirs = (unit_vectors(vectors @ vectors.T) for vectors in (student, teacher))
         return F.mse_loss(ours, theirs)
 
 
@@ -163,5 +164,6 @@ def _distances(vectors: Tensor) -> Tensor:
 
 def _cosines(vectors: Tensor) -> Tensor:
     """Return [j, i, k], the cosine at row j between the ways to row i and to row k."""
-    ways = directions(vectors - vectors.unsqueeze(1))
+    size = vectors.detach().abs().amax(dim=-1, keepdim=True)
+    ways = unit_vectors(vectors - vectors.unsqueeze(1), torch.maximum(size, size.unsqueeze(1)))
     return ways @ ways.transpose(1, 2)
