@@ -217,8 +217,10 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             def after(outputs: Any) -> tuple[dict[str, Sum], Tensor | float]:
                 shown = self.task.shown(student, inputs, outputs, heard)
                 both = self.task.compared(shown, taught, inputs)
-                sums = self.distillation(*both, inputs, known, shown)
                 self._note_fidelity(both)
+                if self.distillation.needs != {"heads"}:
+                    both = self.task.each_text(*both, inputs)
+                sums = self.distillation(*both, inputs, known, shown)
                 return sums, self.distillation.resting()
 
             with hearing(student, needs) as heard, joined(student, after, self.accelerator.autocast):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hf_distill.objectives.functional import kl_of_log_probs
 from hf_distill.objectives.layers import Layers, paired, read_layers
+from hf_distill.objectives.positions import sum_over
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Facts, Signals, Sum
 
@@ -89,7 +90,7 @@ class AttentionTerm(Term):
             left = real & (shown > 0)
             shown, wanted = (_normalised(one.masked_fill(~left, 0)) for one in (shown, wanted))
             total = total + self.compare(shown, wanted).masked_fill(~counted[:, None], 0).mean(dim=1).sum()
-        return Sum(total / len(self.pairs), counted.sum())
+        return sum_over(counted, total / len(self.pairs), student.mask)
 
     def extra_repr(self) -> str:
         """Show the pairs in ``print(term)``."""
@@ -115,7 +116,8 @@ class AttentionMSE(AttentionTerm):
     Example:
         >>> term, eye = AttentionMSE(), torch.eye(2).expand(1, 1, 2, 2)
         >>> term.build(Facts(num_layers=1), Facts(num_layers=1))
-        >>> term(Signals({}, attention=(eye / 2 + 0.25,)), Signals({}, attention=(eye,)), {})
+        >>> ours, theirs = (Signals({}, attention=(a,), mask=torch.ones(1, 2).bool()) for a in (eye / 2 + 0.25, eye))
+        >>> term(ours, theirs, {})
         Sum(total=tensor(0.2500), count=tensor(2))
     """
 
@@ -145,7 +147,8 @@ class AttentionKL(AttentionTerm):
     Example:
         >>> term, eye = AttentionKL(), torch.eye(2).expand(1, 1, 2, 2)
         >>> term.build(Facts(num_layers=1), Facts(num_layers=1))
-        >>> term(Signals({}, attention=(eye / 2 + 0.25,)), Signals({}, attention=(eye,)), {})
+        >>> ours, theirs = (Signals({}, attention=(a,), mask=torch.ones(1, 2).bool()) for a in (eye / 2 + 0.25, eye))
+        >>> term(ours, theirs, {})
         Sum(total=tensor(0.5754), count=tensor(2))
     """
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_distill.objectives.layers import Layers, paired, read_layers
-from hf_distill.objectives.positions import POSITIONS, shares
+from hf_distill.objectives.positions import POSITIONS, shares, sum_over
 from hf_distill.objectives.term import Term
 from hf_distill.objectives.unit_vectors import unit_vectors
 from hf_distill.signals import Facts, Signals, Sum
@@ -113,13 +113,15 @@ class HiddenTerm(Term):
         """
         return state
 
-    def count(self, counted: Tensor) -> Tensor:
-        """Count what ``compare`` adds over.
+    def added(self, total: Tensor, counted: Tensor, mask: Tensor | None) -> Sum:
+        """Count what ``compare`` adds over: here positions, see ``sum_over``.
 
         Args:
+            total: what one pair of layers costs.
             counted: bool [B, T], the positions that are not padding.
+            mask: as in ``Signals``.
         """
-        return counted.sum()
+        return sum_over(counted, total, mask)
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add over the positions that are not padding; see ``Term.forward``."""
@@ -128,6 +130,12 @@ class HiddenTerm(Term):
             shown = _layer(student, ours, "student")
             wanted = _layer(teacher, theirs, "teacher").to(shown.device)
             counted, apart = _counted(student.mask, shown), not self.by_position and teacher.mask is not None
+            if shown.ndim != 3 or counted.shape != shown.shape[:-1]:
+                known = "the batch does not say of how many" if student.mask is None else list(counted.shape)
+                raise ValueError(
+                    f"the student shows hidden states of shape {list(shown.shape)} for positions {known}: "
+                    f"{self.name} needs [B, T, H] over the positions of the batch; use tap_mse, or a term on logits."
+                )
             there = _counted(teacher.mask, wanted) if apart else counted
             if there.shape != wanted.shape[:-1]:
                 raise ValueError(
@@ -138,8 +146,9 @@ class HiddenTerm(Term):
             # zero. Unlike a selection this waits for no device.
             sides = ((shown, counted), (wanted.float(), there))
             sides = [self.reduced(one.masked_fill(~text.unsqueeze(-1), 0), text) for one, text in sides]
-            total = total + self.cost(f"{ours}_{theirs}", *sides, counted)
-        return Sum(total / len(self.pairs), self.count(counted))
+            cost, count = self.added(self.cost(f"{ours}_{theirs}", *sides, counted), counted, student.mask)
+            total = total + cost
+        return Sum(total / len(self.pairs), count)
 
     def extra_repr(self) -> str:
         """Show the pairs in ``print(term)``."""
@@ -192,7 +201,8 @@ class HiddenCosine(HiddenTerm):
         Sanh et al.: DistilBERT, arXiv:1910.01108, section 3 (L_cos).
 
     Example:
-        >>> term, same = HiddenCosine(), Signals({}, hidden=(torch.ones(1, 2, 4), torch.ones(1, 2, 4)))
+        >>> real, states = torch.ones(1, 2, dtype=torch.bool), (torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+        >>> term, same = HiddenCosine(), Signals({}, hidden=states, mask=real)
         >>> term.build(Facts(hidden_size=4, num_layers=1), Facts(hidden_size=4, num_layers=1))
         >>> [round(float(number), 6) for number in term(same, same, {})]
         [0.0, 2.0]
@@ -241,9 +251,9 @@ class PKD(HiddenTerm):
         gap = (unit_vectors(student) - unit_vectors(teacher)).square().sum(dim=-1)
         return (gap * shares(counted, self.token)).sum()
 
-    def count(self, counted: Tensor) -> Tensor:
-        """Count the rows; see ``HiddenTerm.count``."""
-        return torch.tensor(len(counted), device=counted.device)
+    def added(self, total: Tensor, counted: Tensor, mask: Tensor | None) -> Sum:
+        """Count the rows; see ``HiddenTerm.added``."""
+        return Sum(total, torch.tensor(len(counted), device=counted.device))
 
 
 def _counted(mask: Tensor | None, state: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_distill.objectives.functional import kl_of_log_probs
 from hf_distill.objectives.layers import Layers, paired, read_layers
+from hf_distill.objectives.positions import sum_over
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Facts, Signals, Sum
 
@@ -49,8 +50,9 @@ class MiniLM(Term):
         >>> term.build(Facts(hidden_size=4, num_layers=1), Facts(hidden_size=8, num_layers=3))
         >>> term.pairs
         [(1, 3)]
-        >>> ours, theirs = ((torch.ones(1, 2, width),) * 3 for width in (4, 8))
-        >>> term(Signals({}, qkv=(ours,)), Signals({}, qkv=(theirs,) * 3), {})
+        >>> real = torch.ones(1, 2, dtype=torch.bool)
+        >>> ours, theirs = (Signals({}, qkv=((torch.ones(1, 2, width),) * 3,) * 3, mask=real) for width in (4, 8))
+        >>> term(ours, theirs, {})
         Sum(total=tensor(0.), count=tensor(2))
     """
 
@@ -115,7 +117,7 @@ class MiniLM(Term):
                     for side, name in ((shown, "the student"), (wanted, "the teacher"))
                 )
                 total = total + kl_of_log_probs(log_t, log_s).masked_fill(~counted[:, None], 0).mean(dim=1).sum()
-        return Sum(total / len(self.pairs), counted.sum())
+        return sum_over(counted, total / len(self.pairs), student.mask)
 
     def _relation(self, layer: tuple[Tensor, Tensor, Tensor], relation: str, counted: Tensor, name: str) -> Tensor:
         """Return log softmax(A B' / sqrt(d)) as float32 [B, relation heads, T, T]; keys that are padding get none."""

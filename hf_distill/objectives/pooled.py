@@ -14,6 +14,7 @@ from hf_distill.objectives.hidden import HiddenTerm
 from hf_distill.objectives.layers import Layers
 from hf_distill.objectives.positions import shares
 from hf_distill.objectives.unit_vectors import unit_vectors
+from hf_distill.signals import Sum
 
 POOLS = ("mean", "first", "last")
 """How the tokens of a row that are not padding become one vector."""
@@ -52,9 +53,9 @@ class PooledTerm(HiddenTerm):
         share = shares(counted, "all" if self.pool == "mean" else self.pool)
         return (state.float() * share.unsqueeze(-1)).sum(dim=1)
 
-    def count(self, counted: Tensor) -> Tensor:
-        """Count the rows; see ``HiddenTerm.count``."""
-        return torch.tensor(len(counted), device=counted.device)
+    def added(self, total: Tensor, counted: Tensor, mask: Tensor | None) -> Sum:
+        """Count the rows; see ``HiddenTerm.added``."""
+        return Sum(total, torch.tensor(len(counted), device=counted.device))
 
     def extra_repr(self) -> str:
         """Show the pairs and the pool in ``print(term)``."""

@@ -69,7 +69,10 @@ class MultipleChoice(Task):
     def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Say which positions of each text are not padding, bool [B * choices, T]; see ``Task.mask``."""
         mask = batch.get("attention_mask")
-        return None if mask is None else mask.flatten(0, 1).bool()
+        if mask is None:
+            ids = batch.get("input_ids", batch.get("inputs_embeds"))
+            mask = ids.new_ones(ids.shape[:3])
+        return mask.flatten(0, 1).bool()
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Samples are texts, one vector of hidden states each; see ``Task.counts``."""

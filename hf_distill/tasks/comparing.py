@@ -13,6 +13,7 @@ from typing import Any
 
 from hf_distill.signals import Signals
 from hf_distill.tasks.alignment import PREFIX
+from hf_distill.tasks.documents import Documents, apart
 
 
 class Comparing(ABC):
@@ -54,6 +55,33 @@ class Comparing(ABC):
         """
         named = {name: self.align(student, shown, batch) for name, shown in teacher.named.items()}
         return student, replace(self.align(student, teacher, batch) if teacher.heads else teacher, named=named)
+
+    @abstractmethod
+    def documents(self, batch: Mapping[str, Any]) -> Documents | None:
+        """Find the texts of a packed batch; None where each row is one.
+
+        Args:
+            batch: the batch.
+        """
+
+    def each_text(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
+        """Let both models show each text of a packed row as a row of its own; any other batch is left as it is.
+
+        Args:
+            student: what the student shows.
+            teacher: what the teacher shows, comparable with it; what one of several shows is cut too.
+            batch: the batch.
+
+        Returns:
+            The student's and the teacher's signals.
+
+        Raises:
+            ValueError: the teacher reads other texts.
+        """
+        if (ours := self.documents(batch)) is None:
+            return student, teacher
+        theirs = ours if (read := self.theirs(batch)) is batch else self.documents(read)
+        return apart(student, teacher, ours, theirs)
 
     def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the batch as a teacher with tokens of its own reads it.

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from accelerate.utils import find_batch_size
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
@@ -19,6 +18,7 @@ from hf_distill.signals import Signals, Sum
 from hf_distill.tasks.classes import names_in
 from hf_distill.tasks.comparing import teachers_columns
 from hf_distill.tasks.outputs import core_of
+from hf_distill.tasks.samples import rows_of
 from hf_distill.tasks.task import Task
 
 HEADLESS = frozenset(
@@ -58,6 +58,7 @@ class SentenceEmbedding(Task):
     pipeline_tag: ClassVar[str] = "feature-extraction"
     default_objective: str = "pooled_mse"
     label_names: ClassVar[tuple[str, ...]] = ()
+    packs: ClassVar[bool] = True
 
     @classmethod
     def reading(cls, model: nn.Module) -> SentenceEmbedding | None:
@@ -74,7 +75,7 @@ class SentenceEmbedding(Task):
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every text counts; bool [B]. See ``Task.rows``."""
         tensors = [value for value in batch.values() if isinstance(value, Tensor)]
-        return torch.ones(find_batch_size(batch), dtype=torch.bool, device=tensors[0].device if tensors else None)
+        return torch.ones(rows_of(batch), dtype=torch.bool, device=tensors[0].device if tensors else None)
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
         """There are none, whatever the batch holds; see ``Task.labels``."""

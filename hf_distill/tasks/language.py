@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import (
 from hf_distill.signals import Signals
 from hf_distill.tasks.classes import names_in
 from hf_distill.tasks.comparing import teachers_columns
+from hf_distill.tasks.documents import beginnings
 from hf_distill.tasks.offsets import OFFSETS
 from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.positions import EachPosition
@@ -116,6 +117,7 @@ class CausalLM(LanguageModel):
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     pipeline_tag: ClassVar[str] = "text-generation"
+    packs: ClassVar[bool] = True
     shifts_labels: bool = True
     classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
@@ -144,17 +146,17 @@ class CausalLM(LanguageModel):
         """Every token, spoken of one position before it; see ``LanguageModel.text``."""
         if (ids := batch.get("input_ids")) is None:
             return None
-        mask, predicted = self.mask(batch), F.pad(self.rows(batch)[:, :-1], (1, 0), value=False)
-        real = ids.new_ones(ids.shape).bool() if mask is None else mask
-        return Tokens(ids, batch.get(OFFSETS), real, predicted, shift=1)
+        predicted = F.pad(self.rows(batch)[:, :-1], (1, 0), value=False)
+        return Tokens(ids, batch.get(OFFSETS), self.mask(batch), predicted, shift=1)
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a target; without labels those before another token of the text. See ``Task.rows``."""
         if (targets := self.targets(batch)) is not None:
             return targets != -100
         mask = self.mask(batch)
-        mask = batch["input_ids"].new_ones(batch["input_ids"].shape).bool() if mask is None else mask
-        return mask & F.pad(mask[:, 1:], (0, 1), value=False)
+        begins = beginnings(batch, mask)
+        follows = mask if begins is None else mask & ~begins  # the first token of a packed text follows nothing
+        return mask & F.pad(follows[:, 1:], (0, 1), value=False)
 
 
 class Seq2SeqLM(LanguageModel):

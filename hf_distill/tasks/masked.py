@@ -49,6 +49,4 @@ class MaskedLM(EachToken, LanguageModel):
         """Every token at its own position, of which those with a label are predicted; see ``LanguageModel.text``."""
         if (ids := batch.get("input_ids")) is None:
             return None
-        mask = self.mask(batch)
-        real = ids.new_ones(ids.shape).bool() if mask is None else mask
-        return Tokens(ids, batch.get(OFFSETS), real, self.rows(batch), shift=0)
+        return Tokens(ids, batch.get(OFFSETS), self.mask(batch), self.rows(batch), shift=0)

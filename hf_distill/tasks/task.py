@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from accelerate.utils import find_batch_size
 from torch import Tensor, nn
 
 from hf_distill.hearing import Heard, taken_apart
 from hf_distill.signals import Facts, Signals, Sum
 from hf_distill.tasks.comparing import Comparing
+from hf_distill.tasks.documents import Documents, without_filling
 from hf_distill.tasks.outputs import core_of
+from hf_distill.tasks.prompts import virtual_tokens, without_prompt
+from hf_distill.tasks.samples import rows_of, text_positions
 
 
 class Task(Comparing, ABC):
@@ -33,6 +35,7 @@ class Task(Comparing, ABC):
         linear: its head is the model's output embeddings, its hard loss the cross-entropy with that head's labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
         ragged: its rows have different numbers of classes; those that a row lacks have the logit ``signals.ABSENT``.
+        packs: a row may hold several texts, of which each is a sample; see ``Documents``.
     """
 
     auto_class: ClassVar[str]
@@ -45,6 +48,7 @@ class Task(Comparing, ABC):
     linear: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     ragged: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
 
     @classmethod
     def of(cls, model: nn.Module) -> Task:
@@ -142,11 +146,23 @@ class Task(Comparing, ABC):
     def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Say which positions of the hidden states are not padding, from the batch alone.
 
+        Args:
+            batch: the batch.
+
         Returns:
-            bool [B, T]; None: all of them, or there are no positions.
+            bool [B, T]; None where a batch does not say how many positions a model makes of it, as of an image: terms
+            on positions then take the mean inside of each sample, and count samples.
         """
-        mask = batch.get("attention_mask")
-        return mask.bool() if mask is not None and mask.ndim == 2 else None
+        mask = text_positions(batch)
+        return without_filling(batch, mask) if self.packs and mask is not None else mask
+
+    def documents(self, batch: Mapping[str, Any]) -> Documents | None:
+        """Find the texts of a packed batch; None where each row is one.
+
+        Args:
+            batch: the batch.
+        """
+        return Documents.of(batch, self.mask(batch)) if self.packs else None
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Count what losses are divided by: the units of the terms, and the labels of the hard loss.
@@ -157,13 +173,12 @@ class Task(Comparing, ABC):
         Returns:
             ``rows``, ``tokens``, ``samples`` and ``labels``, each a scalar int64 tensor.
         """
-        rows, labels, samples = self.rows(batch).sum(), self.labels(batch), find_batch_size(batch)
-        mask = batch.get("attention_mask")
-        tokens = batch["input_ids"].numel() if mask is None and "input_ids" in batch else samples
+        rows, labels, mask, texts = self.rows(batch).sum(), self.labels(batch), self.mask(batch), self.documents(batch)
+        samples = rows.new_tensor(rows_of(batch) if texts is None else len(texts.index))
         return {
             "rows": rows,
-            "tokens": rows.new_tensor(tokens) if mask is None else mask.sum().to(rows.dtype),
-            "samples": rows.new_tensor(samples),
+            "tokens": samples if mask is None else mask.sum().to(rows.dtype),
+            "samples": samples,
             "labels": rows.new_tensor(0) if labels is None else labels.sum(),
         }
 
@@ -222,9 +237,9 @@ class Task(Comparing, ABC):
             What it shows; see ``signals``.
         """
         signals = self.signals(model, batch, outputs, heard)
-        if heard is None:
-            return signals
-        return replace(signals, taps=heard.taps, qkv=taken_apart(core_of(model), heard.qkv))
+        if heard is not None:
+            signals = replace(signals, taps=heard.taps, qkv=taken_apart(core_of(model), heard.qkv))
+        return without_prompt(signals, virtual_tokens(model))
 
 
 def _tasks() -> tuple[type[Task], ...]:

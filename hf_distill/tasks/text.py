@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from accelerate.utils import find_batch_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
@@ -22,6 +21,7 @@ from hf_distill.signals import DenseLogits, Facts, Head, Signals, Sum
 from hf_distill.tasks.classes import names_in, own_loss_of
 from hf_distill.tasks.labels import check_names, check_order, in_order
 from hf_distill.tasks.outputs import core_of, logits_in
+from hf_distill.tasks.samples import rows_of
 from hf_distill.tasks.task import Task
 
 CLASSES = names_in(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
@@ -115,7 +115,7 @@ class SequenceClassification(Task):
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every sample counts, labelled or not; bool [B], or [B, C] for several classes. See ``Task.rows``."""
         tensors = [value for value in batch.values() if isinstance(value, Tensor)]
-        shape = (find_batch_size(batch), self.num_labels)[: 2 if self.problem_type == MULTI else 1]
+        shape = (rows_of(batch), self.num_labels)[: 2 if self.problem_type == MULTI else 1]
         return torch.ones(shape, dtype=torch.bool, device=tensors[0].device if tensors else None)
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:

@@ -26,6 +26,8 @@ class EachToken(EachPosition):
     Without labels (``alpha=1``) every token that is no padding is a row.
     """
 
+    packs: ClassVar[bool] = True
+
     def targets(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The labels as they are, int64 [B, T]; see ``EachPosition.targets``."""
         labels = batch.get("labels")

@@ -70,8 +70,11 @@ def test_padding_has_no_value_and_no_gradient_even_where_it_is_not_a_number(cls)
         assert (state.grad[mask] != 0).any()
 
 
-def test_without_a_mask_every_position_counts():
-    assert built()(shown(4, 2), shown(6, 4), {}).count == 6
+def test_where_no_batch_counts_positions_samples_count_and_each_has_the_mean_over_its_own():
+    whole = torch.ones(2, 3, dtype=torch.bool)
+    positions, samples = (built()(shown(4, 2, mask), shown(6, 4, mask), {}) for mask in (whole, None))
+    assert (positions.count, samples.count) == (6, 2)
+    assert torch.allclose(samples.mean(), positions.mean())
 
 
 def test_layers_are_paired_by_relative_depth():
