@@ -41,7 +41,7 @@ ALLOWED = {
     "students": {"hearing", "sharding", "signals"},
     "reports": set(),
     "transfer": {"teachers"},
-    "rollouts": {"tasks", "teachers"},
+    "rollouts": {"cache", "tasks", "teachers"},
     "arguments": {"fusion", "objectives", "rollouts", "tasks", "transfer"},
     "card": {"origins", "signals", "students", "tasks"},
     "hard": {"objectives", "tasks"},

@@ -64,15 +64,16 @@ def finite_rows(signals: Signals) -> list[int]:
     return good.nonzero().flatten().tolist()
 
 
-def unkeepable(signals: Signals) -> str:
+def unkeepable(signals: Signals, positions: bool = False) -> str:
     """Say why an answer cannot be taken apart into rows; empty where it can.
 
     Args:
         signals: the answer.
+        positions: whether the heads have one distribution a position.
 
     Example:
         >>> unkeepable(Signals({}, (torch.ones(2, 5, 8),), mask=torch.ones(2, 4)))
-        'hidden/0 has 5 positions where the batch has 4'
+        'hidden/0 has 5 positions where the answer counts 4'
     """
     try:
         parts = parts_of(signals)
@@ -81,9 +82,10 @@ def unkeepable(signals: Signals) -> str:
     rows = min(map(len, parts.values()), default=0)
     if strangers := [name for name, part in parts.items() if len(part) != rows]:  # as where a row has several texts
         return f"{strangers[0]} has {len(parts[strangers[0]])} rows where the batch has {rows}"
-    for name, part in parts.items():  # as where a tuned prompt stands before the text
-        if name.startswith(HIDDEN) and signals.mask is not None and part.shape[1] != signals.mask.shape[1]:
-            return f"{name} has {part.shape[1]} positions where the batch has {signals.mask.shape[1]}"
+    for name, part in parts.items():  # as where the mask is the student's, and the teacher has more frames a second
+        along = name.startswith(HIDDEN) or (positions and name.startswith(HEADS))
+        if along and signals.mask is not None and part.shape[1] != signals.mask.shape[1]:
+            return f"{name} has {part.shape[1]} positions where the answer counts {signals.mask.shape[1]}"
     return ""
 
 
@@ -95,6 +97,7 @@ class Answers:
         positions: whether the heads have one distribution a position, as language models do, or [B, T] one logit a
             position, as those that point into a text do: padding is then no class of theirs.
         shapes: name -> (positional, number of classes or 0) of each value; None learns them from the first answer.
+        frames: whether a row has as many positions as its own answer, whatever the batch says; see ``Task.frames``.
 
     Example:
         >>> answers, rows = Answers(Encoding(), positions=False), torch.ones(2, dtype=torch.bool)
@@ -104,8 +107,10 @@ class Answers:
         [[3.0, 4.0], [1.0, 2.0]]
     """
 
-    def __init__(self, encoding: Encoding, positions: bool, shapes: dict[str, Any] | None = None) -> None:
-        self.encoding, self.positions, self.shapes = encoding, positions, dict(shapes or {})
+    def __init__(
+        self, encoding: Encoding, positions: bool, shapes: dict[str, Any] | None = None, frames: bool = False
+    ) -> None:
+        self.encoding, self.positions, self.frames, self.shapes = encoding, positions, frames, dict(shapes or {})
 
     def block(self, signals: Signals, keys: Sequence[bytes], spans: np.ndarray | None) -> Block:
         """Take an answer apart into rows, without their padding.
@@ -150,17 +155,19 @@ class Answers:
 
         Args:
             rows: for each row of the batch, the block that has it and its number there.
-            spans: int64 [B, 2], where each row's positions are in this batch; None: everywhere.
+            spans: int64 [B, 2], where each row's positions are in this batch; None: at its beginning.
             counted: bool, the leading shape of the heads: which of their rows count.
             mask: bool [B, T], or None; see ``Signals``.
 
         Returns:
             What the teacher showed, on the device of ``counted``; zero where there is padding.
         """
-        if spans is None:
-            block, index = rows[0]
-            width = 0 if block.offsets is None else int(block.offsets[index + 1] - block.offsets[index])
-            spans = np.tile((0, width), (len(rows), 1))
+        if spans is None:  # from 0 on, as many as each row has
+            lengths = np.array([block.length(index) for block, index in rows])
+            spans, width = np.stack((np.zeros_like(lengths), lengths), axis=1), int(lengths.max())
+            if self.frames:
+                mask = (torch.arange(width) < torch.from_numpy(lengths).unsqueeze(-1)).to(counted.device)
+                counted = mask if self.positions else counted
         else:
             width = counted.shape[1] if mask is None else mask.shape[1]
         held = {name: value.to(counted.device) for name, value in gather(rows, spans, width).items()}

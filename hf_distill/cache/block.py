@@ -73,6 +73,14 @@ class Block:
         values = sum(column.values.nbytes for column in self.columns.values()) if self.in_memory else 0
         return values + ROW_COST * len(self)
 
+    def length(self, index: int) -> int:
+        """Count one row's positions; 0 where no column has any.
+
+        Args:
+            index: of the row.
+        """
+        return 0 if self.offsets is None else int(self.offsets[index + 1] - self.offsets[index])
+
     def row(self, name: str, index: int) -> np.ndarray:
         """Return one row's value: [...], or [t, ...] with its t positions.
 

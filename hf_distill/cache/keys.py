@@ -143,7 +143,7 @@ def keys_of(inputs: Mapping[str, Any], padding: Padding = NEITHER, decoder: Tens
             full = full | ~kept
         if not of_decoder:
             unpadded = full & (where.bool().sum(dim=1).cpu().numpy() == spans[:, 1] - spans[:, 0])
-    columns = [(name, *_bytes_of(inputs[name]), groups.get(name)) for name in sorted(inputs)]
+    columns = [(name, *bytes_of(inputs[name]), groups.get(name)) for name in sorted(inputs)]
 
     keys = []
     for row in range(size):
@@ -187,14 +187,25 @@ def rows_in(inputs: Mapping[str, Any]) -> int:
     return len(ids)
 
 
-def _rest(name: str, value: Any, cut: set[str]) -> bool:
-    return name not in cut and not name.startswith(DECODER) and name != "labels" and isinstance(value, Tensor)
+def bytes_of(tensor: Tensor) -> tuple[np.ndarray, str]:
+    """Return an array whose bytes are the content of a tensor, and the name of their type.
 
+    Args:
+        tensor: of any shape, dtype and device.
 
-def _bytes_of(tensor: Tensor) -> tuple[np.ndarray, str]:
-    """Rows whose bytes are the content, and the name of their type."""
+    Returns:
+        Integers as int64, so that their type does not matter; floats as they are.
+
+    Example:
+        >>> bytes_of(torch.tensor([1, 2], dtype=torch.int32))
+        (array([1, 2]), 'int')
+    """
     if not tensor.is_floating_point() and not tensor.is_complex():
         return tensor.detach().cpu().to(torch.int64).contiguous().numpy(), "int"
     kind = str(tensor.dtype)
     tensor = tensor.detach().cpu().contiguous()
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy(), kind
+
+
+def _rest(name: str, value: Any, cut: set[str]) -> bool:
+    return name not in cut and not name.startswith(DECODER) and name != "labels" and isinstance(value, Tensor)

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xxhash
+
+from hf_distill.cache.keys import bytes_of
 
 
 class Texts:
@@ -95,7 +98,8 @@ def keys_for(prompts: Sequence[Mapping[str, Any]], writer: str) -> list[str]:
     """Name what a teacher writes for each prompt.
 
     Args:
-        prompts: name -> tokens, int [n].
+        prompts: name -> what is read, any tensor: tokens, whose integer type does not matter, or the numbers of a wave
+            or an image, which count by their bytes and type.
         writer: who writes, and how.
 
     Returns:
@@ -111,8 +115,8 @@ def keys_for(prompts: Sequence[Mapping[str, Any]], writer: str) -> list[str]:
     for prompt in prompts:
         state = xxhash.xxh3_128(writer.encode())
         for name in sorted(prompt):
-            values = np.asarray(prompt[name], dtype=np.int64)
-            state.update(f"|{name}|{len(values)}|".encode())
+            values, kind = bytes_of(torch.as_tensor(prompt[name]))
+            state.update(f"|{name}|{kind}|{values.shape}|".encode())
             state.update(values)
         made.append(state.hexdigest())
     return made

@@ -35,6 +35,8 @@ class Task(Comparing, ABC):
         linear: its head is the model's output embeddings, its hard loss the cross-entropy with that head's labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
         ragged: its rows have different numbers of classes; those that a row lacks have the logit ``signals.ABSENT``.
+        frames: the positions of an answer are the answering model's own, as waves have other frames in another model;
+            its ``Signals`` then bring their mask, and a cache keeps each row with its own length.
         packs: a row may hold several texts, of which each is a sample; see ``Documents``.
     """
 
@@ -48,6 +50,7 @@ class Task(Comparing, ABC):
     linear: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     ragged: ClassVar[bool] = False
+    frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
 
     @classmethod

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_distill.cache.answers import KEPT
+from hf_distill.cache.answers import KEPT, unkeepable
 from hf_distill.cache.batches import KEYS, join, plain, take
 from hf_distill.cache.encoding import Encoding
 from hf_distill.cache.keys import keys_of, spans_of
@@ -28,7 +28,8 @@ from hf_distill.signals import Signals
 from hf_distill.teachers.absent import AbsentTeacher
 from hf_distill.teachers.identity import fingerprint, known_of
 from hf_distill.teachers.memory import Memory, Places
-from hf_distill.teachers.probe import examine, rows_of
+from hf_distill.teachers.pairing import placeholders_of
+from hf_distill.teachers.probe import examine, inseparable
 from hf_distill.teachers.recall import keep, recall
 from hf_distill.teachers.teacher import Teacher
 from hf_distill.teachers.watch import Watch
@@ -94,7 +95,7 @@ class CachedTeacher:
         self.always = always or folder is not None
         self.task = getattr(teacher, "task", None)
         self.watch = Watch(self, prepass)
-        self._world, self._counted = 1, False
+        self._world, self._counted, self._placeholders = 1, False, {}
 
     # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
     serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
@@ -116,7 +117,8 @@ class CachedTeacher:
         self.teacher.prepare(trainer)
         self.facts = self.teacher.facts
         known = known_of(self.teacher, self.facts, weights, trainer)
-        self.memory.meet(known, self.task.positions, trainer.accelerator.process_index)
+        self.memory.meet(known, self.task.positions, trainer.accelerator.process_index, self.task.frames)
+        self._placeholders = placeholders_of(getattr(self.teacher, "model", None) or trainer.model)
         self.memory.expected = len(rows) if hasattr(rows := trainer.train_dataset, "__len__") else 0
         self.watch.follow(trainer)
 
@@ -163,15 +165,18 @@ class CachedTeacher:
             all_new = len(missing) == len(keys)
             asked = batch if all_new else take(batch, missing or [0])
             shown = self.teacher(asked, needs)
+            if not self._can_keep(shown, asked):
+                return shown if all_new and not self.collective else self.teacher(batch, needs)
             if all_new and self.memory.full and self.memory.encoding.exact:
                 return shown  # there is no room for any of it: not even to be taken apart
             if missing:
-                found.update(self._take_in(shown, [keys[i] for i in missing], asked))
+                found.update(self._take_in(shown, [keys[i] for i in missing]))
             if all_new and self.memory.encoding.exact:
                 return shown
         places = [found[key] for key in keys]
         read = self.task.theirs(batch)
-        return self.memory.answers.signals(places, self._spans(batch), self.task.rows(read), self.task.mask(read))
+        spans = None if self.task.frames else self._spans(batch)
+        return self.memory.answers.signals(places, spans, self.task.rows(read), self.task.mask(read))
 
     def _ask_window(self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str]) -> None:
         new, seen = [], set()
@@ -186,8 +191,8 @@ class CachedTeacher:
         if self.anywhere(bool(new)):
             asked = join([batch for batch, _ in new]) if new else take(plain(batches[0]), [0])
             shown = self.teacher(asked, needs)
-            if new:
-                self.memory.window = self._take_in(shown, [key for _, keys in new for key in keys], asked)
+            if self._can_keep(shown, asked) and new:
+                self.memory.window = self._take_in(shown, [key for _, keys in new for key in keys])
 
     # ---- Keys and rows ----
 
@@ -200,9 +205,10 @@ class CachedTeacher:
         decoder = self.task.mask(self.task.theirs(batch)) if self.task.reads_labels else None
         return keys_of(self.inputs(batch), self.memory.padding, decoder)
 
-    def _take_in(self, shown: Signals, keys: Sequence[bytes], asked: Mapping[str, Any]) -> Places:
+    def _take_in(self, shown: Signals, keys: Sequence[bytes]) -> Places:
         again = self.always or self.watch.repeats or self.watch.reevaluates
-        return self.memory.take_in(shown, keys, self._spans(asked), last=again and not self.watch.stopped)
+        spans = None if shown.mask is None else spans_of(shown.mask)  # the answer's own positions
+        return self.memory.take_in(shown, keys, spans, last=again and not self.watch.stopped)
 
     def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
         mask = self.task.mask(self.task.theirs(batch))
@@ -225,16 +231,35 @@ class CachedTeacher:
             needs: what is going to be asked for.
         """
         inputs = self.inputs(batch)
-        reason = rows_of(inputs)  # of every batch: packed texts may come one at a time for a while
+        # Of every batch: packed texts may come one at a time for a while, and rows with one image each.
+        reason = inseparable(inputs, self._placeholders)
         if not self.memory.probed and (not reason or self.collective):
             tolerance = EXACT if self.memory.known.get("precision", "float32") == "float32" else HALF
             asking = (lambda rows: self.teacher(rows, needs), batch, inputs, tolerance, self.collective)
-            reason, padding = examine(*asking)
+            reason, padding = examine(*asking, self.task.positions, self._placeholders)
             self.memory.learn(padding, sorted(inputs))
+        return not self._stop(reason)
+
+    def _can_keep(self, shown: Signals, asked: Mapping[str, Any]) -> bool:
+        """Say whether an answer to some rows can be taken apart, which the first one's does not say of a later one's.
+
+        Args:
+            shown: the answer.
+            asked: the rows.
+        """
+        reason, batch = unkeepable(shown, self.task.positions), self._spans(asked)
+        if not reason and not self.task.frames and batch is not None and shown.mask is not None:
+            if not np.array_equal(spans_of(shown.mask), batch):
+                reason = "its rows have other lengths than the batch's, and its task does not say so (Task.frames)"
+        return not self._stop(reason)
+
+    def _stop(self, reason: str) -> bool:
+        """Keep nothing from now on, if there is a reason here or, where all ranks ask together, anywhere."""
         if self.anywhere(bool(reason)):
             self.memory.off = reason = reason or "they cannot be on another rank"
+            self.memory.forget()
             logger.warning("The answers of %s are not kept: %s. It is asked each time.", self.facts.name, reason)
-        return not self.memory.off
+        return bool(self.memory.off)
 
     def anywhere(self, flag: bool) -> bool:
         """Say whether it is so on any rank, where all must ask together; otherwise whether it is so here."""

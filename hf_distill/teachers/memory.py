@@ -63,7 +63,12 @@ class Memory:
         self.known: dict[str, Any] = {}
         self.padding, self.probed, self.takes = NEITHER, False, None
         self.needs: frozenset[str] | None = None
-        self.positions, self.expected, self.passing = False, 0, frozenset()  # keys that will not come again
+        self.positions, self.frames, self.expected, self.passing = (
+            False,
+            False,
+            0,
+            frozenset(),
+        )  # keys that will not come again
         self.answers = Answers(self.encoding, self.positions)
         self.forget()
         if self.header is not None:
@@ -81,13 +86,14 @@ class Memory:
 
     # ---- Who ----
 
-    def meet(self, known: Mapping[str, Any], positions: bool, rank: int = 0) -> None:
+    def meet(self, known: Mapping[str, Any], positions: bool, rank: int = 0, frames: bool = False) -> None:
         """Compare the folder's teacher with this run's, and read what it holds.
 
         Args:
             known: this run's header, as far as it is known; see ``identity.header_of``.
             positions: whether heads have one distribution a position.
             rank: of this process.
+            frames: whether the positions of an answer are the teacher's own.
 
         Raises:
             ValueError: in one sentence, if they differ or a file cannot be used.
@@ -95,7 +101,8 @@ class Memory:
         known = {**known, "format": FORMAT, "encoding": self.encoding.asdict()}
         if self.known and (difference(self.known, known) or positions != self.positions):
             self.forget()  # the same object, another teacher: what it remembers is not this one's
-        self.known, self.positions, self.answers.positions = known, positions, positions
+        self.known, self.positions, self.frames = known, positions, frames
+        self.answers.positions, self.answers.frames = positions, frames
         if self.store is None:
             return
         self.store.rank = rank
@@ -145,7 +152,7 @@ class Memory:
     def forget(self) -> None:
         """Free the memory; what is in the folder stays there."""
         self.table, self.kept, self.window, self.full = Table(self.limit), self.needs, {}, False
-        self.answers = Answers(self.encoding, self.positions, self.answers.shapes if self.needs else None)
+        self.answers = Answers(self.encoding, self.positions, self.answers.shapes if self.needs else None, self.frames)
         self.spool = None if self.store is None else Spool(self.store, self.described)
         self.unshared: list[tuple[Sequence[bytes], Block]] = []
 

@@ -9,6 +9,7 @@ that draws random numbers, cannot be remembered row by row. One that sees paddin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from hf_distill.cache.answers import HEADS, parts_of, unkeepable
 from hf_distill.cache.batches import take
 from hf_distill.cache.keys import DECODER, NEITHER, Padding, along, rows_in, spans_of, trimmable
 from hf_distill.signals import ABSENT, Signals
+from hf_distill.teachers.pairing import unpaired
 
 Ask = Callable[[Mapping[str, Any]], Signals]
+NONE: Mapping[str, int] = MappingProxyType({})
 
 
 def answers_alone(ask: Ask, batch: Mapping[str, Any], shown: Signals, tolerance: float) -> bool:
@@ -87,7 +90,13 @@ def padding_ignored(
 
 
 def examine(
-    ask: Ask, batch: Mapping[str, Any], inputs: Mapping[str, Any], tolerance: float, collective: bool = False
+    ask: Ask,
+    batch: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    tolerance: float,
+    collective: bool = False,
+    positions: bool = False,
+    placeholders: Mapping[str, int] = NONE,
 ) -> tuple[str, Padding]:
     """Find out whether answers can be kept row by row.
 
@@ -97,17 +106,19 @@ def examine(
         inputs: what the teacher reads of it.
         tolerance: as in ``answers_alone``.
         collective: whether all ranks ask together: each then asks five times, whatever it finds.
+        positions: whether its heads have one distribution a position.
+        placeholders: the tokens that stand in a text for images and the like; see ``pairing``.
 
     Returns:
         Why they cannot, empty if they can; and on which sides padding changes nothing.
     """
-    reason = rows_of(inputs)
+    reason = inseparable(inputs, placeholders)
     if reason:
         for _ in range(5 if collective else 0):
             ask(batch)
         return reason, NEITHER
     shown = ask(batch)
-    if reason := unkeepable(shown):
+    if reason := unkeepable(shown, positions):
         for _ in range(4 if collective else 0):
             ask(batch)
         return reason, NEITHER
@@ -123,21 +134,22 @@ def examine(
         return reason, NEITHER
 
 
-def rows_of(inputs: Mapping[str, Any]) -> str:
+def inseparable(inputs: Mapping[str, Any], placeholders: Mapping[str, int] = NONE) -> str:
     """Say why a batch cannot be told apart into rows; empty where it can.
 
     Args:
         inputs: what the teacher reads of a batch.
+        placeholders: the tokens that stand in a text for images and the like; see ``pairing``.
 
     Example:
-        >>> rows_of({"pixel_values": torch.ones(9, 3), "input_ids": torch.ones(2, 4)})
+        >>> inseparable({"pixel_values": torch.ones(9, 3), "input_ids": torch.ones(2, 4)})
         "the column 'pixel_values' has 9 entries for 2 rows"
     """
     try:
         rows_in(inputs)
     except ValueError as error:
         return str(error)
-    return ""
+    return unpaired(inputs, placeholders)
 
 
 def _padded(value: Tensor, more: int, left: bool) -> Tensor:

@@ -1,6 +1,7 @@
 """The teacher's texts outlive a process, and other processes see them."""
 
 import numpy as np
+import pytest
 import torch
 
 from hf_distill.rollouts.texts import Texts, keys_for
@@ -32,3 +33,15 @@ def test_a_key_is_the_prompt_and_who_writes_how():
     prompts = [{"input_ids": torch.tensor(ids)} for ids in ([5, 6], [5, 6, 7])]
     kinds = [{**prompts[0], "token_type_ids": torch.tensor([0, 1])}]
     assert len({*keys_for(prompts, "a"), *keys_for(prompts, "b"), *keys_for(kinds, "a")}) == 5
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_two_waves_between_minus_1_and_1_have_two_keys(kind):
+    waves = [{"input_values": torch.tensor(wave, dtype=kind)} for wave in ([0.25, -0.5], [0.5, -0.5])]
+    images = [{"pixel_values": torch.zeros(2, 3)}, {"pixel_values": torch.zeros(3, 2)}]
+    assert len({*keys_for(waves, "a"), *keys_for(images, "a")}) == 4
+
+
+def test_the_type_of_integers_is_no_part_of_a_key():
+    one, other = ({"input_ids": torch.tensor([5, 6], dtype=kind)} for kind in (torch.int32, torch.int64))
+    assert keys_for([one], "a") == keys_for([other], "a")

@@ -374,7 +374,7 @@ def test_hidden_states_with_a_prompt_before_them_are_not_kept(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert cached(batch, frozenset({"heads", "hidden"})).hidden[0].shape[1] == batch["input_ids"].shape[1] + 1
     width = batch["input_ids"].shape[1]
-    assert f"are not kept: hidden/0 has {width + 1} positions where the batch has {width}" in caplog.text
+    assert f"are not kept: hidden/0 has {width + 1} positions where the answer counts {width}" in caplog.text
 
 
 def test_labels_are_no_part_of_a_row_and_a_nan_is_not_kept(tmp_path):

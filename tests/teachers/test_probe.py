@@ -7,7 +7,7 @@ from transformers import DataCollatorWithPadding
 
 from hf_distill import LiveTeacher, QuestionAnswering, SequenceClassification
 from hf_distill.cache.keys import NEITHER
-from hf_distill.teachers.probe import examine, rows_of
+from hf_distill.teachers.probe import examine, inseparable
 
 HEADS = frozenset({"heads"})
 TASK = SequenceClassification(num_labels=3, problem_type=tiny.SINGLE)
@@ -116,7 +116,7 @@ def test_ranks_that_ask_together_ask_equally_often():
         found(tiny.teacher(), packed, collective=True)[2],
     ]
     assert counts == [5, 5, 5, 5]
-    assert rows_of(packed).startswith("several texts are packed")
+    assert inseparable(packed).startswith("several texts are packed")
 
 
 class SeesPadding(nn.Module):

@@ -1,0 +1,83 @@
+import logging
+
+import pytest
+import tiny
+import torch
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+from hf_distill import CachedTeacher, CausalLM, LiveTeacher
+from hf_distill.teachers.pairing import placeholders_of, unpaired
+
+IMAGE, SLOTS = 39, 4  # the token that stands for an image, and how many of them an image is
+
+
+def llava(seed):
+    torch.manual_seed(seed)
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "hidden_size": 8}
+    vision = {"model_type": "clip_vision_model", "image_size": 8, "patch_size": 4, "projection_dim": 8, **heads}
+    text = {"model_type": "llama", "vocab_size": 40, "num_key_value_heads": 1, "pad_token_id": 0, **heads}
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE, image_seq_length=SLOTS)
+    return LlavaForConditionalGeneration(config).eval()
+
+
+def batch(images, seed=0):
+    """As many images in each row as asked, and text behind them."""
+    numbers = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, 30, (len(images), 11), generator=numbers)
+    for row, count in zip(ids, images, strict=True):
+        row[: SLOTS * count] = IMAGE
+    pixels = torch.randn(sum(images), 3, 8, 8, generator=numbers)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone(), "pixel_values": pixels}
+
+
+def cached(folder, images):
+    teacher = CachedTeacher(LiveTeacher(llava(1)), always=True)
+    rows = [{name: list(value) for name, value in batch(images).items()}]
+    tiny.trainer(folder, llava(0), data=rows, teacher_model=teacher, task=CausalLM())
+    return teacher
+
+
+def logits(teacher, asked):
+    return teacher(asked, frozenset({"heads"})).heads["logits"].logits.tensor
+
+
+def test_two_images_in_one_row_and_none_in_the_next_are_asked_each_time(tmp_path, caplog):
+    teacher = cached(tmp_path, [2, 0])
+    first, other = batch([2, 0], seed=0), batch([2, 0], seed=0)
+    other["pixel_values"] = other["pixel_values"].clone()
+    other["pixel_values"][1] = 0.0  # the second image of row 0 is another one, and row 1 has none
+    with caplog.at_level(logging.WARNING):
+        shown = [logits(teacher, asked) for asked in (first, other)]
+    assert "but row 1 has no image token (39)" in caplog.text
+    live = LiveTeacher(llava(1), CausalLM())
+    for found, asked in zip(shown, (first, other), strict=True):
+        torch.testing.assert_close(found, logits(live, asked))
+    assert not torch.equal(shown[0][0], shown[1][0])
+
+
+def test_one_image_in_each_row_is_kept(tmp_path):
+    teacher, asked = cached(tmp_path, [1, 1]), batch([1, 1])
+    first = logits(teacher, asked)
+    assert len(teacher.memory) == 2
+    torch.testing.assert_close(logits(teacher, asked), first, rtol=0, atol=0)
+
+
+def test_a_later_batch_that_pairs_otherwise_ends_what_was_kept(tmp_path):
+    teacher = cached(tmp_path, [1, 1])
+    logits(teacher, batch([1, 1]))
+    logits(teacher, batch([2, 0]))
+    assert "no image token" in teacher.memory.off
+    assert len(teacher.memory) == 0
+
+
+def test_each_kind_has_its_own_token():
+    ids = torch.tensor([[9, 8, 5], [9, 5, 5]])
+    tokens = {"image": 9, "video": 8}
+    assert unpaired({"input_ids": ids, "pixel_values": torch.ones(2, 3)}, tokens) == ""
+    told = unpaired({"input_ids": ids, "pixel_values_videos": torch.ones(2, 3, 4)}, tokens)
+    assert told.startswith("'pixel_values_videos' has 2 entries for 2 rows, but row 1 has no video token (8)")
+
+
+@pytest.mark.parametrize(("model", "tokens"), [(llava(0), {"image": IMAGE}), (tiny.teacher(), {}), (None, {})])
+def test_what_a_model_marks_is_read_from_its_configuration(model, tokens):
+    assert placeholders_of(model) == tokens
