@@ -98,6 +98,8 @@ class CheckpointMixin:
             resume_from_checkpoint = resume_from_checkpoint if named else str(last)
             if hasattr(self.teacher, "recall"):
                 self.teacher.recall(resume_from_checkpoint)
+            if hasattr(self.teacher, "load"):
+                self.teacher.load(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- Saving ----
@@ -145,6 +147,8 @@ class CheckpointMixin:
         super()._save_rng_state(output_dir)
         if hasattr(self.teacher, "keep") and not self.uploads_checkpoints:
             self.teacher.keep(output_dir, self.args.process_index)
+        if hasattr(self.teacher, "save"):
+            self.teacher.save(output_dir, self.args.process_index)
         self.accelerator.wait_for_everyone()
 
     # ---- Loading ----

@@ -2,6 +2,7 @@
 
 from hf_distill.teachers.adapter_off import AdapterOffTeacher
 from hf_distill.teachers.cached import CachedTeacher
+from hf_distill.teachers.ema import EMATeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.load import quantization_config, remembered, teacher_of
@@ -12,6 +13,7 @@ from hf_distill.teachers.two_tokenizers import TwoTokenizers
 __all__ = [
     "AdapterOffTeacher",
     "CachedTeacher",
+    "EMATeacher",
     "FunctionTeacher",
     "LiveTeacher",
     "Several",

@@ -57,7 +57,11 @@ class AdapterOffTeacher(LiveTeacher):
         self.facts = Facts(**{**vars(self.facts), "name": name})
         self._precision(trainer)
 
-    def weights(self, trainer: Trainer) -> str | None:
+    def held(self) -> list[Tensor]:
+        """What the adapter does not change; see ``Teacher.held``."""
+        return [p for p in self.model.parameters() if not p.requires_grad]
+
+    def fingerprint(self, trainer: Trainer) -> str | None:
         """Hash what the adapter does not change, to know the teacher again.
 
         Args:

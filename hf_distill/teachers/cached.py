@@ -26,6 +26,7 @@ from hf_distill.cache.keys import keys_of, spans_of
 from hf_distill.hearing import LINEAR
 from hf_distill.signals import Signals
 from hf_distill.teachers.absent import AbsentTeacher
+from hf_distill.teachers.changes import Changes, held_by
 from hf_distill.teachers.identity import fingerprint, known_of
 from hf_distill.teachers.memory import Memory, Places
 from hf_distill.teachers.pairing import placeholders_of
@@ -96,6 +97,7 @@ class CachedTeacher:
         self.task = getattr(teacher, "task", None)
         self.watch = Watch(self, prepass)
         self._world, self._counted, self._placeholders = 1, False, {}
+        self._weights, self._moved, self._changes = None, False, Changes(lambda: held_by(self.teacher))
 
     # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
     serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
@@ -113,14 +115,19 @@ class CachedTeacher:
         """Prepare the teacher, and learn how often the run sees a row; see ``Teacher.prepare``."""
         self.task = self.task or trainer.task
         self._world = trainer.accelerator.num_processes
-        weights = fingerprint(self.teacher, trainer)  # before they are sharded
+        if self._moved:  # under another trainer: it is another teacher from here on, and may stay so
+            self.memory.off, self._moved = "", False
+        self._weights = fingerprint(self.teacher, trainer)  # before they are sharded
         self.teacher.prepare(trainer)
         self.facts = self.teacher.facts
-        known = known_of(self.teacher, self.facts, weights, trainer)
+        known = known_of(self.teacher, self.facts, self._weights, trainer)
         self.memory.meet(known, self.task.positions, trainer.accelerator.process_index, self.task.frames)
         self._placeholders = placeholders_of(getattr(self.teacher, "model", None) or trainer.model)
         self.memory.expected = len(rows) if hasattr(rows := trainer.train_dataset, "__len__") else 0
         self.watch.follow(trainer)
+        self._changes.found()  # from here on it stays as it is
+        if getattr(self.teacher, "moves", False):
+            self._stop("it changes while the student learns")
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the teacher reads, and what it would make its decoder's inputs of; see ``Teacher.inputs``."""
@@ -140,6 +147,7 @@ class CachedTeacher:
             needs: what is going to be asked for.
         """
         self.memory.window, self._counted = {}, False
+        self.notice()
         if not batches or not self._keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
             return
         for batch in batches:
@@ -153,6 +161,7 @@ class CachedTeacher:
         keys = batch.get(self.column)
         training = keys is not None or self.watch.training
         batch = plain(batch)
+        self.notice()
         kept = needs - {LINEAR}  # what is kept is kept whole
         if not self._keeps(kept, training) or not self.check(batch, kept):
             return self.teacher(batch, needs)
@@ -253,6 +262,19 @@ class CachedTeacher:
                 reason = "its rows have other lengths than the batch's, and its task does not say so (Task.frames)"
         return not self._stop(reason)
 
+    def notice(self, whole: bool = False) -> None:
+        """Keep nothing from now on if the teacher has changed, as one that somebody trains does.
+
+        Args:
+            whole: look at every byte of its weights, not only where changes are likely to show.
+        """
+        if self.memory.off:
+            return
+        changed = self._changes.found()
+        if whole and not changed and self._weights is not None:
+            changed = fingerprint(self.teacher, self.watch.trainer) not in (None, self._weights)  # None: it is sharded
+        self._moved = self._stop("it has changed since it was asked" if changed else "")
+
     def _stop(self, reason: str) -> bool:
         """Keep nothing from now on, if there is a reason here or, where all ranks ask together, anywhere."""
         if self.anywhere(bool(reason)):
@@ -273,6 +295,7 @@ class CachedTeacher:
 
     def keep(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
         """Write what is remembered beside a checkpoint; see ``recall.keep``."""
+        self.notice(whole=True)
         keep(self.memory, checkpoint, rank, name)
 
     def recall(self, checkpoint: str | Path, name: str = "") -> None:

@@ -5,18 +5,23 @@ Knows: the function, where a batch is. Does not know: models, terms, the student
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import find_device, send_to_device
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_distill.signals import Facts, Signals
 from hf_distill.tasks import Task
+from hf_distill.teachers.changes import held_in, tensors_of
+from hf_distill.teachers.identity import weights_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 class FunctionTeacher:
@@ -47,6 +52,28 @@ class FunctionTeacher:
     def prepare(self, trainer: Trainer) -> None:
         """Take the trainer's task; see ``Teacher.prepare``."""
         self.task = self.task or trainer.task
+        learning = {id(p) for p in trainer.model.parameters() if p.requires_grad}
+        self.moves = any(id(one) in learning for one in tensors_of(self.held()))
+        if self.moves:
+            logger.warning(
+                "The function %s answers with parameters that the student trains: it teaches the student what the "
+                "student says already. Pass a copy (copy.deepcopy(model)), or EMATeacher() for one that follows the "
+                "student.",
+                self.facts.name,
+            )
+
+    def held(self) -> list[nn.Module | Tensor]:
+        """The models and tensors that the function may answer with; see ``Teacher.held``."""
+        return held_in(self.function)
+
+    def fingerprint(self, trainer: Trainer | None = None) -> str | None:
+        """Hash the models that the function may answer with, to know it again; None where there are none.
+
+        Args:
+            trainer: not looked at.
+        """
+        models = [one for one in self.held() if isinstance(one, nn.Module)]
+        return weights_of(nn.ModuleList(models)) if models else None
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Everything but the labels; see ``Teacher.inputs``."""

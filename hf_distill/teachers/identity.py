@@ -33,8 +33,8 @@ def fingerprint(teacher: Any, trainer: Trainer | None = None) -> str | None:
     Returns:
         As ``weights_of``; None for a teacher without weights, such as a function.
     """
-    if hasattr(teacher, "weights"):
-        return teacher.weights(trainer)
+    if hasattr(teacher, "fingerprint"):
+        return teacher.fingerprint(trainer)
     model = getattr(teacher, "model", None)
     return weights_of(model, getattr(teacher, "dtype", None)) if isinstance(model, nn.Module) else None
 

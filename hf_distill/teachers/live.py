@@ -126,6 +126,10 @@ class LiveTeacher:
         else:  # asked anew for each call: a hyperparameter search replaces the accelerator in every trial
             self._autocast = lambda: trainer.accelerator.autocast()
 
+    def held(self) -> list[nn.Module]:
+        """What its answers depend on; see ``Teacher.held``."""
+        return [self.model]
+
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Keep what the model's forward takes; ``teacher_x`` comes before ``x``. See ``Teacher.inputs``."""
         own = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}

@@ -111,6 +111,9 @@ def remembered(
     Returns:
         A ``CachedTeacher``, or the teacher as it is.
 
+    Raises:
+        ValueError: answers are to be kept of a teacher that changes while the student learns.
+
     Example:
         >>> type(remembered(LiveTeacher(nn.Linear(4, 2)))).__name__
         'CachedTeacher'
@@ -124,6 +127,13 @@ def remembered(
         )  # fmt: skip
         return teacher if all(kept.members[n] is one for n, one in teacher.members.items()) else kept
     known = cache in ("auto", "off")
+    if getattr(teacher, "moves", False):
+        if not known or whole_window or prepass:
+            raise ValueError(
+                f"teacher_cache={cache!r}, teacher_whole_window={whole_window} and teacher_prepass={prepass} were "
+                f"asked for {teacher.facts.name}, whose answers change while the student learns: leave them out."
+            )
+        return teacher
     if isinstance(teacher, CachedTeacher) or (known and not isinstance(teacher, LiveTeacher)):
         return teacher
     if cache == "off" and not whole_window:

@@ -237,6 +237,18 @@ class Several:
             if hasattr(one, "recall"):
                 one.recall(checkpoint, f"{name}-{number}")
 
+    def save(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
+        """Let each that learns write itself beside a checkpoint, under its number."""
+        for number, one in enumerate(self.members.values()):
+            if hasattr(one, "save"):
+                one.save(checkpoint, rank, f"{name}-{number}")
+
+    def load(self, checkpoint: str | Path, name: str = "") -> None:
+        """Let each that learns go on from a checkpoint."""
+        for number, one in enumerate(self.members.values()):
+            if hasattr(one, "load"):
+                one.load(checkpoint, f"{name}-{number}")
+
     # ---- One of them for each row ----
 
     def _rest(self, batch: Mapping[str, Any]) -> dict[str, Any]:

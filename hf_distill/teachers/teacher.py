@@ -30,6 +30,9 @@ class Teacher(Protocol):
     A teacher that also has ``linear``, and it is true, may be asked for ``"linear"`` beside ``"heads"``: its head is
     then what enters it (``LinearLogits``).
 
+    A teacher whose answers change while the student learns has ``moves``, and it is true: they are never kept. Any
+    other one is watched: what it has in ``held()``, a list of modules and tensors, or among its attributes.
+
     A teacher whose heads hold a few ids (``TopKLogits``) also has ``temperature``, a float: that of these ids. Without
     the attribute, or with None, heads are whole.
     """

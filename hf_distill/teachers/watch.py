@@ -39,7 +39,7 @@ class Watch(TrainerCallback):
         self.cached, self.prepass = cached, prepass
         self.repeats = self.reevaluates = self.stopped = False
         self.device: Any = "cpu"
-        self._trainer: Trainer | None = None
+        self.trainer: Trainer | None = None
         self._asking = False
         self._logged = [0, 0]
         self._ranks, self._before, self._rows, self._hits, self._passing = 1, 0, 0, 0, 0
@@ -47,7 +47,7 @@ class Watch(TrainerCallback):
     @property
     def training(self) -> bool:
         """Whether the trainer is in a training step, and not in an evaluation."""
-        run = self._trainer
+        run = self.trainer
         return run is not None and not self._asking and run.is_in_train and run.model.training
 
     def follow(self, trainer: Trainer) -> None:
@@ -59,7 +59,7 @@ class Watch(TrainerCallback):
         Raises:
             ValueError: not all training rows can be asked for before the first step.
         """
-        self._trainer = trainer
+        self.trainer = trainer
         self._ranks, self.device = trainer.accelerator.num_processes, trainer.args.device
         if self.prepass and (self.cached.collective or not hasattr(trainer.train_dataset, "__len__")):
             what = "the teacher is sharded over ranks" if self.cached.collective else "the training set has no length"
@@ -83,7 +83,7 @@ class Watch(TrainerCallback):
                 self._asking = False
 
     def _ask_for_all(self) -> None:
-        trainer = self._trainer
+        trainer = self.trainer
         rows, collator = trainer.train_dataset, trainer.data_collator
         if isinstance(rows, Dataset):
             rows = trainer._remove_unused_columns(rows, description="training")
@@ -95,7 +95,8 @@ class Watch(TrainerCallback):
         self.cached.memory.share(self._ranks)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count anew."""
+        """Count anew, and look at all of the teacher."""
+        self.cached.notice(whole=True)
         self._before, self._rows, self._hits, self._passing = self._rows - self._passing, 0, 0, 0
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -116,7 +117,7 @@ class Watch(TrainerCallback):
         Args:
             batches: the micro-batches, with their keys; in each the rows come before their copies.
         """
-        copies = getattr(self._trainer, "copies", 0) if self.cached.memory.folder is None else 0
+        copies = getattr(self.trainer, "copies", 0) if self.cached.memory.folder is None else 0
         again, every = set(), set()
         for batch in batches:
             keys, wrote = batch[self.cached.column], batch.get(STUDENT_WROTE)

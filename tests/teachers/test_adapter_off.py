@@ -3,7 +3,9 @@
 import peft
 import pytest
 import tiny
+import tiny_language
 import torch
+from transformers import DataCollatorForSeq2Seq
 
 from hf_distill import AdapterOffTeacher
 
@@ -57,3 +59,13 @@ def test_every_trial_has_a_student_of_its_own(tmp_path):
 def test_a_student_without_an_adapter_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"BertForSequenceClassification has none: make the student with peft"):
         tiny.trainer(tmp_path, teacher_model=AdapterOffTeacher())
+
+
+def test_a_language_model_with_its_adapter_off_needs_no_memory(tmp_path):
+    student = peft.get_peft_model(tiny_language.llama(), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    run = tiny.trainer(
+        tmp_path, student, tiny_language.texts(), teacher_model=AdapterOffTeacher(), args={"teacher_cache": "off"},
+        data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
+    )  # fmt: skip
+    run.train()
+    assert tiny.losses(run, "loss/forward_kl")[0] < 1e-6  # an adapter that was just made adds nothing

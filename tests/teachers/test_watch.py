@@ -12,7 +12,10 @@ class Cached:
     collective, facts, forgotten, shared = False, SimpleNamespace(name="my/teacher"), 0, 0
 
     def __init__(self):
-        self.memory = self
+        self.memory, self.looked = self, []
+
+    def notice(self, whole=False):
+        self.looked.append(whole)
 
     def anywhere(self, flag):
         return flag

@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.distributed import DistributedConfig
 
-from hf_distill import AdapterOffTeacher, CachedTeacher, LiveTeacher, Several
+from hf_distill import AdapterOffTeacher, CachedTeacher, EMATeacher, LiveTeacher, Several
 from hf_distill.sharding import unsharded, whole_state
 from hf_distill.students import keep_layers
 
@@ -340,6 +340,22 @@ def record_lora(folder, strategy):
     write(here, run, {**facts, "adapter_off": tiny.losses(run)})
 
 
+def record_average(folder, strategy):
+    """The student's own moving average as its teacher."""
+    here = folder / strategy / "average"
+
+    def make():
+        saving = {"save_strategy": "steps", "save_steps": 4}
+        return trainer(here, strategy, "forward_kl", teacher=EMATeacher(0.8), alpha=0.9, **saving)
+
+    try:
+        facts = eight_steps(here, make)
+    except ValueError as refusal:
+        facts = {"refused": str(refusal)}
+    here.mkdir(parents=True, exist_ok=True)
+    (here / f"facts-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(facts))
+
+
 def record_cached(folder, strategy):
     """Two epochs over rows of which some occur often, so that ranks miss unequally; then from the folder alone."""
     here = folder / strategy / "cached"
@@ -378,8 +394,8 @@ def main(folder, strategy):
         )  # fmt: skip
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     everything = (
-        record, record_cached, record_lora, record_edges, record_again, record_several, record_paths, record_decoder,
-        record_sft, record_rollouts,
+        record, record_average, record_cached, record_lora, record_edges, record_again, record_several, record_paths,
+        record_decoder, record_sft, record_rollouts,
     )  # fmt: skip
     chosen = {"one": (*everything, record_tensor_parallel), "tensor": (record_tensor_parallel,)}
     for part in chosen.get(strategy, everything):

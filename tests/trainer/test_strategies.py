@@ -111,6 +111,19 @@ def test_the_student_with_its_adapter_off_teaches_what_a_copy_of_its_base_would(
 
 
 @pytest.mark.parametrize("strategy", OTHERS)
+def test_the_moving_average_follows_the_student_alike(ran, strategy):
+    mine, theirs = facts(ran(strategy), "average"), facts(ran("one"), "average")
+    if strategy == "zero3":
+        assert mine["refused"].startswith("EMATeacher was asked for under DeepSpeed ZeRO-3, where no rank has")
+        return
+    assert len(mine["losses"]) == 8
+    assert mine["losses"] == pytest.approx(theirs["losses"], rel=1e-5)
+    assert mine["evaluated"] == pytest.approx(theirs["evaluated"], rel=1e-5)
+    assert mine["resumed"] == pytest.approx(mine["losses"], rel=1e-6)
+    assert theirs["evaluated"]["eval_loss/forward_kl"] > 1e-4  # it is not the student itself
+
+
+@pytest.mark.parametrize("strategy", OTHERS)
 def test_a_rank_or_a_micro_batch_without_a_label_changes_nothing(ran, strategy):
     """Run with average_tokens_across_devices=False, which must not change what a step is divided by."""
     ours, one = ran(strategy), ran("one")
