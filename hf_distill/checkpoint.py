@@ -92,8 +92,9 @@ class CheckpointMixin:
                 )
             if not named and last is None:
                 raise ValueError(
-                    f"resuming was asked for, {self.args.output_dir} holds no whole checkpoint: start without "
-                    "resume_from_checkpoint."
+                    # Trainer's own words come first: scripts look for them.
+                    f"No valid checkpoint found in output directory ({self.args.output_dir}), of which one was to be "
+                    "resumed: start without resume_from_checkpoint."
                 )
             resume_from_checkpoint = resume_from_checkpoint if named else str(last)
             if hasattr(self.teacher, "recall"):

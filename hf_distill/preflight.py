@@ -5,6 +5,7 @@ Knows: data sets, folders, what terms need and teachers serve. Does not know: ho
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import DataCollatorWithPadding, Trainer, default_data_collator
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
 
 if TYPE_CHECKING:
     from hf_distill.objectives import Objective
@@ -22,8 +23,33 @@ if TYPE_CHECKING:
     from hf_distill.tasks import Task
     from hf_distill.teachers import Teacher
 
+logger = logging.getLogger(__name__)
+
 LABEL_COLUMNS = ("label", "label_ids")
 """Columns that the default collators rename to ``labels``."""
+
+
+def check_alone(args: TrainingArguments, **given: Any) -> None:
+    """Refuse what only a teacher could give a sense, where there is none; alpha=0 says that it is meant so.
+
+    Args:
+        args: the run's arguments; what stands in them may be meant for other runs, and is told.
+        **given: the trainer's own arguments of that kind, by name.
+
+    Raises:
+        ValueError: in one sentence, if one was given.
+    """
+    if asked := [name for name, value in given.items() if value is not None]:
+        raise ValueError(
+            f"{asked[0]}={given[asked[0]]!r} was given without a teacher to learn from: pass teacher_model=, or leave "
+            f"{asked[0]} out."
+        )
+    if getattr(args, "alpha", None) is None and (objective := getattr(args, "objective", None)) is not None:
+        logger.warning(
+            "objective=%r stands in the arguments, but there is no teacher: this is plain training. Pass "
+            "teacher_model=, or set alpha=0 to say so.",
+            objective,
+        )
 
 
 def check_labels(dataset: Any, names: Iterable[str], collator: Any, classes: int | None) -> None:

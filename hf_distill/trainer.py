@@ -25,7 +25,14 @@ from hf_distill.hearing import LINEAR, hearing
 from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
-from hf_distill.preflight import check_kernels, check_labels, check_optimizer, check_pair, check_parallelism
+from hf_distill.preflight import (
+    check_alone,
+    check_kernels,
+    check_labels,
+    check_optimizer,
+    check_pair,
+    check_parallelism,
+)
 from hf_distill.push import PushMixin
 from hf_distill.rollouts import Rollout
 from hf_distill.rollouts.training import RolloutMixin
@@ -98,6 +105,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             self.teacher = remembered(teacher, **cache_settings(self.args))
         self._check_settings()
         if self.teacher is None:
+            check_alone(self.args, objective=objective, rollout=rollout)
             return
         self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
         check_parallelism(self)

@@ -1,9 +1,11 @@
 """What is asked of data sets and folders before the first step."""
 
+import logging
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 from datasets import ClassLabel, Dataset
 from transformers import default_data_collator
 
@@ -75,3 +77,16 @@ def test_a_batch_split_where_no_teacher_can_follow_is_refused(gpus, sizes, messa
     trainer = SimpleNamespace(args=SimpleNamespace(n_gpu=gpus), accelerator=SimpleNamespace(parallelism_config=config))
     with pytest.raises(ValueError, match=message):
         check_parallelism(trainer)
+
+
+@pytest.mark.parametrize(("name", "value"), [("objective", "reverse_kl"), ("rollout", {"on_policy": 0.5})])
+def test_what_only_a_teacher_gives_a_sense_is_refused_without_one(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name}=.* was given without a teacher to learn from: pass teacher_model="):
+        tiny.trainer(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize(("args", "told"), [({}, 1), ({"alpha": 0.0}, 0)])
+def test_an_objective_in_the_arguments_without_a_teacher_is_told_once(tmp_path, caplog, args, told):
+    with caplog.at_level(logging.WARNING):
+        tiny.trainer(tmp_path, args={"objective": "reverse_kl", **args})
+    assert caplog.text.count("but there is no teacher: this is plain training") == told

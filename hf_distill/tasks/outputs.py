@@ -18,7 +18,7 @@ SHOWN = {
 
 
 def core_of(model: nn.Module) -> nn.Module:
-    """Return the transformers model inside a PEFT model; any other model is its own core.
+    """Return the transformers model inside a compiled or a PEFT model; any other model is its own core.
 
     Args:
         model: any module.
@@ -27,6 +27,7 @@ def core_of(model: nn.Module) -> nn.Module:
         >>> core_of(nn.Linear(1, 1))
         Linear(in_features=1, out_features=1, bias=True)
     """
+    model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

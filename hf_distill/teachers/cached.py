@@ -246,6 +246,8 @@ class CachedTeacher:
             tolerance = EXACT if self.memory.known.get("precision", "float32") == "float32" else HALF
             asking = (lambda rows: self.teacher(rows, needs), batch, inputs, tolerance, self.collective)
             reason, padding = examine(*asking, self.task.positions, self._placeholders)
+            if padding is None:
+                return False
             self.memory.learn(padding, sorted(inputs))
         return not self._stop(reason)
 

@@ -39,7 +39,7 @@ class LiveTeacher:
     Args:
         model: any module whose outputs hold logits; hidden states, where the task has no head. ``prepare`` sets it to
             eval mode, stops its gradients and puts it where the student is: on its device, or sharded with it under
-            FSDP2 and ZeRO-3.
+            FSDP2 and ZeRO-3. One from ``torch.compile`` is run compiled, but for what hooks have to hear.
         task: how to read its outputs; None takes the trainer's.
         tokenizer: its tokenizer, if it is known: it is compared with the student's.
         dtype: the precision of its weights and of what it computes. None leaves the weights as they are and runs
@@ -70,6 +70,9 @@ class LiveTeacher:
             raise ValueError(
                 f"teacher_dtype={dtype} was given for a teacher that is quantised ({method}): leave teacher_dtype out."
             )
+        # A compiled model is read, placed and heard as what is inside of it, and called as it was given.
+        self._compiled = model if hasattr(model, "_orig_mod") else None
+        model = getattr(model, "_orig_mod", model)
         self.model, self.task, self.tokenizer, self.dtype = model, task, tokenizer, dtype
         if task is not None:
             self._check_head(task)
@@ -110,6 +113,8 @@ class LiveTeacher:
             if self.dtype is not None:
                 self.model.to(self.dtype)
             self._run, self.collective = place(self.model, trainer, self.dtype)
+            if self._compiled is not None and self._run is self.model and not self.collective:
+                self._run = self._compiled
         self._precision(trainer)
 
     def _check_head(self, task: Task) -> None:
@@ -152,7 +157,10 @@ class LiveTeacher:
         self._fits(inputs)
         with torch.no_grad(), self._autocast():
             with hearing(self.model, needs) as heard:
-                outputs = self._forward(**inputs, **flags)
+                # Compiled code does not run hooks that were not there when it was compiled.
+                eager = contextlib.nullcontext() if heard is None else torch.compiler.set_stance("force_eager")
+                with eager:
+                    outputs = self._forward(**inputs, **flags)
         # A model that is spread over devices, or lives on another one, may answer there.
         outputs, heard = (send_to_device(one, find_device(batch)) for one in (outputs, heard))
         return self.task.shown(self.model, read, outputs, heard)
@@ -196,4 +204,4 @@ class LiveTeacher:
 
     def _forward(self, **inputs: Any) -> Any:
         self.model.eval()  # someone who owns the model elsewhere may have called train()
-        return (self._run or self.model)(**inputs)
+        return (self.model if self._run is None else self._run)(**inputs)

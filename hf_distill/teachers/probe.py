@@ -97,7 +97,7 @@ def examine(
     collective: bool = False,
     positions: bool = False,
     placeholders: Mapping[str, int] = NONE,
-) -> tuple[str, Padding]:
+) -> tuple[str, Padding | None]:
     """Find out whether answers can be kept row by row.
 
     Args:
@@ -110,7 +110,8 @@ def examine(
         placeholders: the tokens that stand in a text for images and the like; see ``pairing``.
 
     Returns:
-        Why they cannot, empty if they can; and on which sides padding changes nothing.
+        Why they cannot, empty if they can; and on which sides padding changes nothing, None where this batch does not
+        tell, because its answer is not finite.
     """
     reason = inseparable(inputs, placeholders)
     if reason:
@@ -122,8 +123,12 @@ def examine(
         for _ in range(4 if collective else 0):
             ask(batch)
         return reason, NEITHER
+    if not _finite(shown):
+        if not collective:
+            return "", None  # whoever uses the answer says so, and of which rows
+        reason = "it gives values that are not finite"
     if not answers_alone(ask, batch, shown, tolerance):
-        reason = "it answers a row otherwise alone than among others, or each time anew"
+        reason = reason or "it answers a row otherwise alone than among others, or each time anew"
     if reason and not collective:
         return reason, NEITHER
     try:
@@ -150,6 +155,14 @@ def inseparable(inputs: Mapping[str, Any], placeholders: Mapping[str, int] = NON
     except ValueError as error:
         return str(error)
     return unpaired(inputs, placeholders)
+
+
+def _finite(shown: Signals) -> bool:
+    """Whether every row that counts has numbers; what stands at padding is nobody's."""
+    lost = (
+        ~finite & head.rows.to(finite.device) for head in shown.heads.values() for finite in [head.logits.finite()]
+    )
+    return not any(bool(rows.any()) for rows in lost)
 
 
 def _padded(value: Tensor, more: int, left: bool) -> Tensor:

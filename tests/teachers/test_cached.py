@@ -463,3 +463,24 @@ def test_keys_are_made_before_anything_is_cast(tmp_path):
         run.train()
     assert seen
     assert len(run.teacher.memory) == 8
+
+
+def test_a_teacher_that_gives_nan_is_told_as_such_and_nothing_else(tmp_path, caplog):
+    teacher = tiny.teacher()
+    torch.nn.init.constant_(teacher.classifier.bias, float("nan"))
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="gave infinite or NaN logits for rows"):
+        trained(tmp_path, "auto", teacher)
+    assert "not kept" not in caplog.text
+
+
+def test_a_batch_with_a_nan_leaves_the_probe_to_the_next_one(tmp_path):
+    teacher = Counted()
+    with torch.no_grad():
+        teacher.inner.bert.embeddings.word_embeddings.weight[31] = float("nan")
+    cached = CachedTeacher(LiveTeacher(teacher), always=True)
+    run = tiny.trainer(tmp_path, teacher_model=cached)
+    batch = next(iter(run.get_train_dataloader()))
+    assert cached({**batch, "input_ids": torch.full_like(batch["input_ids"], 31)}, HEADS).heads
+    assert not cached.memory.probed
+    cached(batch, HEADS)
+    assert (cached.memory.probed, cached.memory.off, len(cached.memory)) == (True, "", 8)

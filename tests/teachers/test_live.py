@@ -145,3 +145,28 @@ def test_a_text_that_is_longer_than_the_teacher_reads(caplog):
     for _ in range(2):
         turned({"input_ids": torch.ones(1, 6, dtype=torch.long)}, HEADS)
     assert sum("was made for 4 positions and may know less" in text for text in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("objective", [None, "hidden_mse", "minilm"])
+def test_a_compiled_teacher_is_the_same_teacher(tmp_path, objective):
+    """Also where hooks must hear it, which compiled code that has run once does not call."""
+    spec = objective if objective != "minilm" else {"minilm": {"layers": {"1": 2}}}
+    plain = tiny.trainer(tmp_path / "a", teacher_model=tiny.teacher(), objective=spec)
+    plain.train()
+    teacher = torch.compile(tiny.teacher(), backend="eager")
+    teacher(input_ids=torch.ones(1, 3, dtype=torch.long))
+    run = tiny.trainer(tmp_path / "b", teacher_model=teacher, objective=spec)
+    run.train()
+    assert tiny.losses(run) == pytest.approx(tiny.losses(plain), rel=1e-6)
+    assert run.teacher.facts == plain.teacher.facts
+
+
+def test_a_compiled_teacher_runs_compiled(tmp_path):
+    ran = []
+
+    def backend(graph, inputs):
+        return lambda *args: ran.append(len(args)) or graph(*args)
+
+    run = tiny.trainer(tmp_path, teacher_model=torch.compile(tiny.teacher(), backend=backend))
+    run.train()
+    assert len(ran) >= 3
