@@ -73,8 +73,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     with args.main_process_first(desc="reading the rows"):
         splits = load_text(recipe, args.seed, teachers_labels(recipe))
     say(args, f"{recipe.source}: {described(splits)}")
-
-    columns = [recipe.text_column, *([recipe.text_pair_column] if recipe.text_pair_column else [])]
+    noted, columns = {"left_out": splits.left_out} if splits.left_out else {}, recipe.text_columns
     tokenizer = shared_tokenizer(recipe, lambda: character_tokenizer(texts_to_read(splits, columns)))
     with args.main_process_first(desc="tokenising"):
         splits = tokenised(splits, columns, tokenizer, recipe.max_length)
@@ -91,6 +90,7 @@ def prepare(argv: list[str] | None = None) -> Job:
         {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.on_the_way},
         language="zh" if recipe.source == recipe.embedded else None,
         heard=with_unlabeled(splits, args.alpha),
+        noted=noted,
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate import PartialState
-from chat_rows import encoded
+from chat_rows import as_chats, encoded
 from chinese_reviews import load_reviews
 from data_files import DataArguments, check_columns, limited, read_splits
 from datasets import Dataset
@@ -33,6 +33,8 @@ from text_tokenizer import text_tokenizer
 from three_models import Job, distil
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, LlamaConfig, PreTrainedTokenizerBase
 from two_models import Kind, ModelArguments, shared_tokenizer
+
+from hf_distill.commands.text_rows import as_texts
 
 ROOT = Path("outputs/causal_lm")
 
@@ -112,6 +114,9 @@ def prepare(argv: list[str] | None = None) -> Job:
         chat = recipe.messages_column in splits["train"].column_names
         column = recipe.messages_column if chat else recipe.text_column
         check_columns(recipe, splits, [column], "--text_column or --messages_column")
+        for name, rows in splits.items():
+            whose = f"the {name} rows of {recipe.source}"
+            splits[name] = as_chats(rows, column, whose) if chat else as_texts(rows, [column], whose)
         splits = limited(recipe, splits, args.seed)
         train = splits["train"]
         tokenizer = shared_tokenizer(
@@ -143,7 +148,8 @@ def prepare(argv: list[str] | None = None) -> Job:
 
 def texts_in(rows: Dataset, column: str, chat: bool) -> list[str]:
     """Return the texts of which a tokenizer is made."""
-    return [one["content"] for row in rows[column] for one in row] if chat else rows[column][:]
+    found = (one["content"] for row in rows[column] for one in row or ()) if chat else rows[column]
+    return [text for text in found if text is not None]
 
 
 def blank_llama(recipe: RecipeArguments, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:

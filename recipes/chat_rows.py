@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
@@ -30,14 +30,37 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def encoded_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> dict[str, list[int]]:
+def as_chats(rows: Dataset, column: str, whose: str) -> Dataset:
+    """Refuse conversations that are none.
+
+    Args:
+        rows: with this column.
+        column: of lists of ``{"role", "content"}``; None has nothing to learn.
+        whose: how to name the rows in a message.
+
+    Raises:
+        ValueError: a row with something else.
+    """
+    for number, messages in enumerate(rows[column]):
+        known = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
+        if messages is not None and not (known and all({"role", "content"} <= one.keys() for one in messages)):
+            raise ValueError(
+                f"row {number} of {whose} has no conversation in {column!r}: give a list of messages, each with a "
+                "role and its content."
+            )
+    return rows
+
+
+def encoded_text(tokenizer: PreTrainedTokenizerBase, text: str | None, max_length: int) -> dict[str, list[int]]:
     """Encode a text that is learned as a whole, its end included.
 
     Args:
         tokenizer: the student's.
-        text: the text.
+        text: the text; of None there is nothing to learn.
         max_length: the rest of a longer one is cut off.
     """
+    if text is None:
+        return {"input_ids": [], "attention_mask": [], "labels": []}
     ids = tokenizer(text, truncation=False)["input_ids"]
     if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
         ids = [*ids, tokenizer.eos_token_id]

@@ -12,6 +12,8 @@ from typing import ClassVar
 
 from datasets import Dataset, DatasetDict, load_dataset
 
+from hf_distill.commands.text_rows import load_named, read_csv, with_texts
+
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -47,9 +49,28 @@ class DataArguments:
         return Path(named).name  # a card says nothing about the machine
 
     @property
+    def cells(self) -> list[str]:
+        """The splits whose values are cells of a CSV file, texts all of them."""
+        files = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+        return [name for name, path in files.items() if path and ".csv" in Path(path).suffixes[-2:]]
+
+    @property
     def on_the_hub(self) -> list[str]:
         """The data set's Hub id, for the card; empty where the rows are files or the recipe's own."""
         return [self.dataset_name] if self.dataset_name and not Path(self.dataset_name).exists() else []
+
+
+class Splits(DatasetDict):
+    """Splits of rows, and what was left out of them.
+
+    Args:
+        splits: name -> rows.
+        left_out: in words; empty where nothing was.
+    """
+
+    def __init__(self, splits: Mapping[str, Dataset], left_out: str = "") -> None:
+        super().__init__(splits)
+        self.left_out = left_out
 
 
 Own = Mapping[str, Callable[[str], Dataset]]
@@ -73,20 +94,75 @@ def read_splits(
     Raises:
         ValueError: a missing file, an empty or unreadable one, no training rows.
     """
+    return cut(read_files(data, embedded, own), seed)
+
+
+def read_files(data: DataArguments, embedded: Callable[[], DatasetDict], own: Own | None = None) -> DatasetDict:
+    """Read the splits that there are.
+
+    Args:
+        data: where the rows come from.
+        embedded: makes the splits where nothing is given.
+        own: readers of further formats.
+
+    Returns:
+        ``train`` and, where they are given, ``validation`` and ``test``, with the columns that they have.
+
+    Raises:
+        ValueError: a missing file, an empty or unreadable one, no training rows.
+    """
     if data.train_file:
         files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
         splits = DatasetDict({name: read_rows(path, own) for name, path in files.items() if path})
     elif data.dataset_name:
-        splits = load_dataset(data.dataset_name, data.dataset_config_name)
+        splits = load_named(data.dataset_name, data.dataset_config_name)
     elif data.validation_file or data.test_file:
         raise ValueError("validation_file or test_file was given without train_file: name the training rows as well.")
     else:
         splits = embedded()
     if "train" not in splits:
         raise ValueError(f"{data.source} has the splits {list(splits)} and no 'train': name another data set.")
+    return DatasetDict({name: splits[name] for name in ("train", "validation", "test") if name in splits})
+
+
+def read_texts(
+    data: DataArguments, seed: int, embedded: Callable[[], DatasetDict], columns: Sequence[str], flags: str
+) -> Splits:
+    """Read as many rows with texts as were asked for.
+
+    Args:
+        data: where the rows come from, and how many.
+        seed: of the cut and of the draw.
+        embedded: makes the splits where nothing is given.
+        columns: with a text in each row; a row without one is left out.
+        flags: the flags that name the columns.
+
+    Returns:
+        ``train``, ``validation`` and ``test``, with the columns that they have, and what was left out.
+
+    Raises:
+        ValueError: a missing file or column, an unreadable file, a column of something else.
+    """
+    splits = read_files(data, embedded)
+    check_columns(data, splits, columns, flags)
+    splits, left_out = with_texts(splits, columns, data.source)
+    return Splits(limited(data, cut(splits, seed), seed), left_out)
+
+
+def cut(splits: Mapping[str, Dataset], seed: int) -> DatasetDict:
+    """Cut off of the training rows what is missing.
+
+    Args:
+        splits: as ``read_files`` returns them.
+        seed: of the cut.
+
+    Returns:
+        ``train``, ``validation`` and ``test``; without rows of their own the latter are the validation rows.
+    """
+    splits = dict(splits)
     if "validation" not in splits:
-        cut = splits["train"].train_test_split(test_size=0.05, seed=seed)
-        splits["train"], splits["validation"] = cut["train"], cut["test"]
+        both = splits["train"].train_test_split(test_size=0.05, seed=seed)
+        splits["train"], splits["validation"] = both["train"], both["test"]
     if "test" not in splits:
         splits["test"] = splits["validation"]
     return DatasetDict({name: splits[name] for name in ("train", "validation", "test")})
@@ -129,6 +205,7 @@ def read_rows(path: str, own: Own | None = None) -> Dataset:
         raise ValueError(f"rows were asked from {path}, there is no such file: check the path.")
     if suffix not in READERS and suffix not in own:
         raise ValueError(f"{path} is not {', '.join([*READERS, *own])} (or .gz of these): convert it.")
+    own = {".csv": read_csv, **own}
     try:
         rows = own[suffix](path) if suffix in own else load_dataset(READERS[suffix], data_files=path, split="train")
     except Exception as error:  # each reader raises its own kinds; all mean the same to the user

@@ -15,9 +15,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_files import DataArguments, limited, read_splits
+from data_files import DataArguments, cut, limited, read_files
 from datasets import Dataset, DatasetDict, load_dataset
 from newspaper_words import Sentence, newspaper_sentences
+
+from hf_distill.commands.text_rows import with_texts
 
 COLUMNS = ("question", "context", "answers")
 ASKED = {"nr": "谁？", "ns": "哪里？", "t": "什么时候？", "m": "多少？"}
@@ -51,18 +53,20 @@ def load_questions(data: QuestionDataArguments, seed: int) -> tuple[DatasetDict,
     Raises:
         ValueError: a missing file or column.
     """
-    splits = read_splits(data, seed, newspaper_questions, {".json": read_squad})
+    splits = read_files(data, newspaper_questions, {".json": read_squad})
     for name, rows in splits.items():
         if missing := [column for column in COLUMNS if column not in rows.column_names]:
             raise ValueError(
                 f"the {name} rows of {data.source} have the columns {rows.column_names}, {missing} was not among "
                 "them: give SQuAD's form, or rows with question, context and answers {text, answer_start}."
             )
-    splits = limited(data, splits, seed)
-    made, noted = {}, []
+    splits, empty = with_texts(splits, ["question", "context"], data.source)
+    splits = limited(data, cut(splits, seed), seed)
+    made, noted = {}, [empty] if empty else []
     for name, rows in splits.items():
         found, counts = [], {"moved": 0, "lost": 0}
         for row in rows.select_columns(list(COLUMNS)).to_list():
+            row["answers"] = _given(row["answers"], f"the {name} rows of {data.source}")
             place = first_place(row["context"], row["answers"])
             moved = place is not None and place[2]
             counts["moved"] += moved
@@ -179,6 +183,18 @@ def asked(sentence: Sentence) -> list[dict[str, Any]]:
         for tag, ((start, text), *others) in spans.items()
         if not others
     ]
+
+
+def _given(answers: Any, whose: str) -> dict[str, list]:
+    """The answers that are texts, each with its place; none where there are none."""
+    if isinstance(answers, dict):
+        texts, starts = (answers.get(key) or [] for key in ("text", "answer_start"))
+    else:
+        texts, starts = [], [] if answers is None else None
+    if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
+        raise ValueError(f"{whose} have the answers {answers}: give {{text, answer_start}}, two lists of one length.")
+    pairs = [(str(text), start) for text, start in zip(texts, starts, strict=True) if text is not None]
+    return {"text": [text for text, _ in pairs], "answer_start": [-1 if at is None else at for _, at in pairs]}
 
 
 def _trimmed(start: int, text: str) -> tuple[int, int]:

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from comparison import compare, write
-from data_files import DataArguments, check_columns, limited, read_splits
-from datasets import Dataset, DatasetDict
+from data_files import DataArguments, Splits, read_texts
+from datasets import Dataset
 from python_prose import load_sentences
 from recipe_run import RecipeTrainingArguments as Defaults
 from recipe_run import begin, say
@@ -141,6 +141,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "note": '"Untaught student" is the same student before its training. A text agrees with the teacher if its '
         "nearest other text is the same.",
         "rows": {name: len(rows) for name, rows in splits.items()},
+        **({"left_out": splits.left_out} if splits.left_out else {}),
         "settings": {n: getattr(args, n) for n in ("alpha", "objective", "seed")},
         "seconds": round(time.time() - started, 1),
     }
@@ -162,17 +163,15 @@ def embedded_teacher() -> str:
     return str(Path(package.submodule_search_locations[0]) / "model")
 
 
-def tokenised(recipe: RecipeArguments, seed: int, tokenizer: PreTrainedTokenizerBase) -> DatasetDict:
+def tokenised(recipe: RecipeArguments, seed: int, tokenizer: PreTrainedTokenizerBase) -> Splits:
     """Read the texts, and turn them into token ids."""
-    splits = limited(recipe, read_splits(recipe, seed, load_sentences), seed)
-    check_columns(recipe, splits, [recipe.text_column], "--text_column")
+    splits = read_texts(recipe, seed, load_sentences, [recipe.text_column], "--text_column")
 
     def encode(rows: dict[str, list]) -> dict[str, list]:
         return dict(tokenizer(rows[recipe.text_column], truncation=True, max_length=recipe.max_length))
 
-    return DatasetDict(
-        {n: rows.map(encode, batched=True, remove_columns=rows.column_names, desc=n) for n, rows in splits.items()}
-    )
+    made = {n: rows.map(encode, batched=True, remove_columns=rows.column_names, desc=n) for n, rows in splits.items()}
+    return Splits(made, splits.left_out)
 
 
 def encoded(trainer: DistillationTrainer, model: torch.nn.Module, rows: Dataset, pool: str) -> np.ndarray:

@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from data_files import DataArguments, check_columns, few, limited, read_splits
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from data_files import DataArguments, check_columns, cut, few, limited, read_files
+from datasets import ClassLabel, Dataset, DatasetDict, Features, LargeList, List, Value
 from newspaper_words import newspaper_sentences
 
 BMES = ["B", "M", "E", "S"]
@@ -58,13 +58,15 @@ def load_tagged(data: TaggingDataArguments, seed: int, order: Mapping[str, int] 
         )
 
     columns = [data.tokens_column, data.tags_column]
-    splits = read_splits(data, seed, newspaper, dict.fromkeys((".conll", ".bio", ".txt"), conll))
+    splits = read_files(data, newspaper, dict.fromkeys((".conll", ".bio", ".txt"), conll))
     if data.source == data.embedded:
         columns = ["tokens", "tags"]
     check_columns(data, splits, columns, "--tokens_column and --tags_column")
     for name, rows in splits.items():
         renamed = {old: new for old, new in zip(columns, ("tokens", "tags"), strict=True) if old != new}
         splits[name] = rows.select_columns(columns).rename_columns(renamed)
+        _check_lists(splits[name], f"the {name} rows of {data.source}")
+    splits = cut(splits, seed)
     names = _names(splits["train"], data.source)
     if order is not None and sorted(order) == sorted(names):
         names = sorted(names, key=order.get)
@@ -139,6 +141,31 @@ def _characters(sentences: list[tuple[str, str]]) -> Dataset:
     return Dataset(pa.table(dict(zip(features, columns, strict=True)), schema=features.arrow_schema))
 
 
+def _check_lists(rows: Dataset, whose: str) -> None:
+    """Refuse a row without a list of tokens and one of tags, or with a token that is no text."""
+    for column in ("tags", "tokens"):
+        if not isinstance(rows.features[column], (List, LargeList)):
+            raise ValueError(
+                f"{whose} have no lists of {column} but {rows.features[column]}: give each row a list of tokens and "
+                "one of tags."
+            )
+        found = rows.select_columns(column).with_format("arrow")[:][column]
+        if missing := np.flatnonzero(found.is_null()).tolist():
+            raise ValueError(
+                f"{len(missing):,} of {len(rows):,} rows have no {column} among {whose}, the first is row "
+                f"{missing[0]}: give each row a list, or leave it out."
+            )
+    feature = rows.features["tokens"].feature
+    if isinstance(feature, Value) and feature.dtype == "string" and not pc.list_flatten(found).null_count:
+        return
+    for number, tokens in enumerate(rows["tokens"]):
+        if strange := [token for token in tokens if not isinstance(token, (str, int, float))]:
+            raise ValueError(
+                f"row {number} of {whose} has the token {strange[0]}, which is no text: correct it, or leave the row "
+                "out."
+            )
+
+
 def _names(train: Dataset, source: str) -> list[str]:
     """The tags, O first: of the column's own type, or those that occur."""
     feature = getattr(train.features["tags"], "feature", None)
@@ -169,7 +196,7 @@ def _numbered(splits: DatasetDict, names: list[str]) -> DatasetDict:
             )
         own = getattr(rows.features["tags"], "feature", None)
         known = own.names if isinstance(own, ClassLabel) else None
-        if known == names:
+        if known == names and rows.features["tokens"] == features["tokens"]:
             numbered[split] = rows
             continue
         tags = [[known[tag] if known else tag for tag in tags] for tags in rows["tags"][:]]

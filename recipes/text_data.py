@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
 from chinese_words import load_words
-from data_files import DataArguments, check_columns, few, limited, read_rows, read_splits
-from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets
+from class_labels import number_labels
+from data_files import DataArguments, Splits, check_columns, cut, limited, read_files, read_rows
+from datasets import Dataset, DatasetDict, concatenate_datasets
+
+from hf_distill.commands.text_rows import with_texts
 
 
 @dataclass
@@ -28,8 +30,13 @@ class TextDataArguments(DataArguments):
     text_pair_column: str | None = field(default=None, metadata={"help": "A column with a second text."})
     label_column: str = field(default="label", metadata={"help": "The column with the class: a name or a number."})
 
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns with texts, one or two."""
+        return [self.text_column, *([self.text_pair_column] if self.text_pair_column else [])]
 
-def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | None = None) -> DatasetDict:
+
+def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | None = None) -> Splits:
     """Load the splits, with the text under its own column and the class under ``label`` as a ``ClassLabel``.
 
     Args:
@@ -39,27 +46,28 @@ def load_text(data: TextDataArguments, seed: int, order: Mapping[str, int] | Non
 
     Returns:
         ``train``, ``validation``, ``test`` and, if a file was given, ``unlabeled``: each text once, none that is a
-        row of another split, with -100 for a class; how many were left out is its ``info.description``.
+        row of another split, with -100 for a class; and what was left out, in words.
 
     Raises:
         ValueError: a missing file or column, an empty or unreadable file, a label that no training row has.
     """
-    splits = read_splits(data, seed, load_words)
-    wanted = [data.text_column, data.label_column, *([data.text_pair_column] if data.text_pair_column else [])]
+    splits, columns = read_files(data, load_words), data.text_columns
+    wanted = [data.text_column, data.label_column, *columns[1:]]
     check_columns(data, splits, wanted, "--text_column, --text_pair_column and --label_column")
     for name, rows in splits.items():
         splits[name] = rows.select_columns(wanted).rename_columns(
             {data.label_column: "label"} if data.label_column != "label" else {}
         )
-    splits = _number_labels(splits)
-    names = splits["train"].features["label"].names
-    if order is not None and sorted(order) == sorted(names) and order != {name: i for i, name in enumerate(names)}:
-        splits = DatasetDict({n: rows.align_labels_with_mapping(dict(order), "label") for n, rows in splits.items()})
+    # Before rows are cut off or left out, so that a message counts them as the file does.
+    splits = number_labels(splits, order, data.cells)
+    splits, empty = with_texts(splits, columns, data.source)
+    splits = cut(splits, seed)
     held = {name: set(_texts(data, splits[name])) for name in ("validation", "test")}  # all, whatever is measured
-    splits = limited(data, splits, seed)
+    splits, left_out = limited(data, splits, seed), [empty] if empty else []
     if data.unlabeled_file:
-        splits["unlabeled"] = _unlabeled(data, splits["train"], held)
-    return splits
+        splits["unlabeled"], said = _unlabeled(data, splits["train"], held)
+        left_out += said
+    return Splits(splits, "; ".join(left_out))
 
 
 def with_unlabeled(splits: DatasetDict, alpha: float | None) -> DatasetDict:
@@ -99,24 +107,24 @@ def described(splits: DatasetDict) -> str:
     Args:
         splits: as ``load_text`` returns them.
     """
-    left_out = splits["unlabeled"].info.description if "unlabeled" in splits else ""
-    return f"{', '.join(f'{len(rows):,} {name}' for name, rows in splits.items())} rows{left_out}"
+    left_out = getattr(splits, "left_out", "")
+    return f"{', '.join(f'{len(rows):,} {name}' for name, rows in splits.items())} rows{left_out and '; '}{left_out}"
 
 
 def _texts(data: TextDataArguments, rows: Dataset) -> list[tuple[str, ...]]:
-    columns = [data.text_column, *([data.text_pair_column] if data.text_pair_column else [])]
-    return list(zip(*(rows[column] for column in columns), strict=True))
+    return list(zip(*(rows[column] for column in data.text_columns), strict=True))
 
 
-def _unlabeled(data: TextDataArguments, train: Dataset, held: Mapping[str, set]) -> Dataset:
+def _unlabeled(data: TextDataArguments, train: Dataset, held: Mapping[str, set]) -> tuple[Dataset, list[str]]:
     """Read the rows without a label, and leave out what is measured, and what is taught already."""
-    rows = read_rows(data.unlabeled_file)
-    wanted = [data.text_column, *([data.text_pair_column] if data.text_pair_column else [])]
+    rows, wanted = read_rows(data.unlabeled_file), data.text_columns
     if missing := [column for column in wanted if column not in rows.column_names]:
         raise ValueError(
             f"the unlabeled rows of {data.unlabeled_file} have the columns {rows.column_names}, {missing} was asked "
             "for: name them with --text_column and --text_pair_column, the same for all files."
         )
+    found, empty = with_texts({"unlabeled": rows.select_columns(wanted)}, wanted, data.unlabeled_file)
+    rows = found["unlabeled"]
     measured, seen, kept = held["validation"] | held["test"], set(_texts(data, train)), []
     texts = _texts(data, rows)
     for number, text in enumerate(texts):
@@ -127,39 +135,11 @@ def _unlabeled(data: TextDataArguments, train: Dataset, held: Mapping[str, set])
         raise ValueError(
             f"{data.unlabeled_file} has {len(texts)} rows, all of which are rows of the other files: give others."
         )
-    rows = rows.select_columns(wanted).select(kept)
+    rows = rows.select(kept)
     rows = rows.add_column("label", [-100] * len(kept)).cast_column("label", train.features["label"])
     leaking = sum(text in measured for text in texts)
-    rows.info.description = (
-        f"; of {len(texts):,} unlabeled rows {leaking:,} were left out that are validation or test rows too, and "
+    told = (
+        f"of {len(texts):,} unlabeled rows {leaking:,} were left out that are validation or test rows too, and "
         f"{len(texts) - leaking - len(kept):,} that are training rows or occur twice"
     )
-    return rows
-
-
-def _number_labels(splits: DatasetDict) -> DatasetDict:
-    """Turn names or bare numbers into a ``ClassLabel`` that all splits share, in the training rows' order."""
-    feature = splits["train"].features["label"]
-    if not isinstance(feature, ClassLabel):
-        values = splits["train"].unique("label")
-        if strange := [v for v in values if not isinstance(v, (str, int)) or isinstance(v, bool)]:
-            raise ValueError(
-                f"a training row has the label {strange[0]!r}: give each row one class, as a name or a whole number."
-            )
-        numbers = all(isinstance(value, int) for value in values)
-        names = [f"LABEL_{i}" for i in range(max(values) + 1)] if numbers else sorted(map(str, values))
-        feature = ClassLabel(names=names)
-    for name, rows in splits.items():
-        labels = rows.with_format("numpy")["label"][:]
-        if np.asarray(labels).dtype.kind in "iu":
-            wrong = np.flatnonzero((labels < 0) | (labels >= feature.num_classes))
-        else:
-            wrong = np.flatnonzero(~np.isin(labels, feature.names))
-        if len(wrong):
-            raise ValueError(
-                f"row {wrong[0]} of the {name} rows has label {labels[wrong[0]]}, the training rows have "
-                f"{few(feature.names)}: correct the label, or add training rows with it."
-            )
-        if rows.features["label"] != feature:
-            splits[name] = rows.cast_column("label", feature)
-    return splits
+    return rows, [*([empty] if empty else []), told]

@@ -34,6 +34,7 @@ from two_models import Kind, ModelArguments, shared_tokenizer
 from writing_scores import Writing
 
 from hf_distill import Seq2SeqDistillationTrainer, Seq2SeqDistillationTrainingArguments
+from hf_distill.commands.text_rows import as_texts
 
 ROOT = Path("outputs/translation")
 EMBEDDED_ROWS, EMBEDDED_TEST_ROWS, SYLLABLES = 40_000, 2_000, 3_000
@@ -145,6 +146,7 @@ def load_pairs(recipe: RecipeArguments, seed: int) -> tuple[DatasetDict, list[st
     check_columns(recipe, splits, columns, "--source_column and --target_column")
     names = dict(zip(columns, ("source", "target"), strict=True))
     for name, rows in splits.items():
+        rows = as_texts(rows, columns, f"the {name} rows of {recipe.source}")
         rows = rows.select_columns(columns).rename_columns({a: b for a, b in names.items() if a != b})
         kept = rows.filter(lambda row: bool(row["source"]) and bool(row["target"]))
         empty += [f"{len(rows) - len(kept)} {name}"] if len(kept) < len(rows) else []

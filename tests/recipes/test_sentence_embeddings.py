@@ -66,7 +66,7 @@ def test_the_whole_job(tmp_path, teacher, texts, pool):
 
 def test_a_data_set_of_the_hub_is_named_on_the_card(tmp_path, teacher, monkeypatch):
     rows = Dataset.from_list([{"text": f"{TEXTS[i % 5]}{i}"} for i in range(60)])
-    monkeypatch.setattr(data_files, "load_dataset", lambda name, config: DatasetDict(train=rows))
+    monkeypatch.setattr(data_files, "load_named", lambda name, config: DatasetDict(train=rows))
     run(tmp_path, "--teacher_model_name_or_path", teacher, "--dataset_name", "me/sentences")
     data = ModelCard.load(tmp_path / "run" / "README.md").data
     assert (data.datasets, data.eval_results[0].dataset_type) == (["me/sentences"], "me/sentences")
