@@ -1,6 +1,6 @@
 """The command ``hf-distill``: one word says what to do, the rest is what that takes.
 
-Knows: the names of the commands. Does not know: what they do.
+Knows: the names of the commands, what they take. Does not know: what they do.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+
+import hf_distill
+from hf_distill.commands.arguments import TAKES, USAGE
 
 COMMANDS = {
     "train": "run a recipe: a teacher, the student alone, the student under the teacher, and the report",
@@ -49,10 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"  {name:<7} {what}" for name, what in COMMANDS.items()))
         print("\nhf-distill COMMAND --help lists what a command takes.")
         return 0
+    if words[0] in ("-V", "--version"):
+        print(f"hf-distill {hf_distill.__version__}")
+        return 0
     if words[0] not in COMMANDS:
         print(f"hf-distill has no command {words[0]!r}: use {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
     logging.basicConfig(format="%(message)s")
+    if (takes := TAKES.get(words[0])) and {"-h", "--help"} & set(words):  # a command itself imports torch
+        from hf_distill.parsing import parse_arguments
+
+        if words[0] in USAGE:
+            print(USAGE[words[0]])
+        parse_arguments([takes], ["--help"])
     try:
         importlib.import_module(f"hf_distill.commands.{words[0]}").main(words[1:])
     except (ValueError, OSError, ImportError) as error:

@@ -31,7 +31,7 @@ ALLOWED = {
     "commands": {
         "arguments", "cache", "objectives", "origins", "parsing", "push", "reports", "students", "tasks", "teachers",
     },
-    "cli": {"commands"},
+    "cli": {"commands", "parsing"},
     "logs": {"objectives", "signals", "tally"},
     "checkpoint": {"carry", "objectives", "sharding"},
     "objectives": {"linear", "signals", "topk"},

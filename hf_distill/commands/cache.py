@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +17,19 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, send_to_device
 from transformers import AutoTokenizer, DataCollatorForSeq2Seq, DataCollatorWithPadding
 
-from hf_distill.cache.encoding import VALUES, Encoding
+from hf_distill.cache.encoding import Encoding
 from hf_distill.cache.hub import push
 from hf_distill.cache.store import DATA, Store
-from hf_distill.commands.sources import SourceArguments, load_rows, load_teacher, tokenised
+from hf_distill.commands.arguments import CacheArguments
+from hf_distill.commands.sources import load_rows, load_teacher, tokenised
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.parsing import parse_arguments
 from hf_distill.tasks import Task
 from hf_distill.teachers.cached import CachedTeacher
-from hf_distill.teachers.fill import TOKENS, fill
+from hf_distill.teachers.fill import fill
 from hf_distill.teachers.identity import header_of, precision_of, weights_of
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.tokenizers import vocabulary_of
-
-
-@dataclass
-class CacheArguments(SourceArguments):
-    """Which teacher, which rows, what is kept of its answers and where."""
-
-    output_dir: str = field(
-        default="teacher_cache", metadata={"help": "The folder of answers; one that is there already is filled up."}
-    )
-    hidden_states: bool = field(default=False, metadata={"help": "Keep hidden states too: all layers, all positions."})
-    values: str | None = field(
-        default=None, metadata={"help": f"Keep values as {', '.join(VALUES)}. Default: as they are computed."}
-    )
-    top: int = field(
-        default=0, metadata={"help": "Keep this many of the highest ids of each distribution; 0: all logits."}
-    )
-    tail: int = field(default=0, metadata={"help": "And this many ids drawn from the others."})
-    temperature: float | None = field(default=None, metadata={"help": "At which top and tail are drawn; training's."})
-    tokens_per_batch: int = field(default=TOKENS, metadata={"help": "How many tokens run at once, with padding."})
-    torch_compile: bool = field(default=False, metadata={"help": "Compile the teacher."})
-    onnx: bool = field(default=False, metadata={"help": 'Run an encoder with ONNX Runtime; needs "hf_distill[onnx]".'})
-    push_to_hub: bool = field(default=False, metadata={"help": "Upload the folder as a data set."})
-    hub_dataset_id: str | None = field(default=None, metadata={"help": "Its id. Default: the folder's name."})
-    hub_private_repo: bool | None = field(default=None, metadata={"help": "Whether it is private."})
 
 
 def main(argv: Sequence[str]) -> None:

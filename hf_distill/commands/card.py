@@ -7,31 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from huggingface_hub import ModelCard
 
+from hf_distill.commands.arguments import USAGE, CardArguments
+from hf_distill.commands.hub_words import check_languages, check_licence
 from hf_distill.parsing import parse_arguments
 from hf_distill.push import KEPT_BACK, again
 from hf_distill.reports import markdown_table
 
-USAGE = "usage: hf-distill card FOLDER [--license mit] [--language zh] [--datasets me/reviews] ..."
 UNDECIDED = re.compile(r"No licence is set, .*?: decide before you publish\. ", re.DOTALL)
 WANTED = ("license", "language", "datasets", "base_model", "pipeline_tag")
 """What the Hub finds a model by."""
-
-
-@dataclass
-class CardArguments:
-    """What a card cannot know by itself."""
-
-    license: str | None = field(default=None, metadata={"help": "As the Hub names it: apache-2.0, mit, other, ..."})
-    license_name: str | None = field(default=None, metadata={"help": "With license other: its name."})
-    license_link: str | None = field(default=None, metadata={"help": "With license other: where it stands."})
-    language: list[str] | None = field(default=None, metadata={"help": "Codes: zh, en, ..."})
-    datasets: list[str] | None = field(default=None, metadata={"help": "Ids on the Hub of what it was trained on."})
-    tags: list[str] | None = field(default=None, metadata={"help": "Further ones."})
 
 
 def main(argv: Sequence[str]) -> None:
@@ -41,11 +30,11 @@ def main(argv: Sequence[str]) -> None:
         argv: the folder of a finished run, and flags of ``CardArguments``.
 
     Raises:
-        ValueError: there is no card, or a licence without its name.
+        ValueError: there is no card, a licence without its name, or a word that the Hub does not know.
     """
     words = list(argv)
     if words[:1] in ([], ["-h"], ["--help"]):
-        print(USAGE)
+        print(USAGE["card"])
     if not words or words[0].startswith("-"):
         parse_arguments([CardArguments], words)  # --help says the rest
         raise ValueError("no folder was named: begin with that of a finished run, such as outputs/bert_chinese/run-1.")
@@ -54,6 +43,9 @@ def main(argv: Sequence[str]) -> None:
     path = folder / "README.md"
     if not path.is_file():
         raise ValueError(f"a card was asked of {folder}, which has no README.md: name the folder of a finished run.")
+    if asked.license is not None:
+        check_licence(asked.license)
+    check_languages(asked.language or ())
     if asked.license == "other" and not asked.license_name:
         raise ValueError("license=other was given without a name: add --license_name and --license_link.")
     card = ModelCard.load(path, ignore_metadata_errors=True)

@@ -1,11 +1,11 @@
 """Where a command's teacher and rows come from: files, folders, the Hub.
 
-Knows: flags that name them, how each is loaded, how texts are tokenised. Does not know: what is done with them.
+Knows: how each is loaded, how texts are tokenised. Does not know: what is done with them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,12 @@ import transformers
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.commands.arguments import SourceArguments
+from hf_distill.commands.text_rows import load_named, read_csv, with_texts
+
+logger = logging.getLogger(__name__)
+
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-
-
-@dataclass
-class SourceArguments:
-    """Which teacher, and which rows."""
-
-    teacher_model_name_or_path: str = field(metadata={"help": "The teacher: a folder, or an id on the Hub."})
-    dataset_name: str = field(
-        metadata={
-            "help": "A data set on the Hub, a folder of one (also by save_to_disk), or a json, csv or parquet file."
-        }
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    dataset_split: str = field(default="train", metadata={"help": "Its split."})
-    text_column: str = field(default="text", metadata={"help": "The text; not read where there are input_ids."})
-    text_pair_column: str | None = field(default=None, metadata={"help": "A second text."})
-    target_column: str | None = field(default=None, metadata={"help": "The text that an encoder-decoder writes."})
-    tokenizer_name: str | None = field(default=None, metadata={"help": "Default: the teacher's."})
-    max_length: int | None = field(
-        default=None, metadata={"help": "Cut texts to this many tokens, as training does. Default: the tokenizer's."}
-    )
-    pad_to_max_length: bool = field(
-        default=False,
-        metadata={"help": "Pad to max_length, for a teacher that sees padding, if training does so too."},
-    )
-    max_samples: int | None = field(default=None, metadata={"help": "Only the first rows."})
-    teacher_dtype: str = field(
-        default="float32", metadata={"help": "The teacher's precision: float32, bfloat16 or float16."}
-    )
 
 
 def load_rows(args: SourceArguments) -> Dataset:
@@ -62,9 +38,14 @@ def load_rows(args: SourceArguments) -> Dataset:
     elif path.suffixes and (reader := READERS.get([s for s in path.suffixes if s != ".gz"][-1])):
         if not path.is_file():
             raise ValueError(f"rows were asked from {path}, there is no such file: check the path.")
-        rows = load_dataset(reader, data_files=str(path), split="train")
+        try:
+            file = {"data_files": str(path), "split": "train"}
+            rows = read_csv(str(path)) if reader == "csv" else load_dataset(reader, **file)
+        except Exception as error:  # each reader raises its own kinds; all mean the same to the user
+            reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+            raise ValueError(f"{path} could not be read as {reader} ({reason[0]}): correct or convert it.") from error
     else:
-        rows = load_dataset(args.dataset_name, args.dataset_config_name, split=args.dataset_split)
+        rows = load_named(args.dataset_name, args.dataset_config_name, args.dataset_split)
     if args.max_samples is not None and args.max_samples < 1:
         raise ValueError(f"max_samples={args.max_samples} was given: give 1 or more, or leave it out.")
     if not rows:
@@ -98,6 +79,11 @@ def tokenised(
             f"{args.dataset_name} has the columns {rows.column_names}, {missing} was asked for: name them with "
             "--text_column and --text_pair_column."
         )
+
+    kept, left_out = with_texts({args.dataset_split: rows}, [*columns, *target], args.dataset_name)
+    rows = kept[args.dataset_split]
+    if left_out:
+        logger.warning("%s.", left_out)
 
     def encode(some: dict[str, Any]) -> dict[str, Any]:
         written = {"text_target": some[target[0]]} if target else {}

@@ -8,8 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from huggingface_hub import ModelCardData
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.commands.sources import SourceArguments, load_rows, load_teacher
+from hf_distill.commands.arguments import SourceArguments, StudentArguments
+from hf_distill.commands.sources import load_rows, load_teacher
+from hf_distill.commands.text_rows import with_texts
 from hf_distill.origins import Origin
 from hf_distill.parsing import parse_arguments
 from hf_distill.reports.table import markdown_table
@@ -27,37 +28,6 @@ from hf_distill.students.layers import PRESETS
 from hf_distill.students.lineage import named
 
 BATCH = 16
-
-
-@dataclass
-class StudentArguments:
-    """Which teacher, which part of it, and where the student goes."""
-
-    teacher: str = field(metadata={"help": "The teacher: a folder, or an id on the Hub."})
-    output: str = field(metadata={"help": "A new folder for the student, its tokenizer and its card."})
-    layers: list | str | None = field(
-        default=None,
-        metadata={
-            "help": "Which layers stay: a count (spread evenly), top:4 or lowest:4, or a JSON list such as [0,3,6,9]. "
-            "Of an encoder-decoder: of its encoder. Default: all."
-        },
-    )
-    decoder_layers: list | str | None = field(
-        default=None, metadata={"help": "The same for a decoder beside an encoder. Default: as in the encoder."}
-    )
-    hidden_size: int | None = field(default=None, metadata={"help": "The new width; needs --calibration_file."})
-    num_heads: int | None = field(default=None, metadata={"help": "The new number of heads; needs the file too."})
-    intermediate_size: int | None = field(default=None, metadata={"help": "The new inner width; needs the file too."})
-    calibration_file: str | None = field(
-        default=None, metadata={"help": "Texts that show what the teacher uses: txt (one a line), json, csv, parquet."}
-    )
-    calibration_samples: int = field(default=1024, metadata={"help": "Only its first rows."})
-    max_length: int = field(default=128, metadata={"help": "Cut them to this many tokens."})
-    vocabulary_file: str | None = field(
-        default=None, metadata={"help": "Keep only the tokens that these texts use: a file of the same kinds."}
-    )
-    min_count: int = field(default=1, metadata={"help": "A token must occur so often in them."})
-    text_column: str = field(default="text", metadata={"help": "The text in a json, csv or parquet file."})
 
 
 def main(argv: Sequence[str]) -> None:
@@ -99,7 +69,8 @@ def main(argv: Sequence[str]) -> None:
         texts = islice(texts_of(args.calibration_file, args), args.calibration_samples)
         student = shrink_width(student, **narrow, batches=batches_of(texts, tokenizer, args.max_length))
     if args.vocabulary_file:
-        student, tokenizer = trim_vocabulary(student, tokenizer, texts_of(args.vocabulary_file, args), args.min_count)
+        texts = chain.from_iterable(texts_of(args.vocabulary_file, args))
+        student, tokenizer = trim_vocabulary(student, tokenizer, texts, args.min_count)
     table = compared(teacher, student)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -164,44 +135,53 @@ def with_layers(teacher: PreTrainedModel, layers: Any, below: Any) -> PreTrained
     return keep_layers(teacher, layers[0], below[1] if isinstance(below[0], int) else layers[1], below[0])
 
 
-def texts_of(path: str, args: StudentArguments) -> Iterator[str]:
-    """Read texts, one a row.
+def texts_of(path: str, args: StudentArguments) -> Iterator[tuple[str, ...]]:
+    """Read texts, one or a pair a row.
 
     Args:
         path: a file.
-        args: which column of it.
+        args: which columns of it.
 
     Raises:
-        ValueError: there is no such file or column.
+        ValueError: there is no such file or column, or a file without columns has no second one.
     """
     if not Path(path).is_file():
         raise ValueError(f"texts were asked from {path}, there is no such file: check the path.")
+    columns = [args.text_column, *([args.text_pair_column] if args.text_pair_column else [])]
     if Path(path).suffix == ".txt":
+        if len(columns) > 1:
+            raise ValueError(
+                f"text_pair_column={args.text_pair_column} was given, and {path} has one text a line: give a json, "
+                "csv or parquet file, or leave it out."
+            )
         with open(path, encoding="utf-8") as lines:
-            yield from (text for line in lines if (text := line.strip()))
+            yield from ((text,) for line in lines if (text := line.strip()))
         return
     rows = load_rows(SourceArguments(args.teacher, path))
-    if args.text_column not in rows.column_names:
+    if missing := [column for column in columns if column not in rows.column_names]:
         raise ValueError(
-            f"{path} has the columns {rows.column_names}, {args.text_column!r} was asked for: name one with "
-            "--text_column."
+            f"{path} has the columns {rows.column_names}, {missing[0]!r} was asked for: name one with "
+            "--text_column and --text_pair_column."
         )
-    yield from (text for text in rows[args.text_column] if text)
+    kept, _ = with_texts({"": rows}, columns, path)
+    yield from (texts for texts in zip(*(kept[""][column] for column in columns), strict=True) if any(texts))
 
 
-def batches_of(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict[str, Any]]:
-    """Tokenise texts and put them into batches.
+def batches_of(
+    rows: Iterator[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[dict[str, Any]]:
+    """Tokenise texts, or pairs of them, and put them into batches.
 
     Args:
-        texts: the rows.
+        rows: one or two texts each.
         tokenizer: the teacher's.
         max_length: in tokens.
     """
     reader = copy.deepcopy(tokenizer)
     reader.pad_token = reader.pad_token or reader.eos_token  # what it pads with is masked
     collator = DataCollatorWithPadding(reader)
-    rows = [reader(text, truncation=True, max_length=max_length) for text in texts]
-    return [dict(collator(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]
+    read = [reader(*texts, truncation=True, max_length=max_length) for texts in rows]
+    return [dict(collator(read[start : start + BATCH])) for start in range(0, len(read), BATCH)]
 
 
 def compared(teacher: nn.Module, student: nn.Module) -> str:

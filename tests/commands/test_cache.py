@@ -87,6 +87,38 @@ def test_text_is_tokenised_as_training_does_it(made, capsys):
     assert "has the columns ['sentence', 'label'], ['text'] was asked for: name them with --text_column" in told
 
 
+def test_cells_that_look_like_nothing_are_texts_and_empty_ones_are_left_out(made, caplog):
+    folder, _ = made
+    tokenizer, texts = tiny.tokenizer(), ["w1 w2", "NA", "null", "123", "w3"]
+    (folder / "texts.csv").write_text("text,id\n" + "".join(f"{text},{i}\n" for i, text in enumerate([*texts, ""])))
+    (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ["w1 w2", 123, None]))
+    assert cli.main(command(folder, dataset_name=folder / "texts.csv")) == 0
+    assert "1 of 6 train rows has no text and is left out (row 5)." in caplog.text
+    rows = [{**tokenizer(text), "label": 1} for text in texts]
+    assert len(taught(folder / "a", CachedTeacher(folder=folder / "answers"), rows)) == 10
+    assert cli.main(command(folder, dataset_name=folder / "texts.jsonl", output_dir=folder / "more")) == 0
+    assert len(taught(folder / "b", CachedTeacher(folder=folder / "more"), [rows[0], rows[3]] * 4)) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("torn.jsonl", '{"text": "a"', "torn.jsonl could not be read as json"),
+        (
+            "ragged.csv",
+            "text\na,b\n",
+            "ragged.csv could not be read as csv (CSV parse error: Row #2: Expected 1 columns",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(made, capsys, name, content, message):
+    (made[0] / name).write_text(content)
+    assert cli.main(command(made[0], dataset_name=made[0] / name)) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert "correct or convert it" in said
+
+
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_few_ids_of_a_language_model(tmp_path, capsys, kind):
     make = getattr(tiny_language, kind)

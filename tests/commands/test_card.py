@@ -41,6 +41,37 @@ def test_a_licence_that_was_decided_is_no_longer_called_undecided(run):
     assert text.endswith("Licences: x: mit.")
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--license", "MIT"],
+            "license=MIT was given, which the Hub does not know: did you mean mit (else other, --lic",
+        ),
+        (["--license", "apache2"], "did you mean apache-2.0 (else"),
+        (["--license", "freeware"], "license=freeware was given, which the Hub does not know: use other, with --lic"),
+        (
+            ["--language", "zh", "Chinese"],
+            "language=Chinese was given, which is no code of ISO 639: did you mean zh (C",
+        ),
+        (["--language", "zh-CN"], "did you mean zh (Chinese)?"),
+        (["--language", "cn"], "did you mean zh (Chinese)?"),
+        (["--language", "xx"], "language=xx was given, which is no code of ISO 639: name one of two or three letters"),
+    ],
+)
+def test_a_word_that_the_hub_does_not_know_is_refused_with_the_nearest(run, capsys, flags, message):
+    before = (run / "README.md").read_bytes()
+    assert cli.main(["card", str(run), *flags]) == 1
+    assert message in capsys.readouterr().err
+    assert (run / "README.md").read_bytes() == before
+
+
+def test_codes_of_two_and_three_letters_are_languages(run):
+    words = ["zh", "yue", "multilingual", "code"]
+    assert cli.main(["card", str(run), "--license", "llama3.1", "--language", *words]) == 0
+    assert ModelCard.load(run / "README.md").data.language == words
+
+
 def test_errors_are_one_sentence(tmp_path, run, capsys):
     for words, expected in (
         ([], "no folder was named"),

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_distill import cli
+from hf_distill.commands import student
 from hf_distill.students import lineage
 
 
@@ -79,6 +80,35 @@ def test_layers_width_and_vocabulary_from_a_settings_file(teacher, capsys):
     assert len(lineage(student)) == 3
     with torch.no_grad():
         assert student(**tokenizer("w3 w9", return_tensors="pt")).logits.isfinite().all()
+
+
+def test_pairs_of_texts_are_read_as_pairs(teacher, monkeypatch):
+    data = [{"text": f"w{i}", "pair": f"w{i + 12} w1", "n": i} for i in range(8)]
+    (teacher / "rows.jsonl").write_text("\n".join(map(json.dumps, [*data, {"text": "w9", "pair": None, "n": 9}])))
+    read, plain = [], student.batches_of
+    monkeypatch.setattr(student, "batches_of", lambda *a: (read.extend(found := plain(*a)), found)[1])
+    files = {"calibration_file": teacher / "rows.jsonl", "vocabulary_file": teacher / "rows.jsonl"}
+    assert command(teacher, **files, intermediate_size=10, text_pair_column="pair") == 0
+    tokenizer = tiny.tokenizer()
+    expected = [tokenizer(row["text"], row["pair"])["input_ids"] for row in data]
+    rows = zip(read[0]["input_ids"], read[0]["attention_mask"], strict=True)
+    assert [row[mask.bool()].tolist() for row, mask in rows] == expected
+    kept = AutoTokenizer.from_pretrained(teacher / "small").get_vocab()
+    assert {"w3", "w15", "w1"} <= kept.keys()
+    assert not {"w9", "w23"} & kept.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rows.jsonl", "has the columns ['text'], 'pair' was asked for: name one with --text_column and --text_pair"),
+        ("texts.txt", "text_pair_column=pair was given, and"),
+    ],
+)
+def test_a_second_text_that_is_not_there(teacher, capsys, name, message):
+    (teacher / name).write_text('{"text": "w1"}\n')
+    assert command(teacher, vocabulary_file=teacher / name, text_pair_column="pair") == 1
+    assert message in capsys.readouterr().err
 
 
 def test_an_encoder_decoder(tmp_path):
