@@ -13,6 +13,7 @@ import pytest
 import text_data
 import torch
 from chinese_words import CATEGORIES, character_tokenizer, load_words
+from datasets import ClassLabel
 from hub_server import environment, hub, reached
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
@@ -151,7 +152,7 @@ def test_own_files(tmp_path, kind):
 
 
 def test_a_data_set_by_name_brings_its_own_splits_and_class_names(tmp_path):
-    names = text_data.ClassLabel(names=["差", "好"])
+    names = ClassLabel(names=["差", "好"])
     for split, n in (("train", 40), ("test", 12)):
         made = text_data.Dataset.from_list(rows(n)).cast_column("label", names)
         made.to_parquet(tmp_path / "data" / f"{split}.parquet")
