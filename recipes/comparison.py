@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
+from published import dtype_of, precision
 from scoring import Look, Scoring
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -42,13 +43,14 @@ def compare(
 
     Args:
         looks: ``teacher``, ``distilled`` and, if there is one, the baseline, in the order of the table.
-        models: the same names: whole models.
+        models: the same names: whole models, as ``published`` gives them.
         test: tokenised rows: the first of them are fed to the clock.
         student: the distilled student's trainer.
         scoring: how models are measured.
 
     Returns:
-        ``models`` (a row each), ``gap`` and its ``summary``, and on which ``machine`` with which ``versions``.
+        ``models`` (a row each), ``gap`` and its ``summary``, and on which ``machine`` and in which ``mode`` with which
+        ``versions``.
     """
     rows = []
     for name, look in looks.items():
@@ -60,7 +62,7 @@ def compare(
     if scoring.baseline in looks:
         gap = gap_closed(*(scoring.scores(looks[name]) for name in (scoring.baseline, "distilled", "teacher")))
         found |= {"gap": asdict(gap), "summary": scoring.told(gap)}
-    return {**found, **surroundings(student.args), "metrics": dict(scoring.hub), **scoring.noted(looks)}
+    return {**found, **surroundings(student.args, models), "metrics": dict(scoring.hub), **scoring.noted(looks)}
 
 
 def costs(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scoring) -> dict[str, Any]:
@@ -72,7 +74,6 @@ def costs(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scoring) -
         trainer: whose collator and device are used.
         scoring: says what is timed.
     """
-    model = model.to(trainer.args.device)
     parameters, megabytes = size_of(model)
     timed, batches = scoring.timed(model, trainer), speed_batches(trainer, test, scoring.speed_rows)
     whole = timed is model
@@ -86,14 +87,16 @@ def costs(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scoring) -
     }
 
 
-def surroundings(args: TrainingArguments) -> dict[str, Any]:
-    """Say on which ``machine`` and with which ``versions`` figures were found.
+def surroundings(args: TrainingArguments, models: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """Say on which ``machine``, in which ``mode`` and with which ``versions`` figures were found.
 
     Args:
         args: Trainer's.
+        models: what was measured, as ``published`` gives them.
     """
     return {
-        "machine": machine(args.device, torch.float32),
+        "machine": machine(args.device, dtype_of(next(reversed(models.values())))),
+        "mode": precision(models),
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
     }
 

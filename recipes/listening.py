@@ -88,7 +88,6 @@ class Listening(Scoring):
 
         A row's value is its sum over tokens, scaled so that the mean over rows is the mean over all tokens.
         """
-        live = getattr(judge.teacher, "teacher", judge.teacher)  # a cache may keep only a few ids of an answer
         models = {name: one.model.eval() for name, one in trainers.items()}
         names, sums, counts = ["teacher", *models], [], []
         for batch in judge.get_test_dataloader(rows):
@@ -96,8 +95,8 @@ class Listening(Scoring):
             known = judge.task.rows(batch)
             targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)[known]
             fed = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
-            with torch.no_grad(), judge.compute_loss_context_manager():
-                told = live(batch, frozenset({"heads"})).heads["logits"].logits.tensor[known].float()
+            with torch.no_grad():
+                told = judge.teacher(batch, frozenset({"heads"})).heads["logits"].logits.tensor[known].float()
                 shown = {name: model(**fed).logits[known].float() for name, model in models.items()}
             found = torch.stack([_compared(one, told, targets) for one in (told, *shown.values())])  # [M, 4, n]
             place = known.nonzero()[:, 0]

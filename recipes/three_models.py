@@ -15,6 +15,7 @@ from typing import Any
 
 from comparison import compare, write
 from datasets import DatasetDict
+from published import as_published
 from recipe_run import RecipeTrainingArguments, say, settings
 from scoring import Scoring
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
@@ -22,7 +23,7 @@ from two_models import Kind, ModelArguments, make_student, untrained_teacher
 
 from hf_distill import DistillationTrainer
 from hf_distill.push import check_repository
-from hf_distill.sharding import is_sharded, unsharded
+from hf_distill.sharding import is_sharded
 
 READ = ("input_ids", "label", "labels", "start_positions", "end_positions")
 """The columns whose content makes a teacher that is trained on them another one."""
@@ -167,14 +168,15 @@ def report(job: Job, trainers: Mapping[str, Trainer], started: float, card: bool
     """
     say(job.args, "measuring")
     student, test = trainers["distilled"], job.splits["test"]
-    looks = job.scoring.look(trainers, test, student)
-    models = {"teacher": unsharded(student.teacher.model), **{n: unsharded(one.model) for n, one in trainers.items()}}
+    with as_published(student, trainers) as models:
+        looks = job.scoring.look(trainers, test, student)
+        found = compare(looks, models, test, student, job.scoring)
     told = ("alpha", "temperature", "objective", "augmentation", "rollout", "learning_rate", "seed")
     student.report = {
         "dataset": job.source,
         "language": job.language,
         "datasets": job.recipe.on_the_hub,
-        **compare(looks, models, test, student, job.scoring),
+        **found,
         "rows": {name: len(rows) for name, rows in job.splits.items()},
         **job.noted,
         "settings": {name: getattr(job.args, name) for name in told},

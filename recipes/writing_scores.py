@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
+from published import plainly
 from recipe_run import settings
 from scoring import Column, Look, Scoring, percent
 from torch import nn
@@ -56,10 +57,12 @@ class Writing(Scoring):
         """Let the teacher and the students write; see ``Scoring.look``."""
         own = settings(judge.args, "", eval_strategy="no")  # nothing is written: no folder of its own
         kept = {"data_collator": judge.data_collator, "processing_class": self.tokenizer}
-        trainers = {"teacher": type(judge)(unsharded(judge.teacher.model), own, **kept), **trainers}
+        teacher = type(judge)(unsharded(judge.teacher.model), own, **kept)
         references = self.pairs["target"][:]
+        with plainly(teacher):  # as its students are, by whoever looks at them
+            found = {name: one.predict(rows) for name, one in {"teacher": teacher, **trainers}.items()}
         # Over several processes Trainer may repeat rows behind the last one, to give each process as many.
-        texts = {n: self.texts(one.predict(rows).predictions[: len(references)]) for n, one in trainers.items()}
+        texts = {name: self.texts(one.predictions[: len(references)]) for name, one in found.items()}
         looks = {}
         for name, written in texts.items():
             whole, each = text_scores(written, references)
