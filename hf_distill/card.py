@@ -54,8 +54,9 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
 
     Args:
         trainer: a distillation trainer; ``trainer.report``, if there is one, gives the table and the results. It may
-            name ``license``, ``language``, ``datasets`` (ids on the Hub), ``split``, ``dataset_revision``,
-            ``metrics`` and ``pictures``.
+            name ``license``, ``language``, ``datasets`` (ids on the Hub), ``split``, ``measured_on`` (the data set or
+            file of it, where that is not ``dataset``), ``counted`` (its rows, in words), ``each`` (what ± is over),
+            ``mode``, ``pair``, ``dataset_revision``, ``metrics`` and ``pictures``.
         asked: what ``create_model_card`` was given by name; the user's own word comes before the report's.
     """
     path = Path(trainer.args.output_dir) / "README.md"
@@ -92,6 +93,7 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
         together=str(teacher) if "" not in members else "",
         student=_described(trainer),
         base=base.shown if base and base.hub else "",
+        best=_best(trainer),
         lineage=lineage(core_of(trainer.model)),
         terms=[
             {
@@ -147,7 +149,29 @@ def _pipeline(trainer: Trainer) -> str:
     tag = trainer.task.pipeline_tag
     if tag not in PIPELINE_REGISTRY.get_supported_tasks() or _adapted(trainer):
         return ""
+    if tag == "text-classification" and _paired(trainer):
+        return '{"text": "A text of yours.", "text_pair": "The one that belongs to it."}'
     return 'f"Some text with a {model.tokenizer.mask_token} in it."' if tag == "fill-mask" else '"Some text of yours."'
+
+
+def _paired(trainer: Trainer) -> bool:
+    """Whether a row has two texts: as the report says, or as the training rows' token types do."""
+    report, rows = trainer.report or {}, trainer.train_dataset
+    if "pair" in report or not hasattr(rows, "__getitem__") or not len(rows):
+        return bool(report.get("pair"))
+    return bool(isinstance(rows[0], Mapping) and any(rows[0].get("token_type_ids") or ()))
+
+
+def _best(trainer: Trainer) -> str:
+    """Which step the weights are of, where it is not the last: with ``load_best_model_at_end`` the best one."""
+    args, state = trainer.args, trainer.state
+    step = Path(state.best_model_checkpoint or "").name.rpartition("-")[2]
+    if not args.load_best_model_at_end or not step:
+        return ""
+    name = args.metric_for_best_model or "loss"
+    metric = name if name.startswith("eval_") else f"eval_{name}"
+    value = "" if state.best_metric is None else f": {state.best_metric:.4g}"
+    return f"step {step} of {state.global_step}, the best by `{metric}`{value}"
 
 
 def _shape(facts: Facts) -> str:
@@ -176,12 +200,12 @@ def _results(report: dict[str, Any], trainer: Trainer) -> list[EvalResult]:
     student = next((row for row in report.get("models", ()) if row["name"] == "distilled"), None)
     if student is None:
         return []
-    datasets = report.get("datasets") or [report["dataset"]]
+    datasets = report.get("datasets") or [report.get("measured_on", report["dataset"])]
     return [
         EvalResult(
             task_type=trainer.task.pipeline_tag,
             dataset_type=datasets if isinstance(datasets, str) else datasets[0],
-            dataset_name=report["dataset"],
+            dataset_name=report.get("measured_on", report["dataset"]),
             dataset_split=report.get("split", "test"),
             dataset_revision=report.get("dataset_revision"),
             metric_type=metric,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from datasets import Dataset
 from predictions import AGREES, PredictionScoring
 from scoring import Column, percent
 
@@ -48,7 +49,8 @@ class AnswerScoring(PredictionScoring):
     """
 
     score: ClassVar[str] = "f1"
-    drawn: ClassVar[tuple[str, str]] = ("f1", "test F1 of answers")
+    drawn: ClassVar[tuple[str, str]] = ("f1", "{split} F1 of answers")
+    each: ClassVar[str] = "questions"
     columns: ClassVar[Mapping[str, Column]] = {
         "F1 %": percent("f1"),
         "exact match %": percent("exact_match"),
@@ -59,6 +61,10 @@ class AnswerScoring(PredictionScoring):
     def __init__(self, questions: Sequence[Mapping[str, Any]], windows: Sequence[Window], longest: int = 50) -> None:
         super().__init__()
         self.questions, self.windows, self.longest = list(questions), windows, longest
+
+    def counted(self, rows: Dataset) -> str:
+        """Of how many questions, which are shown in windows; see ``Scoring.counted``."""
+        return f"{len(self.questions):,} questions in {len(rows):,} windows"
 
     def answers(self, predictions: tuple[np.ndarray, np.ndarray]) -> list[str]:
         """Answer each question with the likeliest span of all its windows.

@@ -72,7 +72,7 @@ def prepare(argv: list[str] | None = None) -> Job:
         recipe.max_train_samples = EMBEDDED_ROWS
     with args.main_process_first(desc="reading the rows"):
         splits = load_text(recipe, args.seed, teachers_labels(recipe))
-    say(args, f"{recipe.source}: {described(splits)}")
+    say(args, f"{recipe.source}: {described(splits, recipe.tested)}")
     noted, columns = {"left_out": splits.left_out} if splits.left_out else {}, recipe.text_columns
     tokenizer = shared_tokenizer(recipe, lambda: character_tokenizer(texts_to_read(splits, columns)))
     with args.main_process_first(desc="tokenising"):
@@ -90,7 +90,7 @@ def prepare(argv: list[str] | None = None) -> Job:
         {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.on_the_way},
         language="zh" if recipe.source == recipe.embedded else None,
         heard=with_unlabeled(splits, args.alpha),
-        noted=noted,
+        noted={**noted, "pair": len(columns) > 1},
     )
 
 

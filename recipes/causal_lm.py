@@ -126,7 +126,7 @@ def prepare(argv: list[str] | None = None) -> Job:
         )
         rows, left_out = encoded(splits, tokenizer, column, chat, recipe.max_length)
     nothing = f"; left out with nothing to learn: {', '.join(left_out)}" if left_out else ""
-    say(args, f"{recipe.source}: {described(rows)}{nothing}")
+    say(args, f"{recipe.source}: {described(rows, recipe.tested)}{nothing}")
     return Job(
         recipe,
         args,

@@ -56,7 +56,12 @@ def compare(
     for name, look in looks.items():
         further = {} if name == "teacher" else scoring.further(models[name], models["teacher"])
         rows.append(
-            {"name": name, **look.row(scoring.drawn[0]), **costs(models[name], test, student, scoring), **further}
+            {
+                "name": name,
+                **look.row(scoring.drawn[0], scoring.share),
+                **costs(models[name], test, student, scoring),
+                **further,
+            }
         )
     found = {"models": rows, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
     if scoring.baseline in looks:
@@ -146,6 +151,17 @@ def table(models: list[dict[str, Any]], scoring: Scoring) -> str:
     return markdown_table(list(columns), [[show(row) for show in columns.values()] for row in models])
 
 
+def labelled(scoring: Scoring, split: str) -> tuple[str, str]:
+    """Which figure a picture shows, and how to name it: of the test rows, or of the validation rows without any.
+
+    Args:
+        scoring: how models are measured.
+        split: the rows'.
+    """
+    score, name = scoring.drawn
+    return score, name.format(split=split)
+
+
 def as_json(found: Any) -> str:
     """Write a report so that every reader of JSON takes it: a figure that is no finite number is null.
 
@@ -178,7 +194,7 @@ def write(student: Trainer, scoring: Scoring, looks: Mapping[str, Look], card: b
     """
     folder, found = Path(student.args.output_dir), student.report
     title = f"{found['dataset']}: did the teacher help?"
-    plot_comparison(found["models"], folder / "report.png", title, *scoring.drawn)
+    plot_comparison(found["models"], folder / "report.png", title, *labelled(scoring, found["split"]))
     found["pictures"] = {"report.png": "Quality, latency and size of the teacher and its students"}
     found["pictures"] |= scoring.pictures(looks, folder)
     if any("loss" in entry for entry in student.state.log_history):

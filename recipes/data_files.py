@@ -23,6 +23,8 @@ class DataArguments:
 
     embedded: ClassVar[str] = ""
     """How to name, in a report, what the recipe brings with it."""
+    tested: ClassVar[str] = "test"
+    """The rows that models are measured on: ``test``, or where there are none ``validation``; reading finds out."""
 
     recipe: str | None = field(
         default=None, metadata={"help": "In a file: the recipe that its settings are for, such as bert_chinese."}
@@ -47,6 +49,12 @@ class DataArguments:
         if self.on_the_hub or not (named := self.dataset_name or self.train_file):
             return self.dataset_name or self.embedded
         return Path(named).name  # a card says nothing about the machine
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """For a report: the ``split`` that models are measured on, and the file or data set that it is of."""
+        file = self.train_file and (self.test_file or self.validation_file)
+        return {"split": self.tested, "measured_on": Path(file).name if file else self.source}
 
     @property
     def cells(self) -> list[str]:
@@ -122,6 +130,7 @@ def read_files(data: DataArguments, embedded: Callable[[], DatasetDict], own: Ow
         splits = embedded()
     if "train" not in splits:
         raise ValueError(f"{data.source} has the splits {list(splits)} and no 'train': name another data set.")
+    data.tested = "test" if "test" in splits else "validation"
     return DatasetDict({name: splits[name] for name in ("train", "validation", "test") if name in splits})
 
 

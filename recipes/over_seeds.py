@@ -20,7 +20,7 @@ from time import time
 from typing import Any
 
 import numpy as np
-from comparison import as_json, costs, surroundings, table
+from comparison import as_json, costs, labelled, surroundings, table
 from published import as_published, plainly
 from recipe_run import say, settings
 from three_models import SHAPES, Job, make_teacher, train
@@ -107,12 +107,13 @@ class Runs:
     def report(self, started: float) -> dict[str, Any]:
         """Make what is missing, and write ``report.json`` and its picture; see ``main``."""
         rates, job, test = self.tuned(), self.job, self.job.splits["test"]
+        split = job.recipe.tested
         runs = [self.run(name, rates[name], seed) for seed in self.asked.seeds for name in STUDENTS]
         drawn = job.scoring.drawn[0]
         with as_published(self.judge, {"student": self.judge}) as models:
             teacher = job.scoring.look({}, test, self.judge)["teacher"]
             taken = {name: costs(model, test, self.judge, job.scoring) for name, model in models.items()}
-        rows = [{"name": "teacher", **teacher.row(drawn), **taken["teacher"]}]
+        rows = [{"name": "teacher", **teacher.row(drawn, job.scoring.share), **taken["teacher"]}]
         for name in STUDENTS:
             own = [run for run in runs if run["student"] == name]
             figures = {key: [run["figures"][key] for run in own] for key in own[0]["figures"]}
@@ -125,6 +126,7 @@ class Runs:
         gap = gap_closed(score["student alone"], score["distilled"], told)
         found = {
             "dataset": job.source,
+            **job.recipe.measured,
             "models": rows,
             "gap": asdict(gap),
             "summary": f"over {len(told)} seeds: {job.scoring.told(gap)}",
@@ -137,9 +139,9 @@ class Runs:
         if job.args.process_index == 0:
             (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
             title = f"{job.source}: did the teacher help? ({len(told)} seeds)"
-            plot_comparison(rows, self.folder / "report.png", title, *job.scoring.drawn)
+            plot_comparison(rows, self.folder / "report.png", title, *labelled(job.scoring, job.recipe.tested))
             print(f"\n{table(rows, job.scoring)}\n\n{found['summary']}")
-            print(f"± is one standard error over seeds, of the teacher over its test rows; all is in {self.folder}")
+            print(f"± is one standard error over seeds, of the teacher over its {split} rows; all is in {self.folder}")
         return found
 
     def tuned(self) -> dict[str, float]:

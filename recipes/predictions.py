@@ -96,7 +96,8 @@ class ClassScoring(PredictionScoring):
     """
 
     score: ClassVar[str] = "accuracy"
-    drawn: ClassVar[tuple[str, str]] = ("accuracy", "test accuracy")
+    drawn: ClassVar[tuple[str, str]] = ("accuracy", "{split} accuracy")
+    share: ClassVar[bool] = True
     columns: ClassVar[Mapping[str, Column]] = {
         "accuracy %": percent("accuracy"),
         "macro F1 %": percent("macro_f1"),

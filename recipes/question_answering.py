@@ -89,7 +89,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     found = {name: windows(rows, tokenizer, recipe.max_length, recipe.stride) for name, rows in questions.items()}
     splits = DatasetDict({name: rows for name, (rows, _) in found.items()})
     noted = "; ".join(filter(None, [noted, *(fitting(n, rows, *found[n]) for n, rows in questions.items())]))
-    say(args, f"{recipe.source}: {described(questions)}{noted and '; '}{noted}")
+    say(args, f"{recipe.source}: {described(questions, recipe.tested)}{noted and '; '}{noted}")
     return Job(
         recipe,
         args,

@@ -40,14 +40,15 @@ class Look:
         """All figures."""
         return {**{name: float(np.mean(one)) for name, one in self.each.items()}, **self.figures}
 
-    def row(self, drawn: str) -> dict[str, Any]:
+    def row(self, drawn: str, share: bool) -> dict[str, Any]:
         """All figures, with ``<score>_error`` beside each mean, and the 95 % ``_interval`` of one.
 
         Args:
             drawn: which one the picture shows.
+            share: whether it is a share of rows.
         """
         errors = {f"{name}_error": float(np.std(one) / np.sqrt(len(one))) for name, one in self.each.items()}
-        bounds = mean_interval(self.each[drawn])
+        bounds = mean_interval(self.each[drawn], share=share)
         return {**self.means(), **errors, f"{drawn}_interval": bounds and list(bounds)}
 
 
@@ -71,21 +72,25 @@ class Scoring(ABC):
 
     Attributes:
         score: the figure that the gap is about.
-        drawn: which figure the picture shows, and how to name it beside an axis.
+        drawn: which figure the picture shows, and how to name it beside an axis, ``{split}`` for which rows they are.
+        share: whether that figure is a share of rows, each of which is right or wrong.
         columns: heading of the table -> how a row is shown under it, sizes and speed left out.
         hub: metric type on the Hub -> figure.
         baseline: the model that shows what a student is without its teacher.
         speed_rows: on how many test rows a model is timed.
         unit: what is counted in a second.
+        each: what the figures are means over.
     """
 
     score: ClassVar[str]
     drawn: ClassVar[tuple[str, str]]
+    share: ClassVar[bool] = False
     columns: Mapping[str, Column]
     hub: ClassVar[Mapping[str, str]]
     baseline: ClassVar[str] = "student alone"
     speed_rows: ClassVar[int] = 2048
     unit: ClassVar[str] = "samples"
+    each: ClassVar[str] = "rows"
 
     def look(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
         """Look at a teacher and its students.
@@ -105,6 +110,10 @@ class Scoring(ABC):
     @abstractmethod
     def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
         """Do what ``look`` promises, with the rows in their order."""
+
+    def counted(self, rows: Dataset) -> str:
+        """Say of how many rows the figures are."""
+        return f"{len(rows):,} {self.each}"
 
     def scores(self, look: Look) -> np.ndarray:
         """The score of each row, higher is better: [N]."""

@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     tokenizer = shared_tokenizer(models)
     with args.main_process_first(desc="reading and tokenising the rows"):
         splits = tokenised(recipe, args.seed, tokenizer)
-    say(args, f"{recipe.source}: {described(splits)}")
+    say(args, f"{recipe.source}: {described(splits, recipe.tested)}")
     if args.objective == "auto":
         args.objective = {"pooled_mse": {"pool": recipe.pool}, "hidden_mse": 1.0}
 
@@ -139,6 +139,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     student.report = {
         "dataset": recipe.source,
         "language": "en" if recipe.source == recipe.embedded else None,
+        **recipe.measured,
         "datasets": recipe.on_the_hub,
         **found,
         "note": '"Untaught student" is the same student before its training. A text agrees with the teacher if its '

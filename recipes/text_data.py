@@ -101,14 +101,16 @@ def texts_to_read(splits: DatasetDict, columns: Sequence[str]) -> list[str]:
     return [text for rows in found for column in columns for text in rows[column][:]]
 
 
-def described(splits: DatasetDict) -> str:
+def described(splits: DatasetDict, tested: str = "test") -> str:
     """Say how many rows there are, and which were left out.
 
     Args:
         splits: as ``load_text`` returns them.
+        tested: which of them models are measured on.
     """
     left_out = getattr(splits, "left_out", "")
-    return f"{', '.join(f'{len(rows):,} {name}' for name, rows in splits.items())} rows{left_out and '; '}{left_out}"
+    own = {name: rows for name, rows in splits.items() if name != "test" or tested == "test"}
+    return f"{', '.join(f'{len(rows):,} {name}' for name, rows in own.items())} rows{left_out and '; '}{left_out}"
 
 
 def _texts(data: TextDataArguments, rows: Dataset) -> list[tuple[str, ...]]:

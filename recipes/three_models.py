@@ -175,6 +175,9 @@ def report(job: Job, trainers: Mapping[str, Trainer], started: float, card: bool
     student.report = {
         "dataset": job.source,
         "language": job.language,
+        **job.recipe.measured,
+        "counted": job.scoring.counted(test),
+        "each": job.scoring.each,
         "datasets": job.recipe.on_the_hub,
         **found,
         "rows": {name: len(rows) for name, rows in job.splits.items()},

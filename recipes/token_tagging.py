@@ -66,7 +66,7 @@ class TagScoring(PredictionScoring):
     """
 
     score: ClassVar[str] = "f1"
-    drawn: ClassVar[tuple[str, str]] = ("f1", "test F1 of exact spans")
+    drawn: ClassVar[tuple[str, str]] = ("f1", "{split} F1 of exact spans")
     hub: ClassVar[Mapping[str, str]] = {name: name for name in ("f1", "precision", "recall", "accuracy")}
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -143,7 +143,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     )
     with args.main_process_first(desc="tokenising"):
         splits, lost = tokenised(tagged, tokenizer, recipe.max_length)
-    say(args, f"{recipe.source}: {described(splits)}, {len(names)} tags{lost}")
+    say(args, f"{recipe.source}: {described(splits, recipe.tested)}, {len(names)} tags{lost}")
     return Job(
         recipe,
         args,

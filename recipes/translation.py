@@ -111,7 +111,7 @@ def prepare(argv: list[str] | None = None) -> Job:
     with args.main_process_first(desc="reading the rows"):
         pairs, empty = load_pairs(recipe, args.seed)
     left_out = f"; left out without a source or a target: {', '.join(empty)}" if empty else ""
-    say(args, f"{recipe.source}: {described(pairs)}{left_out}")
+    say(args, f"{recipe.source}: {described(pairs, recipe.tested)}{left_out}")
     tokenizer = shared_tokenizer(recipe, lambda: made_tokenizer(recipe, pairs["train"]), aligned=True)
     with args.main_process_first(desc="tokenising"):
         splits = tokenised(pairs, tokenizer, recipe)

@@ -33,7 +33,7 @@ class Writing(Scoring):
     """
 
     score: ClassVar[str] = "chrf"
-    drawn: ClassVar[tuple[str, str]] = ("chrf", "test chrF")
+    drawn: ClassVar[tuple[str, str]] = ("chrf", "{split} chrF")
     columns: ClassVar[Mapping[str, Column]] = {
         "BLEU": lambda row: f"{row['bleu']:.1f}",
         "chrF": percent("chrf"),

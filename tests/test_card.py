@@ -236,3 +236,28 @@ def test_a_task_with_a_pipeline_shows_it(tmp_path):
         run.create_model_card()
         text = (tmp_path / name / "README.md").read_text()
         assert (shown in text) if shown else ("pipeline" not in text.partition("## How to use it")[2])
+
+
+def test_a_pair_is_shown_as_a_pair(tmp_path):
+    pairs = [{**row, "token_type_ids": [i % 2 for i in range(len(row["input_ids"]))]} for row in tiny.rows()]
+    for name, data, shown in (("one", tiny.rows(), 'model("Some text'), ("two", pairs, 'model({"text": ')):
+        run = tiny.trainer(tmp_path / name, data=data, teacher_model=tiny.teacher())
+        run.create_model_card()
+        assert shown in (tmp_path / name / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_step_of_the_best_model_is_told(tmp_path):
+    args = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    args |= {"learning_rate": 30.0, "lr_scheduler_type": "constant"}  # so high that the first step is the best
+    for best in (True, False):
+        run = tiny.trainer(tmp_path / str(best), teacher_model=tiny.teacher(), eval_dataset=tiny.rows(),
+                           args={**args, "load_best_model_at_end": best})  # fmt: skip
+        run.train()
+        run.create_model_card()
+        text = (tmp_path / str(best) / "README.md").read_text(encoding="utf-8")
+        losses = {entry["step"]: entry["eval_loss"] for entry in run.state.log_history if "eval_loss" in entry}
+        step = min(losses, key=losses.get)
+        assert step < 4
+        said = f"- Its weights are those of step {step} of 4, the best by `eval_loss`: {losses[step]:.4g}\n"
+        assert (said in text) is best
+        assert ("Its weights are those of" in text) is best

@@ -63,19 +63,22 @@ def share_interval(right: float, total: int, level: float = LEVEL) -> Interval:
     return Interval(max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
-def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
+def mean_interval(values: ArrayLike, level: float = LEVEL, share: bool = False) -> Interval | None:
     """Bound the mean of what the values are a sample of: rows of a test set, or runs with different seeds.
 
     Args:
-        values: [N], one score for each row or run. Where all are 0 or 1, wrong or right, they are a share and the
-            bounds are Wilson's; else Student's, with N - 1 degrees of freedom, which is right for three seeds too.
+        values: [N], one score for each row or run.
         level: how often the bounds hold the true mean, between 0 and 1.
+        share: whether each value can only be 0 or 1, wrong or right: then the bounds are Wilson's. Else they are
+            Student's, with N - 1 degrees of freedom, which is right for three seeds too. The values themselves do not
+            tell: an F1 of 0 in every row is no share of rows.
 
     Returns:
-        The bounds; None for one value that is neither 0 nor 1: it says nothing of its spread.
+        The bounds; None for values without any spread, or one alone, unless they are a share: bounds without a width
+        would hold nothing.
 
     Raises:
-        ValueError: there is no value, or the level is not between 0 and 1.
+        ValueError: there is no value, one that is no part of a share, or the level is not between 0 and 1.
 
     Reference:
         Student: The Probable Error of a Mean, 1908; for shares see ``share_interval``.
@@ -88,9 +91,11 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
     values = np.asarray(values, dtype=np.float64).reshape(-1)
     if not len(values):
         raise ValueError("an interval was asked for the mean of no values: give at least one.")
-    if np.isin(values, (0.0, 1.0)).all():
+    if share:
+        if not np.isin(values, (0.0, 1.0)).all():
+            raise ValueError("an interval was asked for a share, and not all values are 0 or 1: leave share out.")
         return share_interval(float(values.sum()), len(values), level)
-    if len(values) < 2:
+    if len(values) < 2 or (values == values[0]).all():
         return None
     half = student_quantile(_upper(level), len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
     return Interval(float(values.mean() - half), float(values.mean() + half))

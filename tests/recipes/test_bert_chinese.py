@@ -1,9 +1,11 @@
 """The recipe as users start it: no argument, their own files, LoRA, YAML, the Hub's rules, bad input."""
 
+import ast
 import csv
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ from hub_server import environment, hub, reached
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from two_models import ModelArguments, blank_bert
 
 from hf_distill.parsing import parse_arguments
@@ -169,6 +171,11 @@ def test_own_files_with_pairs_numbers_and_other_columns(tmp_path):
     report = run(tmp_path, *files, *columns)
     assert report["dataset"] == "train.jsonl"
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").config.num_labels == 3
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^print\(model\((.*)\)\)$", card, re.MULTILINE)
+    found = pipeline("text-classification", model=str(tmp_path / "run"))(ast.literal_eval(example))
+    assert example.startswith('{"text": ')
+    assert found["label"].startswith("LABEL_")
 
 
 @pytest.fixture

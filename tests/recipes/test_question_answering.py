@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import comparison
 import numpy as np
 import pytest
 import question_answering
@@ -78,6 +79,37 @@ def test_squads_form_long_texts_and_answers_that_moved(tmp_path):
     assert "train: 22 of 22 texts are longer than a window; " in report["answers"]
     assert report["answers"].endswith("test: 3 of 3 texts are longer than a window")
     AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run")
+    assert (report["split"], report["measured_on"], report["dataset"]) == ("test", "test.jsonl", "train.json")
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert "On the test rows of test.jsonl (3 questions in 6 windows):" in card
+    assert "one standard error over the test\nquestions of one run" in card
+    (dataset,) = {result.dataset_name for result in ModelCard.load(tmp_path / "run" / "README.md").data.eval_results}
+    assert dataset == "test.jsonl"
+
+
+@pytest.mark.parametrize(("given", "named"), [(["train"], "train.json"), (["train", "validation"], "validation.json")])
+def test_without_a_test_file_validation_rows_are_called_so(tmp_path, capsys, monkeypatch, given, named):
+    files = (f"--{name}_file={write(tmp_path / f'{name}.json', squad([question()] * 20))}" for name in given)
+    labels = []
+    monkeypatch.setattr(comparison, "plot_comparison", lambda *parts: labels.append(parts[-1]))
+    report = run(tmp_path, *files, "--skip_alone", "--max_length", "96")
+    assert (report["split"], report["measured_on"]) == ("validation", named)
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    counted = 1 if given == ["train"] else 20  # a twentieth of the training rows is cut off
+    assert f"On the validation rows of {named} ({counted} questions in" in card.text
+    assert {result.dataset_split for result in card.data.eval_results} == {"validation"}
+    assert labels == ["validation F1 of answers"]
+    assert " test rows" not in capsys.readouterr().out
+
+
+def test_an_f1_of_nothing_has_no_bounds_of_a_share():
+    rows = [{"context": "abc", "answers": {"text": ["c"], "answer_start": [2]}}] * 4
+    windows = [Window(i, [(0, 1), (1, 2), (2, 3)]) for i in range(4)]
+    logits = np.tile([9.0, 0.0, 0.0], (4, 1))
+    scoring = AnswerScoring(rows, windows)
+    look = scoring.seen((logits, logits), None, (logits, logits))
+    assert look.row("f1", scoring.share)["f1"] == 0.0
+    assert look.row("f1", scoring.share)["f1_interval"] is None
 
 
 def test_the_embedded_questions(newspaper):

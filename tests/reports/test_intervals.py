@@ -120,10 +120,19 @@ def test_a_higher_level_is_wider():
         assert wide.low < narrow.low < narrow.high < wide.high
 
 
-def test_right_and_wrong_are_a_share():
-    assert mean_interval([True, True, False]) == share_interval(2, 3)
-    low, high = mean_interval(np.ones(50))
+def test_right_and_wrong_are_a_share_where_the_caller_says_so():
+    assert mean_interval([True, True, False], share=True) == share_interval(2, 3)
+    low, high = mean_interval(np.ones(50), share=True)
     assert 0.9 < low < high == 1.0
+    with pytest.raises(ValueError, match="not all values are 0 or 1: leave share out"):
+        mean_interval([0.5, 1.0], share=True)
+
+
+def test_a_score_that_happens_to_be_0_or_1_is_no_share():
+    assert mean_interval(np.zeros(20)) is None  # an F1 of 0 in each row; as a share its bounds were 0 to 0.16
+    low, high = mean_interval([0.0, 1.0, 1.0])
+    mean, half = 2 / 3, student_quantile(0.975, 2) * math.sqrt(1 / 3) / math.sqrt(3)
+    assert (low, high) == (pytest.approx(mean - half), pytest.approx(mean + half))
 
 
 def test_a_share_lies_within_its_bounds_however_they_are_rounded():
@@ -137,8 +146,7 @@ def test_what_cannot_be_known_is_not_given():
     assert mean_interval([0.7]) is None
     assert ratio_interval([1.0], [2.0]) is None
     assert ratio_interval([1.0, 1.0], [-1.0, 1.0]) is None
-    low, high = mean_interval([0.7, 0.7])
-    assert low == pytest.approx(high)
+    assert mean_interval([0.7, 0.7]) is None
 
 
 def test_refusals():
