@@ -24,14 +24,15 @@ from hf_distill.reports import (
     ClassChange,
     class_table,
     gap_closed,
-    latency,
+    latencies,
     machine,
     markdown_table,
     plot_comparison,
     plot_losses,
     size_of,
-    throughput,
+    throughputs,
 )
+from hf_distill.reports.side_by_side import method
 
 SPEED_BATCH = 64
 
@@ -52,17 +53,10 @@ def compare(
         ``models`` (a row each), ``gap`` and its ``summary``, and on which ``machine`` and in which ``mode`` with which
         ``versions``.
     """
-    rows = []
+    rows, taken = [], costs({name: models[name] for name in looks}, test, student, scoring)
     for name, look in looks.items():
         further = {} if name == "teacher" else scoring.further(models[name], models["teacher"])
-        rows.append(
-            {
-                "name": name,
-                **look.row(scoring.drawn[0], scoring.share),
-                **costs(models[name], test, student, scoring),
-                **further,
-            }
-        )
+        rows.append({"name": name, **look.row(scoring.drawn[0], scoring.share), **taken[name], **further})
     found = {"models": rows, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
     if scoring.baseline in looks:
         gap = gap_closed(*(scoring.scores(looks[name]) for name in (scoring.baseline, "distilled", "teacher")))
@@ -70,30 +64,37 @@ def compare(
     return {**found, **surroundings(student.args, models), "metrics": dict(scoring.hub), **scoring.noted(looks)}
 
 
-def costs(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scoring) -> dict[str, Any]:
-    """Measure a model's size and speed, on the first test rows.
+def costs(
+    models: Mapping[str, nn.Module], test: Dataset, trainer: Trainer, scoring: Scoring
+) -> dict[str, dict[str, Any]]:
+    """Measure the models' sizes and their speeds beside each other, on the first test rows.
 
     Args:
-        model: whole.
+        models: whole.
         test: tokenised rows.
         trainer: whose collator and device are used.
         scoring: says what is timed.
+
+    Returns:
+        name -> ``parameters``, ``megabytes``, ``samples_per_second`` and ``latency`` in milliseconds; None where a
+        speed did not come out twice.
     """
-    parameters, megabytes = size_of(model)
-    timed, batches = scoring.timed(model, trainer), speed_batches(trainer, test, scoring.speed_rows)
-    whole = timed is model
-    waited = latency(timed, usual_row(trainer, test), repeats=100 if whole else 20)
+    timed = {name: scoring.timed(model, trainer) for name, model in models.items()}
+    whole = all(timed[name] is model for name, model in models.items())  # else a text is written, which takes longer
+    waited = latencies(timed, usual_row(trainer, test), repeats=50 if whole else 10)
+    taken = throughputs(timed, speed_batches(trainer, test, scoring.speed_rows))
     return {
-        "parameters": parameters,
-        "megabytes": megabytes,
-        "samples_per_second": throughput(timed, batches, repeats=3 if whole else 1),
-        "latency_p50": waited.p50,
-        "latency_p95": waited.p95,
+        name: {
+            **dict(zip(("parameters", "megabytes"), size_of(model), strict=True)),
+            "samples_per_second": taken[name],
+            "latency": waited[name],
+        }
+        for name, model in models.items()
     }
 
 
 def surroundings(args: TrainingArguments, models: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """Say on which ``machine``, in which ``mode`` and with which ``versions`` figures were found.
+    """Say on which ``machine``, in which ``mode``, how (``speed``) and with which ``versions`` figures were found.
 
     Args:
         args: Trainer's.
@@ -102,6 +103,7 @@ def surroundings(args: TrainingArguments, models: Mapping[str, nn.Module]) -> di
     return {
         "machine": machine(args.device, dtype_of(next(reversed(models.values())))),
         "mode": precision(models),
+        "speed": method(),
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
     }
 
@@ -140,13 +142,17 @@ def table(models: list[dict[str, Any]], scoring: Scoring) -> str:
         models: the report's rows.
         scoring: how they are shown.
     """
+
+    def known(figure: float | None, shape: str) -> str:
+        return "-" if figure is None else format(figure, shape)
+
     columns = {
         "model": lambda row: row["name"],
         **scoring.columns,
         "parameters": lambda row: f"{row['parameters']:,}",
         "MB": lambda row: f"{row['megabytes']:.1f}",
-        "ms": lambda row: f"{row['latency_p50']:.1f}",
-        f"{scoring.unit}/s": lambda row: f"{row['samples_per_second']:,.0f}",
+        "ms": lambda row: known(row["latency"], ".1f"),
+        f"{scoring.unit}/s": lambda row: known(row["samples_per_second"], ",.0f"),
     }
     return markdown_table(list(columns), [[show(row) for show in columns.values()] for row in models])
 

@@ -112,7 +112,7 @@ class Runs:
         drawn = job.scoring.drawn[0]
         with as_published(self.judge, {"student": self.judge}) as models:
             teacher = job.scoring.look({}, test, self.judge)["teacher"]
-            taken = {name: costs(model, test, self.judge, job.scoring) for name, model in models.items()}
+            taken = costs(models, test, self.judge, job.scoring)
         rows = [{"name": "teacher", **teacher.row(drawn, job.scoring.share), **taken["teacher"]}]
         for name in STUDENTS:
             own = [run for run in runs if run["student"] == name]

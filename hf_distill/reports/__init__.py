@@ -8,6 +8,7 @@ from hf_distill.reports.plot_classes import plot_classes
 from hf_distill.reports.plot_losses import plot_losses
 from hf_distill.reports.plot_reliability import plot_reliability
 from hf_distill.reports.probabilities import Calibration, calibration, mean_kl
+from hf_distill.reports.side_by_side import latencies, throughputs
 from hf_distill.reports.spans import SpanMetric, f1_shares, span_counts, span_scores, spans_of
 from hf_distill.reports.speed import Latency, latency, machine, size_of, throughput
 from hf_distill.reports.table import markdown_table
@@ -26,6 +27,7 @@ __all__ = [
     "class_table",
     "f1_shares",
     "gap_closed",
+    "latencies",
     "latency",
     "machine",
     "markdown_table",
@@ -42,4 +44,5 @@ __all__ = [
     "span_scores",
     "spans_of",
     "throughput",
+    "throughputs",
 ]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COSTS = {
     "parameters": ("parameters, millions", 1e-6),
+    "latency": ("milliseconds for one row", 1.0),
     "latency_p50": ("milliseconds for one row, median", 1.0),
     "samples_per_second": ("samples a second", 1.0),
 }
@@ -37,9 +38,10 @@ def plot_comparison(
     """Draw each model's score with its error, beside score against size and score against speed, and save the picture.
 
     Args:
-        models: rows with ``name`` and the score (0 to 1). Drawn where every row has it: ``parameters``, and
-            ``latency_p50`` (milliseconds) or else ``samples_per_second``. Drawn where a row has it: the bounds of the
-            score under ``<score>_interval`` (low, high), or else its standard error under ``<score>_error``.
+        models: rows with ``name`` and the score (0 to 1). Drawn where every row has it (None is not having it):
+            ``parameters``, and ``latency`` or ``latency_p50`` (milliseconds) or else ``samples_per_second``. Drawn
+            where a row has it: the bounds of the score under ``<score>_interval`` (low, high), or else its standard
+            error under ``<score>_error``.
         path: where to save, as PNG; under 200 kB.
         title: above the picture.
         score: which of the rows' figures it is.
@@ -60,8 +62,8 @@ def plot_comparison(
         raise ValueError("a picture of a comparison was asked for and there are no models: give at least one.")
     names, scores = [row["name"] for row in models], [100 * row[score] for row in models]
     bounds, kinds = zip(*(_bounds(row, score) for row in models), strict=True)
-    speed = "latency_p50" if all(_known(row, "latency_p50") for row in models) else "samples_per_second"
-    costs = [cost for cost in ("parameters", speed) if all(_known(row, cost) for row in models)]
+    drawn = [cost for cost in COSTS if all(_known(row, cost) for row in models)]
+    costs = [*(cost for cost in drawn if cost == "parameters"), *[cost for cost in drawn if cost != "parameters"][:1]]
     height = max(3.4, 1.4 + 0.45 * len(models))
     with picture(path, (4.8 + 3.3 * len(costs), height), title, [*names, measured]) as (figure, shown):
         first, *others = figure.subplots(1, 1 + len(costs), width_ratios=[1.3] + [1.0] * len(costs), squeeze=False)[0]

@@ -75,15 +75,15 @@ def throughput(model: nn.Module, batches: Iterable[Mapping[str, Tensor]], repeat
     if not batches:
         raise ValueError("the speed of a model was asked for and there are no batches: give at least one.")
     samples, seconds = sum(len(next(iter(batch.values()))) for batch in batches), []
-    with _at_work(model):
+    with at_work(model):
         for attempt in range(repeats + 1):
-            start = _now(device)
+            start = now(device)
             for batch in batches:
                 model(**batch)
             if attempt:  # the first pass warms up
-                seconds.append(_now(device) - start)
+                seconds.append(now(device) - start)
             else:
-                _now(device)
+                now(device)
     return samples / statistics.median(seconds)
 
 
@@ -117,11 +117,11 @@ def latency(model: nn.Module, batch: Mapping[str, Tensor], repeats: int = 100) -
     device = next(model.parameters()).device
     rows = [{name: value[i : i + 1].to(device) for name, value in batch.items()} for i in range(min(size, repeats))]
     took = []
-    with _at_work(model):
+    with at_work(model):
         for attempt in range(repeats + WARM_UP):
-            start = _now(device)
+            start = now(device)
             model(**rows[attempt % len(rows)])
-            took.append(1000 * (_now(device) - start))
+            took.append(1000 * (now(device) - start))
     cuts = statistics.quantiles(took[WARM_UP:], n=20, method="inclusive")
     return Latency(cuts[9], cuts[18])
 
@@ -151,6 +151,39 @@ def machine(device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}, {kind}"
 
 
+@contextmanager
+def at_work(model: nn.Module) -> Iterator[None]:
+    """Run a model in eval mode without gradients; afterwards every module is in the mode that it had.
+
+    Args:
+        model: any module.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def now(device: torch.device) -> float:
+    """Tell the time when all that was given to a device is done.
+
+    Args:
+        device: of the model.
+
+    Returns:
+        Seconds, of which only differences mean something.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type != "cpu":
+        getattr(torch, device.type).synchronize()  # torch.mps, torch.xpu
+    return time.perf_counter()
+
+
 def _processor() -> str:
     name = ""
     if platform.system() == "Linux":
@@ -162,25 +195,3 @@ def _processor() -> str:
         name = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
     name = re.sub(r"\((?:R|TM)\)|\s+", " ", name or platform.processor() or platform.machine(), flags=re.IGNORECASE)
     return re.sub(r" {2,}", " ", name).strip()
-
-
-@contextmanager
-def _at_work(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module is in the mode that it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _now(device: torch.device) -> float:
-    """The time when all that was given to the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type != "cpu":
-        getattr(torch, device.type).synchronize()  # torch.mps, torch.xpu
-    return time.perf_counter()

@@ -10,8 +10,10 @@ import numpy as np
 import over_seeds
 import pytest
 import three_models
+from predictions import ClassScoring
 
 from hf_distill import cli
+from hf_distill.reports import plot_comparison
 
 SMALL = [
     "--max_train_samples", "300", "--max_eval_samples", "60", "--teacher_layers", "1", "--teacher_hidden_size", "64",
@@ -116,6 +118,15 @@ def test_a_report_of_a_student_that_diverged_is_json_still(tmp_path):
     assert read == {"kl": None, "gap": {"gap_error": None, "interval": [0.5, None]}, "name": "学生", "rows": 3}
 
 
+def test_a_speed_that_is_not_known_is_a_dash_and_no_picture_needs_it(tmp_path):
+    row = {"name": "distilled", "parameters": 10, "megabytes": 0.1, "latency": None, "samples_per_second": None}
+    row |= {"accuracy": 0.5, "macro_f1": 0.5, "agreement": 0.5, "kl": 0.1, "calibration_error": 0.1}
+    cells = comparison.table([row], ClassScoring(["a", "b"])).splitlines()[-1].split("|")
+    assert [cell.strip() for cell in cells[-3:-1]] == ["-", "-"]
+    plot_comparison([row, {**row, "name": "teacher", "latency": 2.0}], tmp_path / "report.png", "?")
+    assert (tmp_path / "report.png").stat().st_size > 1_000
+
+
 def test_flags_of_the_recipe_are_left_to_it(capsys):
     given = []
 
@@ -140,7 +151,7 @@ def test_finished_models_are_measured_again(tmp_path, capsys):
     flags = ["bert_chinese", *SMALL, *named, "--output_dir", str(tmp_path / "again")]
     assert cli.main(["report", *flags, "--alone", str(tmp_path / "run" / "_alone")]) == 0
     again = json.loads((tmp_path / "again" / "report.json").read_text(encoding="utf-8"))
-    timed = ("samples_per_second", "latency_p50", "latency_p95")
+    timed = ("samples_per_second", "latency")
     for one, other in zip(first["models"], again["models"], strict=True):
         assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
     assert not (tmp_path / "again" / "README.md").exists()

@@ -197,6 +197,8 @@ def test_comparisons_with_and_without_errors(drawn, tmp_path, names, figures):
     [
         ({**COST, "latency_p50": [9.0, 1.1, 1.2]}, "milliseconds for one row, median"),
         ({**COST, "latency_p50": [9.0, None, 1.2]}, "samples a second"),
+        ({**COST, "latency": [9.0, 1.1, 1.2]}, "milliseconds for one row"),
+        ({**COST, "latency": [9.0, None, 1.2]}, "samples a second"),
         ({}, None),
     ],
 )
