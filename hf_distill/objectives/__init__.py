@@ -5,7 +5,6 @@ Knows: names, options and weights. Does not know: models, tasks or trainers.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
 from hf_distill.objectives.objective import Objective, normalise
+from hf_distill.objectives.own import import_own
 from hf_distill.objectives.partial import AdaptiveKL, TopKKL
 from hf_distill.objectives.pooled import PooledCosine, PooledMSE
 from hf_distill.objectives.relation import RKDAngle, RKDDistance, SimilarityPreserving
@@ -67,9 +67,10 @@ def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:
     """Make an objective from what a user wrote.
 
     Args:
-        spec: a name from ``TERMS``; ``"module:Name"`` for a Term of your own; a mapping from names to weights or to
-            options (``{"forward_kl": 1.0, "jsd": {"weight": 0.5, "beta": 0.1}}``); a Term; or an Objective. The
-            option ``"term"`` names the class where the key is a name of your choice
+        spec: a name from ``TERMS``; ``"module:Name"`` for a Term of your own, installed or in a file of the current
+            folder; a mapping from names to weights or to options
+            (``{"forward_kl": 1.0, "jsd": {"weight": 0.5, "beta": 0.1}}``); a Term; or an Objective. The option
+            ``"term"`` names the class where the key is a name of your choice
             (``{"hot": {"term": "forward_kl", "temperature": 8}}``); ``"teacher"`` the one of several teachers that
             it listens to (``{"hidden_mse": {"teacher": "big"}}``). A weight or a temperature may be a mapping, which
             is a ``Schedule`` (``{"hidden_mse": {"weight": {"until": 0.5}}}`` is on in the first half of the run).
@@ -111,7 +112,7 @@ def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:
 
 
 def _term(name: str, options: dict[str, Any]) -> Term:
-    cls = _imported(name) if ":" in name else TERMS.get(name)
+    cls = import_own(name, Term) if ":" in name else TERMS.get(name)
     if cls is None:
         raise ValueError(
             f"objective {name!r} is not known: choose one of {', '.join(TERMS)}, or write 'module:Name' for your own."
@@ -120,16 +121,3 @@ def _term(name: str, options: dict[str, Any]) -> Term:
     if strangers := sorted(set(options) - set(takes)):
         raise ValueError(f"{name} was given {strangers}: it takes {', '.join(['weight', *takes, 'teacher'])}.")
     return cls(**options)
-
-
-def _imported(path: str) -> type[Term]:
-    module, _, name = path.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"objective {path!r} could not be imported ({error}): write 'module:Name' of an importable Term."
-        ) from error
-    if not (inspect.isclass(cls) and issubclass(cls, Term)):
-        raise ValueError(f"objective {path!r} is not a subclass of hf_distill.Term: make it one.")
-    return cls
