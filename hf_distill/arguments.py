@@ -9,6 +9,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -130,6 +131,10 @@ class DistillationArguments(AlignmentArguments, RolloutArguments, TransferArgume
             self.teacher_cache = "off"
         if not self.teacher_cache or not isinstance(self.teacher_cache, str):
             raise ValueError(f"teacher_cache={self.teacher_cache!r} was given: use auto, off, or a folder.")
+        if self.teacher_cache not in ("auto", "off"):
+            check_folder("teacher_cache", self.teacher_cache)
+        if (folder := getattr(self, "output_dir", None)) is not None:
+            check_folder("output_dir", folder)
         if not self.teacher_cache_gb > 0:
             raise ValueError(
                 f"teacher_cache_gb={self.teacher_cache_gb} was given: give memory, or set teacher_cache=off."
@@ -162,6 +167,27 @@ class Seq2SeqDistillationTrainingArguments(DistillationArguments, Seq2SeqTrainin
         >>> Seq2SeqDistillationTrainingArguments("out", temperature=1.0, use_cpu=True).temperature
         1.0
     """
+
+
+def check_folder(name: str, folder: str | Path) -> None:
+    """Refuse a file where a folder is to be written, before anything is loaded or trained for it.
+
+    Args:
+        name: the argument's.
+        folder: what it was given; it need not exist yet.
+
+    Raises:
+        ValueError: it, or a folder that it is in, is a file.
+
+    Example:
+        >>> check_folder("output_dir", Path(__file__) / "run")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: output_dir=.../arguments.py/run was given, and .../arguments.py is a file: name a folder.
+    """
+    there = next(part for part in (Path(folder), *Path(folder).absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise ValueError(f"{name}={folder} was given, and {there} is a file: name a folder.")
 
 
 def check_blend(alpha: float | None, temperature: float, teacher: bool = True) -> None:

@@ -34,6 +34,7 @@ from three_models import Job, distil
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, LlamaConfig, PreTrainedTokenizerBase
 from two_models import Kind, ModelArguments, shared_tokenizer
 
+from hf_distill.arguments import check_folder
 from hf_distill.commands.text_rows import as_texts
 
 ROOT = Path("outputs/causal_lm")
@@ -109,6 +110,8 @@ def prepare(argv: list[str] | None = None) -> Job:
         All that the three models share.
     """
     recipe, args, root = begin([RecipeArguments, RecipeTrainingArguments], argv, ROOT)
+    if recipe.rows_dir:
+        check_folder("rows_dir", recipe.rows_dir)
     with args.main_process_first(desc="reading the rows"):
         splits = read_splits(recipe, args.seed, load_reviews)
         chat = recipe.messages_column in splits["train"].column_names
@@ -183,5 +186,5 @@ if __name__ == "__main__":
     try:
         main()
         PartialState().destroy_process_group()
-    except (ValueError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")

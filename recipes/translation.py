@@ -201,5 +201,5 @@ if __name__ == "__main__":
     try:
         main()
         PartialState().destroy_process_group()
-    except (ValueError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")

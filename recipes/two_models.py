@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from hf_distill.students import keep_layers, resized_config
+from hf_distill.students.layers import PRESETS
 
 
 @dataclass
@@ -56,16 +57,46 @@ class ModelArguments:
     max_length: int = field(default=128, metadata={"help": "Longer texts are cut to this many tokens."})
 
     def check(self) -> None:
-        """Refuse settings that contradict each other.
+        """Refuse settings that contradict each other, before a teacher is trained with them.
 
         Raises:
-            ValueError: an adapter without a base.
+            ValueError: an adapter without a base, a width that heads do not divide, or layers that no teacher has.
         """
+        trained, made = self.teacher_model_name_or_path is None, self.student_model_name_or_path is None
+        widths = {"teacher_hidden_size": trained, "student_hidden_size": made and not self.student_from_teacher}
+        for name in (name for name, used in widths.items() if used):
+            width = getattr(self, name)
+            if width % (heads := max(1, width // 64)):
+                raise ValueError(
+                    f"{name}={width} was given, which {heads} heads do not divide: give a multiple of 64."
+                )
+        if (trained or self.finetune_teacher) and self.teacher_epochs <= 0:
+            raise ValueError(f"teacher_epochs={self.teacher_epochs} was given: give more than 0.")
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank={self.lora_rank} was given: give 1 or more, or 0 for no adapter.")
+        if made and self.student_from_teacher:
+            self._check_layers()
         if self.lora_rank and not (self.student_model_name_or_path or self.merge_lora):
             raise ValueError(
                 "lora_rank was given for a student that is made here, and an adapter is of no use without its base: "
                 "name the base with --student_model_name_or_path, or write full weights with --merge_lora."
             )
+
+    def _check_layers(self) -> None:
+        """Refuse layers that the teacher will not have."""
+        if self.student_preset not in PRESETS:
+            raise ValueError(f"student_preset={self.student_preset} was given: use {', '.join(PRESETS)}.")
+        there = [self.teacher_layers] * 2
+        if self.teacher_model_name_or_path is not None:
+            config = AutoConfig.from_pretrained(self.teacher_model_name_or_path).get_text_config()
+            names = [("num_hidden_layers",), ("decoder_layers", "num_decoder_layers")]
+            there = [next((n for one in own if (n := getattr(config, one, None))), None) for own in names]
+        for name, depth in zip(("student_layers", "student_decoder_layers"), there, strict=True):
+            asked = getattr(self, name, None)
+            if asked is not None and depth is not None and asked > depth:
+                raise ValueError(
+                    f"{name}={asked} of the teacher's were asked for, and it has {depth}: ask for 1 to {depth}."
+                )
 
 
 def blank_bert(recipe: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:

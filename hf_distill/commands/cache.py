@@ -17,6 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, send_to_device
 from transformers import AutoTokenizer, DataCollatorForSeq2Seq, DataCollatorWithPadding
 
+from hf_distill.arguments import check_folder
 from hf_distill.cache.encoding import Encoding
 from hf_distill.cache.hub import push
 from hf_distill.cache.store import DATA, Store
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
         ValueError: in one sentence, what cannot be done and what to do.
     """
     (args,) = parse_arguments([CacheArguments], argv)
+    check_folder("output_dir", args.output_dir)
     # Without being told, Accelerate starts one process where there is no accelerator, whatever the launcher says.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     encoding = Encoding(args.values, args.top, args.tail, args.temperature)

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCardData
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.arguments import check_folder
 from hf_distill.commands.arguments import SourceArguments, StudentArguments
 from hf_distill.commands.sources import load_rows, load_teacher
 from hf_distill.commands.text_rows import with_texts
@@ -41,7 +42,8 @@ def main(argv: Sequence[str]) -> None:
     """
     (args,) = parse_arguments([StudentArguments], argv)
     folder = Path(args.output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    check_folder("output", folder)
+    if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is there already and holds something: name a new folder with --output.")
     narrow = {name: getattr(args, name) for name in ("hidden_size", "num_heads", "intermediate_size")}
     narrow = {name: size for name, size in narrow.items() if size is not None}
