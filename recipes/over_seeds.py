@@ -1,8 +1,8 @@
 """Is it the teacher, or chance? The student alone against the student under its teacher, over seeds.
 
-The learning rate is chosen for the student alone, on the validation rows, with the first seed; every run then uses it,
-for as many steps, and is measured on the test rows. Each finished run is a line of ``runs.jsonl``: start again to go
-on.
+The learning rate is chosen for the student alone, on the validation rows, with the first seed; every run then uses
+it, for as many steps, and is measured on the test rows. The run that was chosen is one of them: none is trained twice.
+Each finished run is a line of ``runs.jsonl``: start again to go on.
 
 Knows: a recipe's job, in which order runs are made, what is kept of them. Does not know: rows, models, scores.
 """
@@ -92,6 +92,8 @@ class Runs:
         self.file, args = self.folder / "runs.jsonl", job.args
         told = {name: getattr(args, name) for name in TOLD}
         told |= {"rows": {name: rows._fingerprint for name, rows in job.splits.items()}, **asdict(job.recipe)}
+        if args.bf16 or args.fp16:  # scores of earlier versions were taken under autocast
+            told["measured"] = "as published"
         own = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self.found = [json.loads(line) for line in self._lines()]
         if self.found and self.found[0] != {"settings": own}:
@@ -131,7 +133,7 @@ class Runs:
             "gap": asdict(gap),
             "summary": f"over {len(told)} seeds: {job.scoring.told(gap)}",
             "rates": rates,
-            "tuning": [run for run in self.found[1:] if "validation" in run],
+            "tuning": [_untested(run) for run in self.found[1:] if "validation" in run],
             "runs": runs,
             **surroundings(job.args, models),
             "seconds": round(time() - started, 1),
@@ -173,21 +175,21 @@ class Runs:
             student: ``student alone`` or ``distilled``.
             rate: its learning rate.
             seed: of its weights and the order of its rows.
-            tuning: whether it is judged on the validation rows.
+            tuning: whether it is judged on the validation rows too; it is one of the runs if its rate is chosen.
         """
         key = {"student": student, "learning_rate": rate, "seed": seed}
         wanted = "validation" if tuning else "score"
         for run in self.found[1:]:
             if wanted in run and all(run[name] == value for name, value in key.items()):
                 return run
-        where = "validation" if tuning else "test"
+        where = f"validation and the {self.job.recipe.tested}" if tuning else self.job.recipe.tested
         say(self.job.args, f"{student}, learning rate {rate:g}, seed {seed}, measured on the {where} rows")
         began, args, taught = time(), self.job.args, student == "distilled"
         kept = {name: getattr(args, name) for name in ("alpha", "augmentation", "rollout") if taught}
         kept |= {"seed": seed, "learning_rate": rate, "output_dir": str(self.folder / "_run")}
         trainer = (self.job.distilled if taught else self.job.alone)(self.teacher, settings(args, "", **kept))
         train(trainer)
-        run = {**key, **(self._judged(trainer) if tuning else self._measured(student, trainer))}
+        run = {**key, **(self._judged(trainer) if tuning else {}), **self._measured(student, trainer)}
         run |= {"steps": trainer.state.global_step, "seconds": round(time() - began, 1)}
         self._keep(run)
         if args.process_index == 0:
@@ -228,6 +230,11 @@ def _best(tried: dict[float, float]) -> float:
     return max(
         tried, key=lambda rate: (math.isfinite(tried[rate]), tried[rate] if math.isfinite(tried[rate]) else -rate)
     )
+
+
+def _untested(run: dict[str, Any]) -> dict[str, Any]:
+    """A run as the choice of a rate sees it: without what the test rows say."""
+    return {key: value for key, value in run.items() if key not in ("score", "figures")}
 
 
 def _error(values: Sequence[float]) -> float:

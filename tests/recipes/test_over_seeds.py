@@ -47,11 +47,33 @@ def test_the_table_has_means_over_seeds(compared):
     assert not (compared[0] / "over_seeds" / "_run").exists()
 
 
+def test_the_run_at_the_chosen_rate_is_not_trained_again(compared):
+    report = json.loads((compared[0] / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (compared[0] / "over_seeds" / "runs.jsonl").read_text().splitlines()[1:]]
+    keys = [(run["student"], run["learning_rate"], run["seed"]) for run in lines]
+    assert len(keys) == len(set(keys)) == 5
+    first = report["runs"][0]
+    (tuned,) = [run for run in report["tuning"] if run["learning_rate"] == first["learning_rate"]]
+    assert first == {**tuned, "score": first["score"], "figures": first["figures"]}  # it was measured on both
+    assert all("score" not in run for run in report["tuning"])
+
+
+def test_its_score_is_that_of_a_run_of_its_own(compared, tmp_path):
+    report = json.loads((compared[0] / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    asked, rest = over_seeds.SeedArguments(), compared[1][1 : compared[1].index("--seeds")]
+    job = bert_chinese.prepare([*rest, "--output_dir", str(compared[0])])
+    job.root = tmp_path
+    first = report["runs"][0]
+    again = over_seeds.Runs(job, asked).run("student alone", first["learning_rate"], first["seed"])
+    assert "validation" not in again
+    assert again["figures"] == first["figures"]
+
+
 def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     folder, flags = compared
     file = folder / "over_seeds" / "runs.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 1 + 2 + 4
+    assert len(lines) == 1 + 2 + 3  # the first seed of the student alone was trained to choose its rate
     half = lines[-1][: len(lines[-1]) // 2]  # killed while it was written
     file.write_text("\n".join([*lines[:-1], half]), encoding="utf-8")
     trained = []
