@@ -60,7 +60,7 @@ class DataArguments:
     def cells(self) -> list[str]:
         """The splits whose values are cells of a CSV file, texts all of them."""
         files = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
-        return [name for name, path in files.items() if path and ".csv" in Path(path).suffixes[-2:]]
+        return [name for name, path in files.items() if path and suffix_of(path) == ".csv"]
 
     @property
     def on_the_hub(self) -> list[str]:
@@ -208,8 +208,7 @@ def read_rows(path: str, own: Own | None = None) -> Dataset:
     Raises:
         ValueError: in one sentence, what is wrong with it.
     """
-    suffixes = [suffix for suffix in Path(path).suffixes if suffix != ".gz"]
-    suffix, own = suffixes[-1] if suffixes else "", own or {}
+    suffix, own = suffix_of(path), own or {}
     if not Path(path).is_file():
         raise ValueError(f"rows were asked from {path}, there is no such file: check the path.")
     if suffix not in READERS and suffix not in own:
@@ -224,6 +223,17 @@ def read_rows(path: str, own: Own | None = None) -> Dataset:
     if not len(rows):
         raise ValueError(f"{path} has no rows: give a file with data.")
     return rows
+
+
+def suffix_of(path: str) -> str:
+    """Say which kind of file it is, packed or not.
+
+    Example:
+        >>> suffix_of("my.rows.csv.gz"), suffix_of("rows")
+        ('.csv', '')
+    """
+    suffixes = [suffix for suffix in Path(path).suffixes if suffix != ".gz"]
+    return suffixes[-1] if suffixes else ""
 
 
 def check_columns(data: DataArguments, splits: DatasetDict, wanted: Sequence[str], flags: str) -> None:

@@ -81,18 +81,15 @@ def throughputs(models: Mapping[str, nn.Module], batches: Iterable[Batch]) -> di
     return {name: None if seconds is None else samples / seconds for name, seconds in found.items()}
 
 
-def method(unit: str = "row") -> str:
+def method() -> str:
     """Say how the figures are found.
-
-    Args:
-        unit: what one forward of ``latencies`` takes.
 
     Example:
         >>> method().split(";")[0]
         'the models took turns'
     """
     return (
-        f"the models took turns; of one {unit} alone the 10th percentile of forwards; each the quickest of up to "
+        "the models took turns; of one row alone the 10th percentile of forwards; each the quickest of up to "
         f"{PASSES} passes, if another is within {100 * AGREE:.0f} % of it"
     )
 

@@ -140,6 +140,12 @@ def test_a_teachers_numbers_are_taken_over_where_it_has_these_classes(tmp_path, 
     assert [name.removeprefix("LABEL_") for name in found] == [str(label) for label in labels]
 
 
+def test_a_file_is_of_the_kind_of_its_last_suffix(tmp_path):
+    path = write(tmp_path / "rows.csv.jsonl", labelled([0, 1] * 20))
+    assert text_data.load_text(text_data.TextDataArguments(train_file=path), 0)["train"].features["label"].names
+    assert text_data.TextDataArguments(train_file="a.csv.gz", test_file=path).cells == ["train"]
+
+
 def test_rows_are_counted_as_the_file_does(tmp_path):
     labels = [["a", "b"][i % 2] for i in range(40)]
     labels[37] = None
