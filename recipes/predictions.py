@@ -162,7 +162,7 @@ def nearness(logits: np.ndarray, labels: np.ndarray, told: np.ndarray) -> dict[s
 
 
 def taught(judge: Trainer, rows: Dataset) -> PredictionOutput:
-    """Predict rows with a trainer's teacher, where it is and as it teaches.
+    """Predict rows with a trainer's teacher, where it is; as it is published, within ``as_published``.
 
     Args:
         judge: a trainer with the teacher.
