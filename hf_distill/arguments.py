@@ -131,8 +131,6 @@ class DistillationArguments(AlignmentArguments, RolloutArguments, TransferArgume
             self.teacher_cache = "off"
         if not self.teacher_cache or not isinstance(self.teacher_cache, str):
             raise ValueError(f"teacher_cache={self.teacher_cache!r} was given: use auto, off, or a folder.")
-        if self.teacher_cache not in ("auto", "off"):
-            check_folder("teacher_cache", self.teacher_cache)
         if (folder := getattr(self, "output_dir", None)) is not None:
             check_folder("output_dir", folder)
         if not self.teacher_cache_gb > 0:
