@@ -160,7 +160,8 @@ def tapped(core: nn.Module, path: str) -> nn.Module:
 def attentions(core: nn.Module) -> list[dict[str, nn.Module]]:
     """Find the projections of each attention of a model to itself, from the first layer up.
 
-    Of a model with a decoder these are the decoder's; attention to the encoder is none of them.
+    Of a model with a decoder these are the decoder's; attention to the encoder is none of them. Of a model of texts
+    and images they are those of the text.
 
     Args:
         core: a transformers model.
@@ -179,7 +180,7 @@ def attentions(core: nn.Module) -> list[dict[str, nn.Module]]:
     """
     config, found = getattr(core, "config", None), []
     heads = hasattr(config, "get_text_config") and hasattr(config.get_text_config(), "num_attention_heads")
-    decoder = core.get_decoder() if getattr(config, "is_encoder_decoder", False) else core
+    decoder = core.get_decoder() if getattr(config, "is_encoder_decoder", False) else _text_part(core)
     for path, module in decoder.named_modules() if heads else ():
         if CROSS.search(path):
             continue
@@ -198,6 +199,16 @@ def attentions(core: nn.Module) -> list[dict[str, nn.Module]]:
             f"were found ({', '.join((*SPLIT['query'], *FUSED, INTERLEAVED))}): use a term on hidden states."
         )
     return found
+
+
+def _text_part(core: nn.Module) -> nn.Module:
+    """The part of a model that reads the text; the model itself where that is all that it has."""
+    config = getattr(core, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    if text is config:
+        return core
+    parts = (part for part in core.modules() if type(getattr(part, "config", None)) is type(text))
+    return next(parts, core)
 
 
 def taken_apart(core: nn.Module, heard: list[dict[str, Tensor]]) -> tuple[Projected, ...]:

@@ -26,6 +26,10 @@ WITHOUT_LABEL = (
     "%d of %d training rows have no label at any position, so nobody learns from them: a prompt has no answer, or was "
     "cut before it (max_length); leave such rows out; unlearned_rows in the log says how many there are."
 )
+BLEND = (
+    "%s_loss is a blend with the teacher's loss (alpha=%g), so exp(%s_loss) is no perplexity: take %s_perplexity "
+    "(%.4g), or %s_loss/hard, the supervised loss."
+)
 HITS = "teacher_cache_hits"
 """The share of the rows of training batches, since the last log, for which the teacher did not have to run."""
 
@@ -40,6 +44,7 @@ class LogMixin:
     _evaluating: Tally | None
     _rows: Tensor | None = None
     _warned: bool = False
+    _blended: bool = False
 
     def _note_rows(self, batch: Mapping[str, Any]) -> None:
         """Count the rows of a training batch in which no position counts, and all of them."""
@@ -126,6 +131,9 @@ class LogMixin:
         rows, nats, labels = (close.pop(name, 0.0) for name in ("rows", "nats", "labels"))
         output.metrics.update({f"{prefix}_{name}": total / max(1.0, rows) for name, total in close.items()})
         if labels:
-            output.metrics[f"{prefix}_perplexity"] = math.exp(min(nats / labels, 700.0))
+            perplexity = output.metrics[f"{prefix}_perplexity"] = math.exp(min(nats / labels, 700.0))
+            if self.alpha > 0 and not self._blended:
+                self._blended = True  # stock scripts print exp(eval_loss)
+                logger.warning(BLEND, prefix, self.alpha, prefix, prefix, perplexity, prefix)
         output.metrics.update({f"{prefix}_loss/{name}": value for name, value in parts.items()})
         return output

@@ -15,41 +15,130 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
+from torch import nn
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DataCollatorForSeq2Seq,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
+
+from hf_distill.tasks.classes import reads_text, strangers_of
+from hf_distill.tasks.outputs import core_of
 
 if TYPE_CHECKING:
     from hf_distill.objectives import Objective
     from hf_distill.signals import Facts
     from hf_distill.tasks import Task
+    from hf_distill.tasks.context import Limits
     from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
+
+PLAIN = (
+    DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+)  # fmt: skip
+"""Collators that cut no row."""
 
 LABEL_COLUMNS = ("label", "label_ids")
 """Columns that the default collators rename to ``labels``."""
 
 
-def check_alone(args: TrainingArguments, **given: Any) -> None:
-    """Refuse what only a teacher could give a sense, where there is none; alpha=0 says that it is meant so.
+def check_alone(args: TrainingArguments, objective: Any) -> None:
+    """Refuse an objective without a teacher; alpha=0 says that it is meant so.
 
     Args:
-        args: the run's arguments; what stands in them may be meant for other runs, and is told.
-        **given: the trainer's own arguments of that kind, by name.
+        args: the run's arguments; one that stands there may be meant for other runs, and is told.
+        objective: the trainer's own, or None.
 
     Raises:
-        ValueError: in one sentence, if one was given.
+        ValueError: in one sentence, if there is one.
     """
-    if asked := [name for name, value in given.items() if value is not None]:
+    if objective is not None:
         raise ValueError(
-            f"{asked[0]}={given[asked[0]]!r} was given without a teacher to learn from: pass teacher_model=, or leave "
-            f"{asked[0]} out."
+            f"objective={objective!r} was given without a teacher to learn from: pass teacher_model=, or leave "
+            "objective out."
         )
-    if getattr(args, "alpha", None) is None and (objective := getattr(args, "objective", None)) is not None:
+    if getattr(args, "alpha", None) is None and (asked := getattr(args, "objective", None)) is not None:
         logger.warning(
             "objective=%r stands in the arguments, but there is no teacher: this is plain training. Pass "
             "teacher_model=, or set alpha=0 to say so.",
-            objective,
+            asked,
         )
+
+
+def check_text(task: Task, model: nn.Module) -> None:
+    """Refuse a task on texts for a model that reads none, which a user may have named.
+
+    Args:
+        task: how the model is read.
+        model: the student.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if task.of_text and not reads_text(model):
+        raise ValueError(
+            f"{type(task).__name__} reads a model of texts, {type(core_of(model)).__name__} reads "
+            f"{', '.join(strangers_of(model))}: there is no task for it yet, write one (hf_distill.Task) or pass a "
+            "model of texts."
+        )
+
+
+def tell_lost_ends(task: Task, collator: Any) -> None:
+    """Tell that the token which ends a text is lost where it is the padding too, as in many recipes.
+
+    Args:
+        task: how the models are read.
+        collator: the data collator; transformers' one for language models labels every padding token -100.
+    """
+    tokenizer = getattr(collator, "tokenizer", None)
+    if not (task.shifts_labels and isinstance(collator, DataCollatorForLanguageModeling)) or collator.mlm:
+        return
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
+        logger.warning(
+            "%r both ends and pads texts, and DataCollatorForLanguageModeling gives padding no label: the end of a "
+            "text is neither supervised nor taught, so the student will not stop. Give the tokenizer a pad_token of "
+            "its own, or use DataCollatorForSeq2Seq with labels.",
+            tokenizer.eos_token,
+        )
+
+
+def check_lengths(dataset: Any, collator: Any, student: Limits, teacher: Any) -> None:
+    """Refuse a training set with a row that is longer than a model reads, before the step that would meet it.
+
+    Args:
+        dataset: the training set; only a ``datasets.Dataset`` of tokens says how long its rows are.
+        collator: the data collator; one of the user's own may cut rows.
+        student: what the student can read.
+        teacher: the teacher; of one with ``limits`` these are looked at too, where it reads the same tokens.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    known = isinstance(dataset, datasets.Dataset) and "input_ids" in dataset.column_names
+    plain = type(collator) in PLAIN or collator is default_data_collator
+    if not known or not plain or dataset.format["type"] == "custom":
+        return
+    column = dataset.data.column("input_ids")
+    if "position_ids" in dataset.column_names or not pa.types.is_list(column.type) or not len(dataset):
+        return
+    lengths = pc.list_value_length(column).combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
+    if dataset._indices is not None:
+        lengths = lengths[dataset._indices.column(0).to_numpy()]
+    row, members = int(lengths.argmax()), getattr(teacher, "members", {}).values() or [teacher]
+    own = any(name.startswith("teacher_") for name in dataset.column_names)  # tokens of its own
+    asked = [] if own else [getattr(one, "teacher", one) for one in members]  # who is asked where it has a memory
+    for limits in (student, *(one.limits for one in asked if hasattr(one, "limits"))):
+        if limits.table and lengths[row] > limits.room:
+            raise ValueError(
+                f"row {row} of the training set is {lengths[row]} tokens long, {limits.who} was made for "
+                f"{limits.room} positions: {limits.longer}."
+            )
 
 
 def check_labels(dataset: Any, names: Iterable[str], collator: Any, classes: int | None) -> None:

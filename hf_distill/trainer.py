@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
+from hf_distill import preflight
 from hf_distill.arguments import DistillationArguments, cache_settings, check_blend, teacher_dtype
 from hf_distill.asking import aligning, taught_by
 from hf_distill.card import add_distillation
@@ -25,20 +26,13 @@ from hf_distill.hearing import LINEAR, hearing
 from hf_distill.joint import joined
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
-from hf_distill.preflight import (
-    check_alone,
-    check_kernels,
-    check_labels,
-    check_optimizer,
-    check_pair,
-    check_parallelism,
-)
 from hf_distill.push import PushMixin
 from hf_distill.rollouts import Rollout
 from hf_distill.rollouts.training import RolloutMixin
 from hf_distill.signals import Facts, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
+from hf_distill.tasks.context import Limits, limits_of
 from hf_distill.tasks.outputs import asking, core_of, without
 from hf_distill.tasks.settings import align_by
 from hf_distill.tasks.supervision import STUDENT_WROTE
@@ -91,8 +85,10 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         self.asked, self.equipped = objective, (None, None)  # what to learn, and for whom it was built
         self.rollout = rollout
         self._window, self._training, self._evaluating, self._loss_only = None, Tally(), None, False
+        self._limits: tuple[nn.Module, Limits] | None = None
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
         if task is not None:
+            preflight.check_text(task, self.model)
             align_by(task, getattr(self.args, "teacher_alignment", "tokens"))
         self.task = task
         if task is not None and not self.label_names:
@@ -105,21 +101,23 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             self.teacher = remembered(teacher, **cache_settings(self.args))
         self._check_settings()
         if self.teacher is None:
-            check_alone(self.args, objective=objective, rollout=rollout)
+            preflight.check_alone(self.args, objective)
             return
         self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
-        check_parallelism(self)
-        check_kernels(self)
+        preflight.check_parallelism(self)
+        preflight.check_kernels(self)
         if self.alpha < 1 and self.train_dataset is not None:
             classes = getattr(task, "num_labels", None) if task.distributions else None
-            check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
+            preflight.check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
         self.prepare_rollout()
         self.teacher.prepare(self)
         introduce(self)
         equip(self)
-        check_optimizer(self.optimizer, self.distillation)
-        check_pair(task, Facts.of(self.model), self.teacher)
+        preflight.check_optimizer(self.optimizer, self.distillation)
+        preflight.check_pair(task, Facts.of(self.model), self.teacher)
         self.augmenting()  # refuses what cannot be augmented
+        preflight.tell_lost_ends(task, self.data_collator)
+        preflight.check_lengths(self.train_dataset, self.data_collator, self.limits, self.teacher)
 
     # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
 
@@ -178,7 +176,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
     def _counts(self, batch: Mapping[str, Any]) -> Tensor:
         """Count one batch: int64 [len(UNITS)]."""
         if self.task.settle(self.model, batch) and self.teacher is not None:
-            check_pair(self.task, Facts.of(self.model), self.teacher)
+            preflight.check_pair(self.task, Facts.of(self.model), self.teacher)
         counts = self.task.counts(batch)
         return torch.stack([counts[unit] for unit in UNITS])
 
@@ -258,7 +256,15 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         # `skip_logits` is Trainer's word to Liger's fused loss in evaluation, where the task needs the logits too.
         drop = self.foreign | (set() if needs_own_loss(self) else {*self.label_names, "skip_logits"})
         fed = {name: value for name, value in inputs.items() if name not in drop}
+        self.limits.check(fed)
         return fed if needs_own_loss(self) else self.task.complete(self.model, fed, inputs)
+
+    @property
+    def limits(self) -> Limits:
+        """What the student can read; it may be another one in each trial of a search."""
+        if self._limits is None or self._limits[0] is not self.model:
+            self._limits = (self.model, limits_of(self.model, self.processing_class))
+        return self._limits[1]
 
     @property
     def foreign(self) -> set[str]:
@@ -337,6 +343,9 @@ def signature_of(base: type[Trainer]) -> inspect.Signature:
 
 class DistillationTrainer(DistillationMixin, Trainer):
     """``Trainer`` that also listens to a teacher; see ``DistillationMixin`` for what is added.
+
+    ``eval_loss`` is the blend that is trained, which ``load_best_model_at_end`` looks at. The supervised loss beside
+    it is ``eval_loss/hard``, a language model's perplexity ``eval_perplexity``; ``exp(eval_loss)`` is none.
 
     Example:
         >>> import tempfile

@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+import tiny_image_text
 import tiny_language
 import torch
 from peft import LoraConfig, get_peft_model
@@ -159,3 +160,10 @@ def heard_of_training(model):
     with hearing(model, {"qkv"}) as heard:
         model(IDS)
     return heard
+
+
+def test_of_a_model_of_images_and_texts_only_the_text_is_heard():
+    model, batch = tiny_image_text.llava(layers=2), tiny_image_text.batch([1, 1])
+    heard, _ = heard_of(model, **batch)
+    shown = taken_apart(model, heard.qkv)
+    assert [tuple(layer.query.shape) for layer in shown] == [(2, 11, 8)] * 2  # the image's tower has 5 positions

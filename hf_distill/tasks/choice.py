@@ -40,6 +40,7 @@ class MultipleChoice(Task):
 
     auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
     pipeline_tag: ClassVar[str] = "multiple-choice"
+    of_text: ClassVar[bool] = True
 
     def __init__(self, own_loss: bool = False) -> None:
         self.own_loss = own_loss

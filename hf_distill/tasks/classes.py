@@ -5,6 +5,7 @@ Knows: names of classes, forwards that were written over. Does not know: what a 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,42 @@ def names_in(mapping: Mapping[str, Any]) -> frozenset[str]:
         ['BertModel', 'FunnelBaseModel', 'FunnelModel']
     """
     return frozenset(n for names in mapping.values() for n in ([names] if isinstance(names, str) else names))
+
+
+OTHER = ("pixel_", "image", "video", "input_values", "input_features", "audio", "speech", "past_values")
+"""What the names of forward arguments begin with that are no text: images, waves, series."""
+
+
+def strangers_of(model: nn.Module) -> list[str]:
+    """Name what a model reads that is no text.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The forward arguments, in their order.
+
+    Example:
+        >>> class Hears(nn.Module):
+        ...     def forward(self, input_values, attention_mask=None): ...
+        >>> strangers_of(Hears())
+        ['input_values']
+    """
+    return [name for name in inspect.signature(core_of(model).forward).parameters if name.startswith(OTHER)]
+
+
+def reads_text(model: nn.Module) -> bool:
+    """Say whether a model reads a text, alone or beside something else; of one that does not say it is assumed.
+
+    Args:
+        model: any module.
+
+    Example:
+        >>> reads_text(nn.Linear(1, 1))
+        True
+    """
+    takes = inspect.signature(core_of(model).forward).parameters
+    return not strangers_of(model) or "input_ids" in takes
 
 
 def own_loss_of(model: nn.Module, known: frozenset[str], suffix: str | None = None) -> bool | None:
@@ -51,6 +88,7 @@ def own_loss_of(model: nn.Module, known: frozenset[str], suffix: str | None = No
     core = core_of(model)
     base = next((c for c in type(core).__mro__ if c.__name__ in known), None)
     if base is None:
-        return True if suffix is not None and type(core).__name__.endswith(suffix) else None
+        named = suffix is not None and type(core).__name__.endswith(suffix)
+        return True if named and reads_text(core) else None  # waves are classified under the same name
     own = "_loss_function" in vars(core) or hasattr(core, "_compute_loss")  # ProphetNet's, of several later tokens
     return own or type(core).forward is not base.forward

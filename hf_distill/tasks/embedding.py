@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from hf_distill.signals import Signals, Sum
-from hf_distill.tasks.classes import names_in
+from hf_distill.tasks.classes import names_in, strangers_of
 from hf_distill.tasks.comparing import teachers_columns
 from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.samples import rows_of
@@ -59,12 +59,13 @@ class SentenceEmbedding(Task):
     default_objective: str = "pooled_mse"
     label_names: ClassVar[tuple[str, ...]] = ()
     packs: ClassVar[bool] = True
+    of_text: ClassVar[bool] = True
 
     @classmethod
     def reading(cls, model: nn.Module) -> SentenceEmbedding | None:
-        """Return the task for an encoder or decoder without a head, None for any other; see ``Task.reading``."""
+        """Return the task for an encoder or decoder of texts without a head, None for others; see ``Task.reading``."""
         core = core_of(model)
-        headless = any(base.__name__ in HEADLESS for base in type(core).__mro__)
+        headless = any(base.__name__ in HEADLESS for base in type(core).__mro__) and not strangers_of(core)
         # An encoder-decoder has two texts, of which the second is not there.
         return cls() if headless and not getattr(core.config, "is_encoder_decoder", False) else None
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from hf_distill.signals import DenseLogits, Head, Signals, Sum
 from hf_distill.tasks.classes import own_loss_of
 from hf_distill.tasks.outputs import core_of, logits_in
+from hf_distill.tasks.prompts import virtual_tokens
 from hf_distill.tasks.supervision import supervised
 from hf_distill.tasks.task import Task
 
@@ -33,6 +34,7 @@ class EachPosition(Task):
     """
 
     positions: ClassVar[bool] = True
+    of_text: ClassVar[bool] = True
     classes: ClassVar[frozenset[str]]
     suffix: ClassVar[str | None] = None
     hidden: ClassVar[str] = ""
@@ -79,7 +81,7 @@ class EachPosition(Task):
         if heard is not None and heard.linear:
             logits = heard.linear[-1].last(rows.shape[1])
         else:
-            logits = DenseLogits(self._logits(outputs, batch, name))
+            logits = DenseLogits(self._logits(outputs, batch, name, virtual_tokens(model)))
         return Signals(
             heads={"logits": Head(logits, rows, self.targets(supervised(batch)))},
             hidden=tuple(shown.get(f"{prefix}hidden_states") or ()),
@@ -87,6 +89,13 @@ class EachPosition(Task):
             mask=self.mask(batch),
         )
 
-    def _logits(self, outputs: Any, batch: Mapping[str, Any], name: str) -> Tensor:
+    def _logits(self, outputs: Any, batch: Mapping[str, Any], name: str, prompt: int | None = None) -> Tensor:
+        """Find the logits of the text, behind a ``prompt`` of so many vectors that PEFT puts before it; None: any."""
         logits, rows = logits_in(outputs, name), self.rows(batch)
-        return logits[:, -rows.shape[1] :]  # tokens that PEFT's prompts put before the text have no target
+        before = logits.shape[1] - rows.shape[1] if logits.ndim == 3 else 0
+        if before > 0 and prompt is not None and before != prompt:
+            raise ValueError(
+                f"{name} gave logits for {logits.shape[1]} positions, the batch has {rows.shape[1]}: "
+                f"{type(self).__name__} needs one distribution for each token."
+            )
+        return logits[:, -rows.shape[1] :]  # the prompt has no target

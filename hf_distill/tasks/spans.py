@@ -52,6 +52,7 @@ class QuestionAnswering(Task):
     pipeline_tag: ClassVar[str] = "question-answering"
     positions: ClassVar[bool] = True
     ragged: ClassVar[bool] = True
+    of_text: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = tuple(HEADS.values())
 
     def __init__(self, own_loss: bool = False) -> None:

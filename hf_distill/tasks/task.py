@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hf_distill.hearing import Heard, taken_apart
 from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.tasks.classes import strangers_of
 from hf_distill.tasks.comparing import Comparing
 from hf_distill.tasks.documents import Documents, without_filling
 from hf_distill.tasks.outputs import core_of
@@ -35,6 +36,7 @@ class Task(Comparing, ABC):
         linear: its head is the model's output embeddings, its hard loss the cross-entropy with that head's labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
         ragged: its rows have different numbers of classes; those that a row lacks have the logit ``signals.ABSENT``.
+        of_text: it reads the tokens of a text, and a model that reads none is refused.
         frames: the positions of an answer are the answering model's own, as waves have other frames in another model;
             its ``Signals`` then bring their mask, and a cache keeps each row with its own length.
         packs: a row may hold several texts, of which each is a sample; see ``Documents``.
@@ -50,6 +52,7 @@ class Task(Comparing, ABC):
     linear: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     ragged: ClassVar[bool] = False
+    of_text: ClassVar[bool] = False
     frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
 
@@ -71,8 +74,9 @@ class Task(Comparing, ABC):
         """
         if (task := cls.find(model, taught=True)) is not None:
             return task
+        reads = f", which reads {', '.join(strangers)}" if (strangers := strangers_of(model)) else ""
         raise ValueError(
-            f"no task is known for {type(core_of(model)).__name__}, only for those of "
+            f"no task is known for {type(core_of(model)).__name__}{reads}, only for those of "
             f"{', '.join(task.auto_class for task in _tasks())}: pass task= an instance of hf_distill.Task."
         )
 

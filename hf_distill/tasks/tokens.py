@@ -46,8 +46,8 @@ class EachToken(EachPosition):
             return mask
         return batch["input_ids"].new_ones(batch["input_ids"].shape[:2]).bool()
 
-    def _logits(self, outputs: Any, batch: Mapping[str, Any], name: str) -> Tensor:
-        logits, shape = super()._logits(outputs, batch, name), self.rows(batch).shape
+    def _logits(self, outputs: Any, batch: Mapping[str, Any], name: str, prompt: int | None = None) -> Tensor:
+        logits, shape = super()._logits(outputs, batch, name, prompt), self.rows(batch).shape
         if logits.ndim != 3 or logits.shape[:2] != shape:
             raise ValueError(
                 f"{name} gave logits of shape {list(logits.shape)} where {type(self).__name__} reads tokens of shape "

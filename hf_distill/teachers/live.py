@@ -21,7 +21,7 @@ from hf_distill.hearing import HEARD, hearing
 from hf_distill.signals import Facts, Signals
 from hf_distill.tails import tail_of
 from hf_distill.tasks import Task
-from hf_distill.tasks.context import context_of
+from hf_distill.tasks.context import Limits, embedded
 from hf_distill.tasks.embedding import HEADLESS
 from hf_distill.tasks.outputs import SHOWN, asking, core_of
 from hf_distill.teachers.placement import place
@@ -78,7 +78,7 @@ class LiveTeacher:
             self._check_head(task)
         self._autocast: Callable[[], Any] = contextlib.nullcontext
         self._run: Callable[..., Any] | None = None
-        self._told = False
+        self._smaller = False  # whether the student's texts may have tokens that it does not have
         self._read(model)
 
     def _read(self, model: nn.Module) -> None:
@@ -106,6 +106,7 @@ class LiveTeacher:
                 f"the teacher {self.facts.name} shares {len(shared)} parameters with the student, which would train "
                 "or freeze both: pass a copy (copy.deepcopy(model)) as teacher_model."
             )
+        self._smaller = (embedded(self.model) or 0) < (embedded(trainer.model) or 0)
         columns = columns_of(trainer.train_dataset)
         check_tokenizers(self.facts, self.tokenizer, trainer.processing_class, columns)
         self.model.eval().requires_grad_(False)
@@ -154,7 +155,7 @@ class LiveTeacher:
         flags = {**asking(needs, self.model), **({"use_cache": False} if "use_cache" in self._accepts else {})}
         read = self.task.theirs(batch)
         inputs = self.task.complete(self.model, inputs, read)
-        self._fits(inputs)
+        self.limits.check(inputs)
         with torch.no_grad(), self._autocast():
             with hearing(self.model, needs) as heard:
                 # Compiled code does not run hooks that were not there when it was compiled.
@@ -166,23 +167,16 @@ class LiveTeacher:
         return self.task.shown(self.model, read, outputs, heard)
 
     @functools.cached_property
-    def _room(self) -> int | None:
-        return context_of(self.model)
-
-    def _fits(self, inputs: Mapping[str, Tensor]) -> None:
-        """Refuse a text that is longer than the teacher reads; one with turned positions reads on, and says so."""
-        room, texts = self._room, ("input_ids", "decoder_input_ids")
-        long = max((inputs[name].shape[-1] for name in texts if inputs.get(name) is not None), default=0)
-        if room is None or long <= room:
-            return
-        config = core_of(self.model).config
-        text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        told = f"the batch is {long} tokens long, the teacher {self.facts.name} was made for {room} positions"
-        if not (hasattr(text, "rope_parameters") or hasattr(text, "rope_theta")):
-            raise ValueError(f"{told}: cut the rows (max_length), or use a teacher that reads as much.")
-        if not self._told:
-            self._told = True
-            logger.warning("%s and may know less of what lies beyond: cut the rows, if that is not meant.", told)
+    def limits(self) -> Limits:
+        """What it can read."""
+        return Limits(
+            self.model,
+            f"the teacher {self.facts.name}",
+            "cut the rows (max_length), or use a teacher that reads as much",
+            "give it tokens of its own (columns teacher_input_ids, teacher_attention_mask), or use a teacher with the "
+            "student's vocabulary",
+            every=self._smaller,
+        )
 
     @property
     def writes(self) -> bool:

@@ -1,6 +1,8 @@
 """Language models: which positions count, what their loss is, and that both are exact however a batch is cut."""
 
 import copy
+import logging
+import math
 
 import peft
 import pytest
@@ -291,3 +293,17 @@ def test_rows_in_which_nothing_is_learned_are_counted_and_told_once(tmp_path, ki
     hidden = trainer(tmp_path, kind, data, objective={"forward_kl": 1.0, "hidden_mse": 1.0}, args={"max_steps": 1})
     hidden.train()
     assert not tiny.losses(hidden, "unlearned_rows")  # whose states are taught
+
+
+@pytest.mark.parametrize(("alpha", "told"), [(0.5, 1), (0.0, 0)])
+def test_the_exponential_of_a_blend_is_said_to_be_no_perplexity(tmp_path, caplog, alpha, told):
+    run = tiny.trainer(
+        tmp_path, tiny_language.llama(), tiny_language.texts(), teacher_model=tiny_language.teacher(),
+        args={"alpha": alpha}, data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        run.evaluate(tiny_language.texts())
+        found = run.evaluate(tiny_language.texts())
+    assert caplog.text.count("so exp(eval_loss) is no perplexity: take eval_perplexity") == told
+    assert found["eval_perplexity"] == pytest.approx(math.exp(found["eval_loss/hard"]), rel=1e-5)  # one batch
+    assert (found["eval_loss"] == pytest.approx(found["eval_loss/hard"])) is (alpha == 0.0)

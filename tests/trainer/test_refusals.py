@@ -7,7 +7,7 @@ import tiny
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import BertModel
+from transformers import BertModel, DataCollatorWithPadding
 
 from hf_distill import DistillationTrainer, SequenceClassification, Term
 from hf_distill.signals import Facts
@@ -263,3 +263,51 @@ def test_an_unknown_problem_type():
 
 def test_facts_of_a_teacher_that_is_not_known_refuse_nothing():
     SequenceClassification(num_labels=3).check(Facts(), Facts())
+
+
+def longer(rows, length=9):
+    return [*rows, {**rows[0], "input_ids": [5] * length, "attention_mask": [1] * length}]
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_a_row_that_is_longer_than_a_model_reads_is_refused_before_any_step(tmp_path, who):
+    pair = {"student": tiny.bert(), "teacher": tiny.teacher()}
+    pair[who] = tiny.bert(max_position_embeddings=8)
+    told = f"row 8 of the training set is 9 tokens long, the {who} BertFor.* was made for 8 positions: cut the rows"
+    with pytest.raises(ValueError, match=told):
+        tiny.trainer(tmp_path, pair["student"], Dataset.from_list(longer(tiny.rows())), teacher_model=pair["teacher"])
+
+
+def test_only_rows_that_are_chosen_and_not_cut_are_looked_at(tmp_path):
+    data = Dataset.from_list(longer(tiny.rows()))
+    pair = tiny.bert(max_position_embeddings=8), tiny.teacher()
+    tiny.trainer(tmp_path, pair[0], data.select(range(8)), teacher_model=pair[1]).train()
+    cut = DataCollatorWithPadding(tiny.tokenizer())
+    run = tiny.trainer(
+        tmp_path, pair[0], data, teacher_model=pair[1],
+        data_collator=lambda rows: {name: one[:, :8] if one.ndim > 1 else one for name, one in cut(rows).items()},
+    )  # fmt: skip
+    run.train()
+
+
+def test_a_longer_text_in_a_list_is_refused_when_it_comes(tmp_path):
+    run = tiny.trainer(
+        tmp_path, tiny.bert(max_position_embeddings=8), longer(tiny.rows(7)), teacher_model=tiny.teacher()
+    )
+    with pytest.raises(ValueError, match=r"the batch is 9 tokens long, the student .* was made for 8 positions"):
+        run.train()
+
+
+def test_tokens_that_the_teacher_does_not_have_are_named(tmp_path):
+    run = tiny.trainer(tmp_path, teacher_model=tiny.teacher(vocab_size=20))
+    with pytest.raises(
+        ValueError, match=r"the teacher .* for the tokens 0 to 19: give it tokens of its own \(columns"
+    ):
+        run.train()
+    assert run.teacher.teacher.limits.every
+
+
+def test_tokens_that_the_student_does_not_have_are_named(tmp_path):
+    run = tiny.trainer(tmp_path, tiny.bert(vocab_size=20), teacher_model=tiny.teacher())
+    with pytest.raises(ValueError, match=r"the student .* for the tokens 0 to 19: call model.resize_token_embeddings"):
+        run.train()
