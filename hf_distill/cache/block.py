@@ -105,6 +105,9 @@ def gather(rows: Sequence[tuple[Block, int]], spans: np.ndarray, width: int) -> 
     Returns:
         name -> [B, ...], or [B, width, ...] where there is one entry a position.
 
+    Raises:
+        ValueError: a row has another number of positions than its place in the batch.
+
     Example:
         >>> block = Block.of({"tokens": torch.arange(1, 6)}, {"tokens"}, np.array([0, 2, 5]))
         >>> gather([(block, 0), (block, 1)], np.array([[1, 3], [0, 3]]), 3)["tokens"].tolist()
@@ -116,6 +119,11 @@ def gather(rows: Sequence[tuple[Block, int]], spans: np.ndarray, width: int) -> 
         if column.positional:
             values = np.zeros((len(rows), width, *found[0].shape[1:]), column.values.dtype)
             for row, (start, stop), value in zip(values, spans, found, strict=True):
+                if len(value) != stop - start:  # one of a single position would be repeated
+                    raise ValueError(
+                        f"a kept answer has {len(value)} positions, the row that it belongs to has {stop - start}: "
+                        "its folder is damaged, fill an empty one."
+                    )
                 row[start:stop] = value
         else:
             values = np.stack(found)

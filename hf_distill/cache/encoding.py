@@ -75,6 +75,20 @@ class Encoding:
         """Return the fields, for a header; ``tokens`` only where it says something, as older folders lack it."""
         return {name: value for name, value in asdict(self).items() if name != "tokens" or value is not None}
 
+    def suffixes(self, head: bool) -> tuple[str, ...]:
+        """Name what values are held as; see ``encode``.
+
+        Args:
+            head: whether they are distributions.
+
+        Example:
+            >>> Encoding().suffixes(head=True), Encoding("int8").suffixes(head=True)
+            (('',), ('/steps', '/low', '/step'))
+        """
+        if head and self.top:
+            return ("/ids", "/gap", "/tail_ids", "/tail", "/entropy")
+        return ("/steps", "/low", "/step") if self.values == "int8" else ("",)
+
     def encode(self, tensor: Tensor, head: bool, keys: Sequence[bytes], offsets: np.ndarray) -> dict[str, Tensor]:
         """Make of values what is held.
 

@@ -23,10 +23,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_distill.cache.arrow import from_arrow, header_in, layout, mapped, to_arrow
+from hf_distill.cache.arrow import Damaged, NoRoom, from_arrow, header_in, layout, mapped, to_arrow
 from hf_distill.cache.block import ROW_COST, Block, chosen, joined
+from hf_distill.cache.header import check_columns
 
 HEADER, DATA, MAPPED, FORMAT = "teacher.json", "data", ".mapped", 1
+UNREADABLE = (OSError, pa.ArrowException, Damaged)
+"""What a file that is broken raises while it is read."""
 
 IDENTITY = ("format", "precision", "encoding", "tokenizer", "weights", "columns", "padding")
 """What two runs must have in common to use one store; names, revisions and versions are only told."""
@@ -72,7 +75,7 @@ class Store:
             for found in self._files():  # the header was lost, or these are somebody else's files
                 try:
                     return header_in(pq.read_schema(found), found)
-                except (OSError, pa.ArrowException):
+                except UNREADABLE:
                     continue
             return None
         try:
@@ -81,7 +84,7 @@ class Store:
             raise ValueError(f"{path} could not be read ({error}): restore it, or fill an empty folder.") from error
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError(f"{path} is no teacher cache of format {FORMAT}: fill an empty folder with this version.")
-        return header
+        return check_columns(header, path)
 
     def _files(self) -> list[Path]:
         return sorted(path for path in (self.folder / DATA).glob("*.parquet") if not path.name.startswith("."))
@@ -114,23 +117,35 @@ class Store:
 
         Raises:
             ValueError: a file that is another teacher's, or nobody's.
+            NoRoom: it was to be unpacked, and could not be.
         """
         for path in self._files():
             if path.name in self._read:
                 continue
             self._read.add(path.name)
             try:
-                file = pq.ParquetFile(path, page_checksum_verification=True)
-                header = header_in(file.schema_arrow, path)
-                table = file.read() if in_memory else mapped(path, self.folder / MAPPED / f"{path.stem}.arrow")
+                yield self._rows_of(path, in_memory)
             except FileNotFoundError:  # compacted by another process since it was listed: its rows are elsewhere
                 continue
-            except (OSError, pa.ArrowException) as error:
+            except NoRoom:
+                raise
+            except UNREADABLE as error:
                 self.bad.append(f"{path} ({' '.join(str(error).split())[:200]})")
-                continue
-            if told := difference(header, self.header):
-                raise ValueError(f"{path} is not of this teacher cache: {told}: move the file away.")
-            yield from_arrow(table, header["columns"], in_memory)
+
+    def _rows_of(self, path: Path, in_memory: bool) -> tuple[list[bytes], Block]:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        header = header_in(file.schema_arrow, path)
+        if told := difference(header, self.header):
+            raise ValueError(f"{path} is not of this teacher cache: {told}: move the file away.")
+        if in_memory:
+            return from_arrow(file.read(), header["columns"])
+        copy = self.folder / MAPPED / f"{path.stem}.arrow"
+        try:
+            return from_arrow(mapped(path, copy), header["columns"], in_memory=False)
+        except NoRoom:
+            raise
+        except UNREADABLE:  # the copy, or the file itself, which is then found out by making another copy of it
+            return from_arrow(mapped(path, copy, anew=True), header["columns"], in_memory=False)
 
     def reopen(self) -> Iterator[tuple[list[bytes], Block]]:
         """Read the file that was written last again, mapped and not in memory.
@@ -204,7 +219,12 @@ class Store:
         group, held, seen = [], 0, set()
         for path in [*small, None]:
             if path is not None:
-                keys, block = from_arrow(pq.read_table(path), self.header["columns"])
+                try:
+                    keys, block = from_arrow(
+                        pq.read_table(path, page_checksum_verification=True), self.header["columns"]
+                    )
+                except UNREADABLE:  # left where it is: whoever reads the folder names it
+                    continue
                 fresh = [i for i, key in enumerate(keys) if key not in seen]
                 seen.update(keys)
                 group.append((path, keys, block, fresh))
@@ -215,6 +235,19 @@ class Store:
                     for old, *_ in group:
                         old.unlink(missing_ok=True)
                 group, held = [], 0
+
+
+def holds_answers(folder: str | Path) -> bool:
+    """Say whether a folder is a store; one that lost its header is known by its files.
+
+    Args:
+        folder: any, or the name of something else.
+
+    Example:
+        >>> holds_answers("my/teacher")
+        False
+    """
+    return (Path(folder) / HEADER).is_file() or any((Path(folder) / DATA).glob("*.parquet"))
 
 
 def difference(found: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str:

@@ -6,7 +6,7 @@ Knows: weights, vocabularies, library versions. Does not know: what is answered,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +146,7 @@ def facts_in(header: Mapping[str, Any]) -> Facts:
         >>> facts_in(header_of(Facts("my/teacher", labels=("a", "b")))).labels
         ('a', 'b')
     """
-    told = dict(header.get("facts", {}))
+    own = {field.name for field in fields(Facts)}  # a newer version may know more, which changes nothing here
+    told = {name: value for name, value in dict(header.get("facts", {})).items() if name in own}
     lists = {name: tuple(told[name]) for name in ("labels", "kept") if told.get(name) is not None}
     return Facts(**{**told, **lists})

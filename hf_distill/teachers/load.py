@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 
 from hf_distill.cache.hub import HUB, pulled
-from hf_distill.cache.store import HEADER
+from hf_distill.cache.store import holds_answers
 from hf_distill.tasks import Task
 from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.function import FunctionTeacher
@@ -57,7 +57,7 @@ def teacher_of(
     if isinstance(spec, Several) and not spec.members:
         return spec.loaded(lambda one: teacher_of(one, task, dtype, quantization))
     path = isinstance(spec, (str, Path))
-    if path and (str(spec).startswith(HUB) or (Path(spec) / HEADER).is_file()):
+    if path and (str(spec).startswith(HUB) or holds_answers(spec)):
         return CachedTeacher(folder=pulled(str(spec)))
     if quantization is not None and not path:
         raise ValueError(

@@ -14,11 +14,13 @@ import numpy as np
 from accelerate.utils import gather_object
 
 from hf_distill.cache.answers import Answers, finite_rows
+from hf_distill.cache.arrow import NoRoom
 from hf_distill.cache.block import Block, Table, chosen
 from hf_distill.cache.encoding import Encoding
+from hf_distill.cache.header import check_header
 from hf_distill.cache.keys import NEITHER, Padding
 from hf_distill.cache.spool import Spool
-from hf_distill.cache.store import FORMAT, Store, difference
+from hf_distill.cache.store import FORMAT, HEADER, Store, difference
 from hf_distill.signals import Signals
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ class Memory:
     def __init__(self, folder: str | Path | None, limit: float, encoding: Encoding | None = None) -> None:
         self.folder, self.limit, self.off = folder, limit, ""  # why nothing can be kept
         self.store = None if folder is None else Store(folder)
+        if self.header is not None:
+            check_header(self.header, Path(folder) / HEADER)
         found = None if self.header is None else Encoding(**self.header["encoding"])
         if None not in (found, encoding) and found != encoding:
             raise ValueError(
@@ -228,9 +232,13 @@ class Memory:
 
     def flush(self) -> None:
         """Write what is not in the folder yet."""
-        if self.spool is not None and self.spool.flush():
-            for rows in self.store.reopen() if self.table.nbytes > self.limit / 2 else ():
+        if self.spool is None or not self.spool.flush() or self.table.nbytes <= self.limit / 2:
+            return
+        try:
+            for rows in self.store.reopen():
                 self.table.add(*rows)  # where memory was full: mapped, it takes none
+        except NoRoom as error:
+            logger.warning("Answers that were written could not be unpacked (%s): they may be asked again.", error)
 
     # ---- Other ranks ----
 
@@ -256,7 +264,7 @@ class Memory:
         try:
             for keys, block in self.store.news(in_memory=self.store.nbytes <= self.limit):
                 self.table.add(keys, block)
-        except OSError as error:
+        except NoRoom as error:
             raise ValueError(
                 f"{self.folder} holds {self.store.nbytes / 1e9:.1f} GB, memory may hold {self.limit / 1e9:.1f} GB, "
                 f"and nothing could be unpacked beside it ({error}): raise teacher_cache_gb."

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from hf_distill.cache.arrow import columns_of, from_arrow, header_in, layout, to_arrow
 from hf_distill.cache.block import joined
+from hf_distill.cache.header import check_header
 from hf_distill.cache.store import difference
 from hf_distill.teachers.memory import Memory
 
@@ -62,14 +63,14 @@ def recall(memory: Memory, checkpoint: str | Path, name: str = "") -> None:
     for path in sorted(Path(checkpoint).glob(NAME.format(name, "[0-9]*"))):
         try:
             table = pq.read_table(path, page_checksum_verification=True)
-            header = header_in(table.schema, path)
-        except (OSError, pa.ArrowException) as error:
+            header = check_header(header_in(table.schema, path), path)
+            keys, block = from_arrow(table, header["columns"])
+        except (OSError, ValueError, pa.ArrowException) as error:
             logger.warning("%s could not be read (%s): the teacher is asked again.", path, error)
             continue
         if difference(header, memory.known) or memory.folder is not None:
             continue
         if memory.kept is None or not memory.kept >= frozenset(header["needs"]):
             memory.adopt(header)
-        keys, block = from_arrow(table, header["columns"])
         if any(key not in memory.table for key in keys):
             memory.table.add(keys, block)

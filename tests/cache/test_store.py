@@ -9,12 +9,14 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from hf_distill.cache.arrow import columns_of
 from hf_distill.cache.block import Block
-from hf_distill.cache.store import DATA, FORMAT, Store, difference
+from hf_distill.cache.store import DATA, FORMAT, MAPPED, Store, difference
 
 
 def rows(start, n=4, width=3):
@@ -129,6 +131,22 @@ def test_a_broken_header_is_named_and_a_lost_one_found_in_the_files(tmp_path):
     (tmp_path / "teacher.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(ValueError, match="no teacher cache of format 1"):
         Store(tmp_path)
+    for columns in ({}, {"columns": {"heads/logits": ["complex64", False, 3]}}, {"columns": []}):
+        (tmp_path / "teacher.json").write_text(json.dumps({"format": FORMAT, **columns}))
+        with pytest.raises(ValueError, match=r"'columns'.*: delete teacher.json, of which each file has a copy, or"):
+            Store(tmp_path)
+
+
+@pytest.mark.parametrize("held", [b"{", b"[]", b'{"format": 1}', b'{"columns": {"heads/logits": ["float99", false]}}'])
+def test_a_file_with_a_broken_header_of_its_own_is_left_out_and_named(tmp_path, held):
+    filled(tmp_path)
+    path = sorted((tmp_path / DATA).iterdir())[0]
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"hf_distill": held}), path)
+    store, found = read(tmp_path)
+    assert sorted(found) == list(range(4, 12))
+    assert path.name in store.bad[0]
+    (tmp_path / "teacher.json").unlink()
+    assert Store(tmp_path).header == header()  # that of the next file
 
 
 @pytest.mark.parametrize("harm", ["truncated", "empty", "a flipped bit"])
@@ -147,6 +165,158 @@ def test_a_broken_file_is_left_out_and_named(tmp_path, harm, in_memory):
     assert sorted(found) == [*range(200), *range(400, 600)]
     assert len(store.bad) == 1
     assert path.name in store.bad[0]
+
+
+def rewritten(folder, change):
+    """Change the table of the second of three files, as no bit that flips could: Parquet itself finds nothing."""
+    filled(folder)
+    path = sorted((folder / DATA).iterdir())[1]
+    table = pq.read_table(path)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+    return path
+
+
+def replaced(values, kind=None):
+    def change(table):
+        kind_ = kind or pa.large_list(pa.float32())
+        return table.set_column(1, "heads/logits", pa.array(values, kind_))
+
+    return change
+
+
+RAGGED = [[4.0] * 3, [5.0] * 4, [6.0] * 2, [7.0] * 3]
+DAMAGES = {
+    "rows of other lengths, as many numbers": (
+        replaced(RAGGED),
+        "row 1 of its column 'heads/logits' has 4 numbers where 3 must be",
+    ),
+    "another width": (replaced([[1.0] * 2] * 4), "row 0 of its column 'heads/logits' has 2 numbers where 3 must be"),
+    "no values": (lambda table: table.select(["key"]), "it has no column 'heads/logits', or several"),
+    "the values twice": (
+        lambda table: table.append_column("heads/logits", table["heads/logits"]),
+        "it has no column 'heads/logits', or several",
+    ),
+    "no keys": (lambda table: table.select(["heads/logits"]), "it has no column 'key', or several"),
+    "numbers as keys": (
+        lambda table: table.set_column(0, "key", pa.array([1, 2, 3, 4])),
+        "its column 'key' holds no keys",
+    ),
+    "a key that is null": (
+        lambda table: table.set_column(0, "key", pa.array([b"a", None, b"c", b"d"])),
+        "its column 'key' holds no keys",
+    ),
+    "another type": (
+        replaced([[1.0] * 3] * 4, pa.large_list(pa.float64())),
+        "holds large_list<element: double> where lists of float32 must be",
+    ),
+    "numbers where lists must be": (replaced([1.0] * 4, pa.float32()), "holds float where lists of float32 must be"),
+    "a row that is null": (
+        replaced([[1.0] * 3, None, [1.0] * 3, [1.0] * 3]),
+        "its column 'heads/logits' has rows without numbers",
+    ),
+    "a number that is null": (
+        replaced([[1.0] * 3, [1.0, None, 1.0], [1.0] * 3, [1.0] * 3]),
+        "its column 'heads/logits' has rows without numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_file_whose_rows_are_not_as_they_must_be_is_left_out_and_named(tmp_path, damage, in_memory):
+    change, told = DAMAGES[damage]
+    path = rewritten(tmp_path, change)
+    store, found = read(tmp_path, in_memory=in_memory)
+    assert found == {n: row for n, row in whole(12).items() if n not in (4, 5, 6, 7)}
+    assert len(store.bad) == 1
+    assert path.name in store.bad[0]
+    assert told in store.bad[0].replace("<item:", "<element:")
+    store.compact()
+    assert path.exists()  # it is not thrown away with the small ones, and not joined to them
+    assert read(tmp_path)[1] == found
+
+
+def test_a_file_without_rows_or_with_a_part_of_a_longer_one_is_read(tmp_path):
+    path = rewritten(tmp_path, lambda table: table.slice(0, 0))
+    store, found = read(tmp_path)
+    assert sorted(found) == [*range(4), *range(8, 12)]
+    assert store.bad == []
+    path.unlink()
+    filled(tmp_path / "other")
+    pq.write_table(pq.read_table(sorted((tmp_path / "other" / DATA).iterdir())[1]).slice(2, 2), path)
+    assert read(tmp_path)[1][6] == [6.0] * 3
+    assert 5 not in read(tmp_path)[1]
+
+
+def test_positions_that_differ_between_columns_are_no_rows(tmp_path):
+    store, ends = Store(tmp_path), np.array([0, 2, 5])
+    block = Block.of({"a": torch.arange(10.0).view(5, 2), "b": torch.arange(5.0)}, {"a", "b"}, ends)
+    store.header = header(columns=columns_of(block))
+    store.write([b"a", b"b"], block)
+    path = next((tmp_path / DATA).iterdir())
+    table = pq.read_table(path)
+    for values, told in (
+        ([[0.0] * 3, [1.0] * 2], "row 0 of its column 'b' has other positions than in the columns before"),
+        ([[0.0] * 2, [1.0] * 3], ""),
+    ):
+        other = table.set_column(2, "b", pa.array(values, pa.large_list(pa.float32())))
+        pq.write_table(other.replace_schema_metadata(table.schema.metadata), path)
+        again = Store(tmp_path)
+        assert len(list(again.news())) == (not told)
+        assert len(again.bad) == bool(told)
+        assert told in "".join(again.bad)
+    odd = table.set_column(1, "a", pa.array([[0.0] * 3, [1.0] * 7], pa.large_list(pa.float32())))
+    pq.write_table(odd.replace_schema_metadata(table.schema.metadata), path)
+    again = Store(tmp_path)
+    assert list(again.news()) == []
+    assert "row 0 of its column 'a' has 3 numbers where a multiple of 2 must be" in again.bad[0]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_column_without_numbers_is_read_as_one(tmp_path, in_memory):
+    """No ids are drawn of the tail: there are as many rows of none."""
+    values = {"ids": torch.ones(5, 3, dtype=torch.int32), "none": torch.ones(5, 0), "tail": torch.arange(5.0)}
+    block = Block.of({**values, "fixed": torch.ones(2, 0)}, set(values), np.array([0, 2, 5]))
+    store = Store(tmp_path)
+    store.header = header(columns=columns_of(block))
+    store.write([b"a", b"b"], block)
+    ((_, again),) = Store(tmp_path).news(in_memory)
+    assert [again.row(name, 1).shape for name in ("ids", "none", "tail", "fixed")] == [(3, 3), (3, 0), (3,), (0,)]
+
+
+@pytest.mark.parametrize("harm", ["truncated", "empty", "text", "of another file", "of an older file"])
+def test_an_unpacked_copy_that_is_broken_or_stale_is_made_again(tmp_path, harm):
+    filled(tmp_path)
+    read(tmp_path, in_memory=False)
+    path = sorted((tmp_path / DATA).iterdir())[1]
+    copy = tmp_path / MAPPED / f"{path.stem}.arrow"
+    content = copy.read_bytes()
+    if harm == "of another file":
+        copy.write_bytes(next(one for one in (tmp_path / MAPPED).iterdir() if one != copy).read_bytes())
+    elif harm == "of an older file":
+        table = replaced([[float(n)] * 3 for n in (40, 50, 60, 70)])(pq.read_table(path))
+        pq.write_table(table, path)
+        os.utime(path, ns=(1, 1))
+    else:
+        copy.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"mine"}[harm])
+    store, found = read(tmp_path, in_memory=False)
+    assert store.bad == []
+    news = {n: [10.0 * n] * 3 for n in (4, 5, 6, 7)} if harm == "of an older file" else {}
+    assert found == {**whole(12), **news}
+    assert not list((tmp_path / MAPPED).glob(".*"))
+    if harm != "of an older file":
+        assert copy.read_bytes() == content
+    before = copy.stat().st_mtime_ns
+    assert read(tmp_path, in_memory=False)[1] == found
+    assert copy.stat().st_mtime_ns == before  # and then it is good
+
+
+def test_a_copy_that_cannot_be_made_is_not_taken_for_a_broken_file(tmp_path):
+    filled(tmp_path)
+    (tmp_path / MAPPED).write_text("a file where the folder must be")
+    with pytest.raises(OSError, match=r"\.mapped cannot be written"):
+        read(tmp_path, in_memory=False)
+    assert len(read(tmp_path)[1]) == 12
 
 
 def test_the_first_copy_of_a_row_counts_and_compacting_keeps_it(tmp_path):

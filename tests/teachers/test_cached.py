@@ -1,5 +1,8 @@
+import json
 import logging
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import tiny_language
@@ -232,6 +235,40 @@ def test_another_teachers_folder_is_refused(tmp_path):
         trained(tmp_path / "d", str(tmp_path / "answers"), objective="hidden_mse")
     with pytest.raises(ValueError, match=r"holds answers as Encoding.*leave the encoding out"):
         CachedTeacher(LiveTeacher(tiny.teacher()), tmp_path / "answers", encoding=Encoding("int8"))
+
+
+def test_a_header_with_more_or_less_than_it_must_say(tmp_path):
+    expected = trained(tmp_path / "a", str(tmp_path / "answers"))[1]
+    path = tmp_path / "answers" / "teacher.json"
+    header = json.loads(path.read_text())
+    path.write_text(json.dumps({**header, "licence": "MIT", "facts": {**header["facts"], "experts": 8}}))
+    assert trained(tmp_path / "b", "auto", str(tmp_path / "answers"))[1] == expected
+    for name in ("needs", "takes", "padding", "shapes", "columns", "encoding", "teacher"):
+        path.write_text(json.dumps({key: value for key, value in header.items() if key != name}))
+        with pytest.raises(ValueError, match=f"teacher.json has no '{name}': delete teacher.json, of which each"):
+            tiny.trainer(tmp_path / "c", teacher_model=str(tmp_path / "answers"))
+    path.write_text(json.dumps({**header, "encoding": {**header["encoding"], "block": 64}}))
+    with pytest.raises(ValueError, match=r"an encoding with \['block'\], which this version does not know"):
+        tiny.trainer(tmp_path / "d", teacher_model=str(tmp_path / "answers"))
+    path.unlink()
+    assert trained(tmp_path / "e", "auto", str(tmp_path / "answers"))[1] == expected
+
+
+@pytest.mark.parametrize("gb", [4.0, 5e-6])
+def test_a_damaged_file_is_named_and_its_rows_are_asked_again(tmp_path, caplog, gb):
+    """Its numbers are as many as they were, so that what stands behind a wrong row would be read as another row's."""
+    _, expected = trained(tmp_path / "a", str(tmp_path / "answers"), Counted())
+    (path,) = (tmp_path / "answers" / "data").glob("*.parquet")
+    table = pq.read_table(path)
+    rows = table["heads/logits"].to_pylist()
+    rows[0], rows[1] = [*rows[0], rows[1][0]], rows[1][1:]
+    column = pa.array(rows, pa.large_list(pa.float32()))
+    pq.write_table(table.set_column(table.column_names.index("heads/logits"), "heads/logits", column), path)
+    teacher = Counted()
+    with caplog.at_level(logging.WARNING):
+        assert trained(tmp_path / "b", str(tmp_path / "answers"), teacher, teacher_cache_gb=gb)[1] == expected
+    assert f"could not be read and is left out: {path} (row 0 of its column 'heads/logits' has 4" in caplog.text
+    assert sum(teacher.rows) >= 16
 
 
 @pytest.mark.parametrize(("values", "off"), [("float16", 2e-3), ("bfloat16", 1e-2), ("int8", 1e-2)])
