@@ -19,6 +19,8 @@ from hf_distill.objectives import Objective, build
 from hf_distill.objectives.presets import AUTO, preset
 from hf_distill.preflight import check_objective, named_facts
 from hf_distill.signals import Facts
+from hf_distill.teachers import unremembered
+from hf_distill.teachers.absent import AbsentTeacher
 from hf_distill.teachers.tokenizers import PREFIX, own_tokens
 
 if TYPE_CHECKING:
@@ -62,10 +64,28 @@ def equip(trainer: DistillationMixin) -> None:
 
 def _asked(trainer: DistillationMixin, spec: Any) -> Any:
     """Fill in what a user left to us: the task's own objective, or a preset."""
-    own, teacher = trainer.task.default_objective, trainer.teacher
+    own = trainer.task.default_objective
     if spec is None or spec != AUTO:
         return own if spec is None else spec
-    chosen = preset(own, Facts.of(trainer.model), teacher.facts, teacher.serves, not own_tokens(trainer.train_dataset))
+    teacher, live = trainer.teacher, unremembered(trainer.teacher)
+    same = not own_tokens(trainer.train_dataset)
+    chosen, asked, whole = (
+        preset(own, Facts.of(trainer.model), teacher.facts, serves, same)
+        for serves in (teacher.serves, live.serves, live.serves | {"hidden"})
+    )
+    if chosen != asked:
+        raise ValueError(
+            f"objective=auto is {asked} for these two models, the folder of answers holds logits alone: keep hidden "
+            f"states too (hf-distill cache --hidden_states, into another folder), or set objective={own}."
+        )
+    each = live.members.values() if getattr(live, "choose", None) else [live]  # the mean of several has no states
+    absent = any(isinstance(one, AbsentTeacher) for one in each)
+    if absent and chosen != whole and trainer.distillation is None:  # once, also where a search trains many students
+        logger.warning(
+            "objective=auto is %s here, and not %s: the folder of answers holds logits alone, and there is no teacher "
+            "to ask for more; hf-distill cache --hidden_states keeps hidden states too.",
+            chosen, whole,
+        )  # fmt: skip
     logger.info("objective=auto is %s here.", chosen)
     return chosen
 

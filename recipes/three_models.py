@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 from two_models import Kind, ModelArguments, make_student, untrained_teacher
 
 from hf_distill import DistillationTrainer
+from hf_distill.objectives.presets import AUTO
 from hf_distill.push import check_repository
 from hf_distill.sharding import is_sharded
 
@@ -172,6 +173,9 @@ def report(job: Job, trainers: Mapping[str, Trainer], started: float, card: bool
         looks = job.scoring.look(trainers, test, student)
         found = compare(looks, models, test, student, job.scoring)
     told = ("alpha", "temperature", "objective", "augmentation", "rollout", "learning_rate", "seed")
+    noted = {name: getattr(job.args, name) for name in told}
+    if noted["objective"] in (None, AUTO):
+        noted["objective"] = student.distillation.told  # what that was for these two models
     student.report = {
         "dataset": job.source,
         "language": job.language,
@@ -182,7 +186,7 @@ def report(job: Job, trainers: Mapping[str, Trainer], started: float, card: bool
         **found,
         "rows": {name: len(rows) for name, rows in job.splits.items()},
         **job.noted,
-        "settings": {name: getattr(job.args, name) for name in told},
+        "settings": noted,
         "seconds": round(time() - started, 1),
     }
     if student.is_world_process_zero():

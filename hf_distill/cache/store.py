@@ -268,3 +268,29 @@ def difference(found: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str
     if (asked or {}).get("weights") is None and (asked or {}).get("teacher") not in (None, found.get("teacher")):
         return f"its teacher is {found.get('teacher')!r}, this run has {asked['teacher']!r}"
     return ""
+
+
+def remedy(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Say what makes a run's header that of the store, where ``difference`` found one.
+
+    Args:
+        found: the header that is there.
+        asked: the header of this run.
+
+    Example:
+        >>> remedy({"precision": "float32"}, {"precision": "bf16 autocast"})
+        'set teacher_dtype=float32 (--teacher_dtype float32), or use another folder'
+        >>> remedy({"precision": "bf16 autocast"}, {"precision": "float32"})
+        'set bf16=True and leave teacher_dtype out, or use another folder'
+        >>> remedy({"weights": "a1"}, {"weights": "b2"})
+        'use that teacher, or another folder'
+    """
+    theirs, ours = (one.get("precision") for one in (found, asked))
+    if None in (theirs, ours) or theirs == ours:
+        return "use that teacher, or another folder"
+    kind, _, how = theirs.partition(" ")
+    if how == "autocast":
+        return f"set {kind}=True and leave teacher_dtype out, or use another folder"
+    if how:  # by a runtime that only the command has
+        return "use --onnx where it is filled, the folder itself as teacher_model where it teaches, or another folder"
+    return f"set teacher_dtype={kind} (--teacher_dtype {kind}), or use another folder"

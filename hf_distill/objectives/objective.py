@@ -87,6 +87,17 @@ class Objective(nn.Module):
             for need in term.asks
         )
 
+    @property
+    def told(self) -> dict[str, float | str]:
+        """Each term's weight as it was asked, for a report.
+
+        Example:
+            >>> from hf_distill.objectives.logits import ForwardKL
+            >>> Objective({"kl": ForwardKL()}, {"kl": Schedule("constant", until=0.5)}).told
+            {'kl': '1 from 0 until 0.5'}
+        """
+        return {name: str(one) if isinstance(one, Schedule) else one for name, one in self.asked.items()}
+
     def build(self, student: Facts, teacher: Facts, named: Mapping[str, Facts] | None = None) -> None:
         """Let each term make what depends on the two models; see ``Term.build``.
 

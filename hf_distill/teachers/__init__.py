@@ -5,7 +5,7 @@ from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.ema import EMATeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
-from hf_distill.teachers.load import quantization_config, remembered, teacher_of
+from hf_distill.teachers.load import quantization_config, remembered, teacher_of, unremembered
 from hf_distill.teachers.several import Several
 from hf_distill.teachers.teacher import Teacher
 from hf_distill.teachers.two_tokenizers import TwoTokenizers
@@ -22,4 +22,5 @@ __all__ = [
     "quantization_config",
     "remembered",
     "teacher_of",
+    "unremembered",
 ]

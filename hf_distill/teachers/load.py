@@ -144,6 +144,22 @@ def remembered(
     )
 
 
+def unremembered(teacher: Teacher) -> Teacher:
+    """Return who is asked for what is not kept; without a memory, a teacher is that itself.
+
+    Args:
+        teacher: any; of several each is looked at.
+
+    Example:
+        >>> live = LiveTeacher(nn.Linear(4, 2))
+        >>> unremembered(remembered(live)) is live
+        True
+    """
+    if isinstance(teacher, Several):
+        return teacher.each(lambda _, one: unremembered(one))
+    return teacher.teacher if isinstance(teacher, CachedTeacher) else teacher
+
+
 def quantization_config(spec: str | Mapping[str, Any]) -> Any:
     """Make transformers' quantisation configuration of what a user wrote.
 

@@ -20,7 +20,7 @@ from hf_distill.cache.encoding import Encoding
 from hf_distill.cache.header import check_header
 from hf_distill.cache.keys import NEITHER, Padding
 from hf_distill.cache.spool import Spool
-from hf_distill.cache.store import FORMAT, HEADER, Store, difference
+from hf_distill.cache.store import FORMAT, HEADER, Store, difference, remedy
 from hf_distill.signals import Signals
 
 logger = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ class Memory:
         self.store.rank = rank
         if self.header is not None and (told := difference(self.header, known)):
             raise ValueError(
-                f"{self.folder} holds the answers of {self.header['teacher']}, but {told}: use that teacher, or "
-                "another folder."
+                f"{self.folder} holds the answers of {self.header['teacher']}, but {told}: "
+                f"{remedy(self.header, known)}."
             )
         self._read()
 

@@ -179,6 +179,31 @@ def test_hidden_states_too(made):
     assert torch.allclose(found, expected, rtol=1e-5)
 
 
+def test_auto_with_a_folder_is_auto_without_one(made, capsys):
+    """The folder is filled at the command's own precision, and the run is one under bf16 autocast."""
+    folder, rows = made
+    assert cli.main(command(folder, hidden_states=True)) == 0
+    assert cli.main(command(folder, output_dir=folder / "logits")) == 0
+
+    def run(**args):
+        return tiny.trainer(
+            folder / "out", teacher_model=str(folder / "teacher"), data=rows, objective="auto",
+            args={"max_steps": 10, "bf16": True, **args}, data_collator=DataCollatorWithPadding(tiny.tokenizer()),
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"'bf16 autocast': set teacher_dtype=float32 \(--teacher_dtype float32\)"):
+        run(teacher_cache=str(folder / "answers"))
+    with pytest.raises(ValueError, match=r"holds logits alone: keep hidden states too \(hf-distill cache --hidden_st"):
+        run(teacher_cache=str(folder / "logits"), teacher_dtype="float32")
+    live, kept = (run(teacher_cache=cache, teacher_dtype="float32") for cache in ("off", str(folder / "answers")))
+    for one in (live, kept):
+        one.train()
+        assert one.distillation.told == {"forward_kl": 1.0, "hidden_mse": 1.0}
+    assert tiny.losses(kept, "teacher_cache_hits") == [1.0] * 10
+    assert tiny.losses(kept)[0] == pytest.approx(tiny.losses(live)[0], rel=1e-5)
+    assert tiny.losses(kept) == pytest.approx(tiny.losses(live), rel=2**-8)  # the student's own rounding, then
+
+
 def test_every_refusal_is_one_sentence(made, capsys):
     folder, _ = made
     assert cli.main(command(folder)) == 0

@@ -1,11 +1,14 @@
 """What auto stands for, pair by pair."""
 
+import json
+import logging
+
 import pytest
 import tiny
 import torch
 from datasets import Dataset
 
-from hf_distill import DistillationTrainingArguments
+from hf_distill import DistillationTrainingArguments, Several
 from hf_distill.objectives.presets import INSIDE
 
 WHOLE = {"forward_kl", *INSIDE}
@@ -47,6 +50,73 @@ def test_where_the_inside_cannot_be_compared_the_logits_are(tmp_path, case):
         return
     teacher = look_up if case == "function" else [tiny.teacher(), tiny.bert(layers=2, seed=9)]
     assert terms(tmp_path, teacher_model=teacher) == {"forward_kl"}
+
+
+# ---- Answers that were kept ----
+
+
+def with_folder(folder, teacher=None, objective="auto", **args):
+    cache = {"teacher_cache": str(folder / "answers")} if teacher is not None else {}
+    teacher = teacher if teacher is not None else str(folder / "answers")
+    run = tiny.trainer(
+        folder / "out", data=tiny.rows(8), teacher_model=teacher, objective=objective,
+        args={"max_steps": 4, "per_device_train_batch_size": 4, **cache, **args},
+    )  # fmt: skip
+    run.train()
+    return run
+
+
+def test_a_folder_that_training_fills_keeps_what_auto_needs(tmp_path):
+    first = with_folder(tmp_path, tiny.teacher())
+    assert set(first.distillation.terms) == WHOLE
+    header = json.loads((tmp_path / "answers" / "teacher.json").read_text())
+    assert header["needs"] == ["heads", "hidden"]
+    expected = tiny.losses(first)
+    live = with_folder(tmp_path / "b", tiny.teacher(), teacher_cache="off")
+    assert tiny.losses(live) == pytest.approx(expected, rel=1e-5)  # its rows stood beside others, padded otherwise
+    for teacher in (tiny.teacher(), None):
+        again = with_folder(tmp_path, teacher)
+        assert set(again.distillation.terms) == WHOLE
+        assert tiny.losses(again) == expected
+        assert tiny.losses(again, "teacher_cache_hits") == [1.0] * 4
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_beside_a_live_teacher_a_folder_of_logits_alone_is_refused(tmp_path, chosen):
+    def teacher():
+        return Several([tiny.teacher()], choose="source") if chosen else tiny.teacher()
+
+    data = Dataset.from_list([{**row, "source": 0} for row in tiny.rows()])
+    parts = dict(data=data, args={"max_steps": 4, "teacher_cache": str(tmp_path / "answers")})
+    tiny.trainer(tmp_path, teacher_model=teacher(), objective="forward_kl", **parts).train()
+    told = (
+        r"objective=auto is \{'forward_kl': 1.0, 'hidden_mse': 1.0\} for these two models, the folder of answers "
+        r"holds logits alone: keep hidden states too \(hf-distill cache --hidden_states, into another folder\), or "
+        r"set objective=forward_kl\.$"
+    )
+    with pytest.raises(ValueError, match=told):
+        tiny.trainer(tmp_path, teacher_model=teacher(), objective="auto", **parts)
+
+
+def test_without_a_teacher_auto_uses_what_a_folder_has_and_says_so_once(tmp_path, caplog):
+    with_folder(tmp_path, tiny.teacher(), "forward_kl")
+    with caplog.at_level(logging.WARNING, logger="hf_distill"):
+        run = with_folder(tmp_path)
+        run.train()
+    assert run.distillation.told == {"forward_kl": 1.0}
+    assert [record.getMessage()[:85] for record in caplog.records] == [
+        "objective=auto is {'forward_kl': 1.0} here, and not {'forward_kl': 1.0, 'hidden_mse':"
+    ]
+
+
+def test_the_mean_of_several_folders_lacks_nothing_that_it_could_have(tmp_path, caplog):
+    models = {"a": tiny.teacher(), "b": tiny.bert(layers=2, seed=9)}
+    folders = {name: str(tmp_path / "answers" / name) for name in models}
+    with_folder(tmp_path, models)
+    with caplog.at_level(logging.WARNING, logger="hf_distill"):
+        run = tiny.trainer(tmp_path, teacher_model=folders, objective="auto")
+    assert set(run.distillation.terms) == {"forward_kl"}
+    assert [record for record in caplog.records if record.name.startswith("hf_distill")] == []
 
 
 def test_it_is_a_value_of_the_arguments(tmp_path):

@@ -99,6 +99,7 @@ def test_the_whole_job_without_any_argument(default):
     figures = {"accuracy", "macro_f1", "agreement", "parameters", "megabytes", "samples_per_second"}
     assert all(figures <= row.keys() for row in report["models"])
     assert report["models"][0]["agreement"] == 1.0
+    assert report["settings"]["objective"] == {"forward_kl": 1.0, "hidden_mse": 1.0}  # what "auto" was
     assert (run / "report.png").stat().st_size > 10_000
     lines = [line for line in shown.splitlines() if line.startswith("|")]
     assert len(lines) == 5

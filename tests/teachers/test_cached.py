@@ -231,6 +231,8 @@ def test_another_teachers_folder_is_refused(tmp_path):
         trained(tmp_path / "b", str(tmp_path / "answers"), tiny.bert(width=24, layers=2, seed=8))
     with pytest.raises(ValueError, match="but its precision is 'float32', this run has 'bfloat16'"):
         trained(tmp_path / "c", str(tmp_path / "answers"), tiny.teacher(), teacher_dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"set teacher_dtype=float32 \(--teacher_dtype float32\), or use another fol"):
+        trained(tmp_path / "c", str(tmp_path / "answers"), tiny.teacher(), teacher_dtype="bfloat16")
     with pytest.raises(ValueError, match=r"the objective needs \['hidden'\], the teacher .* serves \['heads'\]"):
         trained(tmp_path / "d", str(tmp_path / "answers"), objective="hidden_mse")
     with pytest.raises(ValueError, match=r"holds answers as Encoding.*leave the encoding out"):
@@ -269,6 +271,33 @@ def test_a_damaged_file_is_named_and_its_rows_are_asked_again(tmp_path, caplog, 
         assert trained(tmp_path / "b", str(tmp_path / "answers"), teacher, teacher_cache_gb=gb)[1] == expected
     assert f"could not be read and is left out: {path} (row 0 of its column 'heads/logits' has 4" in caplog.text
     assert sum(teacher.rows) >= 16
+
+
+@pytest.mark.parametrize(
+    ("filled", "asked", "told"),
+    [
+        (
+            {},
+            {"bf16": True},
+            r"is 'float32', this run has 'bf16 autocast': set teacher_dtype=float32 \(--teacher_dtype",
+        ),
+        ({"bf16": True}, {}, "is 'bf16 autocast', this run has 'float32': set bf16=True and leave teacher_dtype out"),
+        (
+            {"teacher_dtype": "bfloat16"},
+            {"bf16": True},
+            "is 'bfloat16', .* 'bf16 autocast': set teacher_dtype=bfloat16",
+        ),
+    ],
+)
+def test_answers_of_another_precision_name_what_brings_this_run_to_theirs(tmp_path, filled, asked, told):
+    folder = str(tmp_path / "answers")
+    trained(tmp_path / "a", folder, **filled)
+    with pytest.raises(ValueError, match=told):
+        trained(tmp_path / "b", folder, **asked)
+    flags = {**asked, "teacher_dtype": "float32"} if not filled else {**asked, **filled}
+    hits = tiny.losses(trained(tmp_path / "c", folder, **flags)[0], "teacher_cache_hits")
+    assert hits == [1.0] * 16  # and with that it is served
+    assert tiny.losses(trained(tmp_path / "d", "auto", folder, **asked)[0], "teacher_cache_hits") == [1.0] * 16
 
 
 @pytest.mark.parametrize(("values", "off"), [("float16", 2e-3), ("bfloat16", 1e-2), ("int8", 1e-2)])
