@@ -1,6 +1,6 @@
 """What must hold before the first step: each function raises one sentence, or returns nothing.
 
-Knows: data sets, folders, what terms need and teachers serve. Does not know: how any of them is computed.
+Knows: folders, what terms need and teachers serve. Does not know: how any of them is computed.
 """
 
 from __future__ import annotations
@@ -11,41 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from torch import nn
-from transformers import (
-    DataCollatorForLanguageModeling,
-    DataCollatorForSeq2Seq,
-    DataCollatorForTokenClassification,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-    default_data_collator,
-)
-
-from hf_distill.tasks.classes import reads_text, strangers_of
-from hf_distill.tasks.outputs import core_of
+from transformers import Trainer, TrainingArguments
 
 if TYPE_CHECKING:
     from hf_distill.objectives import Objective
     from hf_distill.signals import Facts
     from hf_distill.tasks import Task
-    from hf_distill.tasks.context import Limits
     from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
-
-PLAIN = (
-    DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, DataCollatorForTokenClassification,
-    DataCollatorWithPadding,
-)  # fmt: skip
-"""Collators that cut no row."""
-
-LABEL_COLUMNS = ("label", "label_ids")
-"""Columns that the default collators rename to ``labels``."""
 
 
 def check_alone(args: TrainingArguments, objective: Any) -> None:
@@ -68,118 +42,6 @@ def check_alone(args: TrainingArguments, objective: Any) -> None:
             "objective=%r stands in the arguments, but there is no teacher: this is plain training. Pass "
             "teacher_model=, or set alpha=0 to say so.",
             asked,
-        )
-
-
-def check_text(task: Task, model: nn.Module) -> None:
-    """Refuse a task on texts for a model that reads none, which a user may have named.
-
-    Args:
-        task: how the model is read.
-        model: the student.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    if task.of_text and not reads_text(model):
-        raise ValueError(
-            f"{type(task).__name__} reads a model of texts, {type(core_of(model)).__name__} reads "
-            f"{', '.join(strangers_of(model))}: there is no task for it yet, write one (hf_distill.Task) or pass a "
-            "model of texts."
-        )
-
-
-def tell_lost_ends(task: Task, collator: Any) -> None:
-    """Tell that the token which ends a text is lost where it is the padding too, as in many recipes.
-
-    Args:
-        task: how the models are read.
-        collator: the data collator; transformers' one for language models labels every padding token -100.
-    """
-    tokenizer = getattr(collator, "tokenizer", None)
-    if not (task.shifts_labels and isinstance(collator, DataCollatorForLanguageModeling)) or collator.mlm:
-        return
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
-        logger.warning(
-            "%r both ends and pads texts, and DataCollatorForLanguageModeling gives padding no label: the end of a "
-            "text is neither supervised nor taught, so the student will not stop. Give the tokenizer a pad_token of "
-            "its own, or use DataCollatorForSeq2Seq with labels.",
-            tokenizer.eos_token,
-        )
-
-
-def check_lengths(dataset: Any, collator: Any, student: Limits, teacher: Any) -> None:
-    """Refuse a training set with a row that is longer than a model reads, before the step that would meet it.
-
-    Args:
-        dataset: the training set; only a ``datasets.Dataset`` of tokens says how long its rows are.
-        collator: the data collator; one of the user's own may cut rows.
-        student: what the student can read.
-        teacher: the teacher; of one with ``limits`` these are looked at too, where it reads the same tokens.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    known = isinstance(dataset, datasets.Dataset) and "input_ids" in dataset.column_names
-    plain = type(collator) in PLAIN or collator is default_data_collator
-    if not known or not plain or dataset.format["type"] == "custom":
-        return
-    column = dataset.data.column("input_ids")
-    if "position_ids" in dataset.column_names or not pa.types.is_list(column.type) or not len(dataset):
-        return
-    lengths = pc.list_value_length(column).combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
-    if dataset._indices is not None:
-        lengths = lengths[dataset._indices.column(0).to_numpy()]
-    row, members = int(lengths.argmax()), getattr(teacher, "members", {}).values() or [teacher]
-    own = any(name.startswith("teacher_") for name in dataset.column_names)  # tokens of its own
-    asked = [] if own else [getattr(one, "teacher", one) for one in members]  # who is asked where it has a memory
-    for limits in (student, *(one.limits for one in asked if hasattr(one, "limits"))):
-        if limits.table and lengths[row] > limits.room:
-            raise ValueError(
-                f"row {row} of the training set is {lengths[row]} tokens long, {limits.who} was made for "
-                f"{limits.room} positions: {limits.longer}."
-            )
-
-
-def check_labels(dataset: Any, names: Iterable[str], collator: Any, classes: int | None) -> None:
-    """Refuse a data set without labels, or with a class that the student does not have.
-
-    Only a ``datasets.Dataset`` says what it holds without being iterated; other data sets are met batch by batch.
-
-    Args:
-        dataset: the training set.
-        names: the student's label arguments.
-        collator: the data collator; one of the user's own may make labels itself.
-        classes: how many classes there are; None where labels are not class numbers.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    if not isinstance(dataset, datasets.Dataset):
-        return
-    column = next((c for c in (*names, *LABEL_COLUMNS) if c in dataset.column_names), None)
-    if column is None:
-        if isinstance(collator, DataCollatorWithPadding) or collator is default_data_collator:
-            raise ValueError(
-                f"alpha < 1 trains on labels, the training set has the columns {dataset.column_names}: add a 'label' "
-                "column, or set alpha=1 to learn from the teacher alone."
-            )
-        return
-    if classes is None or not len(dataset):
-        return
-    values = dataset.select_columns(column).with_format("arrow")[:][column].combine_chunks()
-    rows = np.arange(len(dataset))
-    if isinstance(values, (pa.ListArray, pa.LargeListArray)):  # a label for each token
-        rows, values = np.repeat(rows, pc.list_value_length(values).fill_null(0)), values.flatten()
-    if not pa.types.is_integer(values.type) or values.null_count:
-        return
-    values = values.to_numpy()
-    wrong = np.flatnonzero(((values < 0) | (values >= classes)) & (values != -100))
-    if len(wrong):
-        raise ValueError(
-            f"row {rows[wrong[0]]} of the training set has label {values[wrong[0]]}, the student has {classes} "
-            f"classes (0 to {classes - 1}, or -100 for no label): correct the label, or give the student more "
-            "num_labels."
         )
 
 

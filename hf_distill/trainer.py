@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from hf_distill import preflight
+from hf_distill import preflight, text_checks
 from hf_distill.arguments import DistillationArguments, cache_settings, check_blend, teacher_dtype
 from hf_distill.asking import aligning, taught_by
 from hf_distill.card import add_distillation
 from hf_distill.carry import equip
 from hf_distill.checkpoint import CheckpointMixin
+from hf_distill.data_checks import check_data
 from hf_distill.fusion import fused, shares
 from hf_distill.hard import check_supervision, hard_loss, needs_own_loss, router_loss
 from hf_distill.hearing import LINEAR, hearing
 from hf_distill.joint import joined
+from hf_distill.label_checks import check_batch, wanted_of
 from hf_distill.logs import LogMixin
 from hf_distill.objectives import Objective, Term, normalise
 from hf_distill.push import PushMixin
@@ -32,7 +34,7 @@ from hf_distill.rollouts.training import RolloutMixin
 from hf_distill.signals import Facts, Sum
 from hf_distill.tally import Tally
 from hf_distill.tasks import Task
-from hf_distill.tasks.context import Limits, limits_of
+from hf_distill.tasks.context import limits_of
 from hf_distill.tasks.outputs import asking, core_of, without
 from hf_distill.tasks.settings import align_by
 from hf_distill.tasks.supervision import STUDENT_WROTE
@@ -85,10 +87,9 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         self.asked, self.equipped = objective, (None, None)  # what to learn, and for whom it was built
         self.rollout = rollout
         self._window, self._training, self._evaluating, self._loss_only = None, Tally(), None, False
-        self._limits: tuple[nn.Module, Limits] | None = None
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
         if task is not None:
-            preflight.check_text(task, self.model)
+            text_checks.check_text(task, self.model)
             align_by(task, getattr(self.args, "teacher_alignment", "tokens"))
         self.task = task
         if task is not None and not self.label_names:
@@ -106,9 +107,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
         preflight.check_parallelism(self)
         preflight.check_kernels(self)
-        if self.alpha < 1 and self.train_dataset is not None:
-            classes = getattr(task, "num_labels", None) if task.distributions else None
-            preflight.check_labels(self.train_dataset, self.label_names, self.data_collator, classes)
+        check_data(self)
         self.prepare_rollout()
         self.teacher.prepare(self)
         introduce(self)
@@ -116,8 +115,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         preflight.check_optimizer(self.optimizer, self.distillation)
         preflight.check_pair(task, Facts.of(self.model), self.teacher)
         self.augmenting()  # refuses what cannot be augmented
-        preflight.tell_lost_ends(task, self.data_collator)
-        preflight.check_lengths(self.train_dataset, self.data_collator, self.limits, self.teacher)
+        text_checks.check_texts(self)
 
     # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
 
@@ -175,6 +173,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
 
     def _counts(self, batch: Mapping[str, Any]) -> Tensor:
         """Count one batch: int64 [len(UNITS)]."""
+        if self.teacher is not None and self.alpha < 1:
+            check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
         if self.task.settle(self.model, batch) and self.teacher is not None:
             preflight.check_pair(self.task, Facts.of(self.model), self.teacher)
         counts = self.task.counts(batch)
@@ -256,15 +256,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         # `skip_logits` is Trainer's word to Liger's fused loss in evaluation, where the task needs the logits too.
         drop = self.foreign | (set() if needs_own_loss(self) else {*self.label_names, "skip_logits"})
         fed = {name: value for name, value in inputs.items() if name not in drop}
-        self.limits.check(fed)
+        limits_of(self.model, self.processing_class).check(fed)
         return fed if needs_own_loss(self) else self.task.complete(self.model, fed, inputs)
-
-    @property
-    def limits(self) -> Limits:
-        """What the student can read; it may be another one in each trial of a search."""
-        if self._limits is None or self._limits[0] is not self.model:
-            self._limits = (self.model, limits_of(self.model, self.processing_class))
-        return self._limits[1]
 
     @property
     def foreign(self) -> set[str]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from hf_distill.tasks.outputs import core_of
 
 logger = logging.getLogger(__name__)
+LIMITS: WeakKeyDictionary[nn.Module, Limits] = WeakKeyDictionary()
+"""What is known of a student, as long as it lives."""
 TEXTS = ("input_ids", "decoder_input_ids")
 MARGIN = 8
 """How many rows a table may have beside its positions, as for padding; an image's table is another one."""
@@ -131,12 +134,15 @@ class Limits:
 
 
 def limits_of(student: nn.Module, tokenizer: Any = None) -> Limits:
-    """Say what a student can read; each batch is looked at where its tokenizer has more tokens than it has vectors.
+    """Say, once for a student, what it can read.
 
     Args:
         student: the model.
-        tokenizer: its tokenizer or processor, or None.
+        tokenizer: its tokenizer or processor, or None; each batch is looked at where it has more tokens than the
+            student has vectors.
     """
+    if student in LIMITS:
+        return LIMITS[student]
     try:
         size = len(getattr(tokenizer, "tokenizer", tokenizer))
     except TypeError:
@@ -144,4 +150,5 @@ def limits_of(student: nn.Module, tokenizer: Any = None) -> Limits:
     who = f"the student {type(core_of(student)).__name__}"
     longer = "cut the rows (max_length), or use a student that reads as much"
     others = "call model.resize_token_embeddings(len(tokenizer)), or use the tokenizer that it was made with"
-    return Limits(student, who, longer, others, every=size > (embedded(student) or size))
+    LIMITS[student] = Limits(student, who, longer, others, every=size > (embedded(student) or size))
+    return LIMITS[student]
