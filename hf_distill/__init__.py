@@ -32,6 +32,7 @@ _HOME = {
     "LiveTeacher": "teachers",
     "AdapterOffTeacher": "teachers",
     "CachedTeacher": "teachers",
+    "ColumnTeacher": "teachers",
     "EMATeacher": "teachers",
     "FunctionTeacher": "teachers",
     "Several": "teachers",

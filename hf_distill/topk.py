@@ -19,7 +19,8 @@ class TopKLogits:
 
     Args:
         ids: int64 [..., h], the classes with the highest probabilities.
-        log_p: float32 [..., h], their log-probabilities; with ``tail`` they sum to 1.
+        log_p: float32 [..., h], their log-probabilities; with ``tail`` they sum to 1. A row that keeps fewer than h
+            ids has ``signals.ABSENT`` here, and any of its other ids there.
         tail_ids: int64 [..., m], drawn from the other classes, with replacement, in proportion to their probability.
         tail: float32 [...], the probability of all other classes together.
         entropy: float32 [...], of the whole distribution, in nats.

@@ -39,7 +39,7 @@ ALLOWED = {
     "checkpoint": {"carry", "objectives", "sharding"},
     "objectives": {"linear", "signals", "topk"},
     "tasks": {"hearing", "signals", "topk"},
-    "teachers": {"cache", "hearing", "signals", "tails", "tasks"},
+    "teachers": {"cache", "hearing", "linear", "signals", "tails", "tasks", "topk"},
     "sharding": set(),
     "students": {"hearing", "sharding", "signals"},
     "reports": set(),

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from hf_distill.signals import ABSENT
+
 
 def sampled_forward_kl(
     student: Tensor,
@@ -56,7 +58,8 @@ def coarsened(
     Args:
         student: logits [n, V].
         ids: int64 [n, h], the teacher's highest classes.
-        log_p: float32 [n, h], their log-probabilities at ``temperature``.
+        log_p: float32 [n, h], their log-probabilities at ``temperature``; ``ABSENT`` where a row keeps fewer, whose
+            ids there are ones that it keeps.
         tail: float32 [n], the probability of the other classes; less than 2**-25, which float16 rounds to 0, is that.
         temperature: at which both results must be read: the sum of many classes holds for one temperature only.
 
@@ -69,10 +72,14 @@ def coarsened(
         >>> ours.softmax(-1), theirs.softmax(-1)
         (tensor([[0.2500, 0.7500]]), tensor([[0.5000, 0.5000]]))
     """
-    scaled = student.float() / temperature
-    ours, theirs = scaled.gather(-1, ids), log_p
-    if ids.shape[-1] < student.shape[-1]:
+    scaled, absent = student.float() / temperature, log_p <= ABSENT
+    ours, theirs = scaled.gather(-1, ids).masked_fill(absent, ABSENT), log_p
+    if ids.shape[-1] < student.shape[-1] or bool(absent.any()):
         # Summed where they are, not as log(1 - head): where the head holds nearly all, that leaves rounding errors.
-        rest = scaled.scatter(-1, ids, -math.inf).logsumexp(dim=-1, keepdim=True)
-        ours, theirs = torch.cat((ours, rest), dim=-1), torch.cat((log_p, tail.clamp(min=2**-25).log()[:, None]), -1)
+        low = -math.inf if ids.shape[-1] < student.shape[-1] else ABSENT  # a row may keep all: of nothing is no sum
+        rest = scaled.scatter(-1, ids, low).logsumexp(dim=-1, keepdim=True)
+        other = tail.clamp(min=2**-25).log().unsqueeze(-1)
+        if low == ABSENT:
+            other = torch.where(absent.any(dim=-1, keepdim=True), other, ABSENT)
+        ours, theirs = torch.cat((ours, rest), dim=-1), torch.cat((log_p, other), dim=-1)
     return temperature * ours, temperature * theirs

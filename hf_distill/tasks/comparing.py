@@ -7,7 +7,7 @@ how a model is read, objectives, trainers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -95,8 +95,28 @@ class Comparing(ABC):
         return batch
 
 
+READ = (
+    "input_ids", "inputs_embeds", "input_features", "input_values", "pixel_values", "labels", "decoder_input_ids",
+)  # fmt: skip
+"""What a model reads first of all; a column ``teacher_logits`` is a teacher's too, and nothing that it reads."""
+
+
+def reads_own(names: Iterable[str]) -> bool:
+    """Say whether a teacher reads something else than the student.
+
+    Args:
+        names: of the columns.
+
+    Example:
+        >>> reads_own(["input_ids", "teacher_input_ids"]), reads_own(["input_ids", "teacher_logits"])
+        (True, False)
+    """
+    there = set(names)
+    return any(f"{PREFIX}{name}" in there for name in READ)
+
+
 def teachers_columns(batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the columns ``teacher_x`` as ``x``; the batch itself, where the teacher has none of its own.
+    """Return the columns ``teacher_x`` as ``x``; the batch itself, where the teacher reads none of its own.
 
     Args:
         batch: the batch.
@@ -105,4 +125,6 @@ def teachers_columns(batch: Mapping[str, Any]) -> Mapping[str, Any]:
         >>> teachers_columns({"input_ids": 1, "teacher_input_ids": 2}), teachers_columns({"input_ids": 1})
         ({'input_ids': 2}, {'input_ids': 1})
     """
-    return {name.removeprefix(PREFIX): one for name, one in batch.items() if name.startswith(PREFIX)} or batch
+    if not reads_own(batch):
+        return batch
+    return {name.removeprefix(PREFIX): one for name, one in batch.items() if name.startswith(PREFIX)}

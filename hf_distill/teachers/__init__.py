@@ -2,6 +2,7 @@
 
 from hf_distill.teachers.adapter_off import AdapterOffTeacher
 from hf_distill.teachers.cached import CachedTeacher
+from hf_distill.teachers.column import ColumnTeacher
 from hf_distill.teachers.ema import EMATeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
@@ -13,6 +14,7 @@ from hf_distill.teachers.two_tokenizers import TwoTokenizers
 __all__ = [
     "AdapterOffTeacher",
     "CachedTeacher",
+    "ColumnTeacher",
     "EMATeacher",
     "FunctionTeacher",
     "LiveTeacher",

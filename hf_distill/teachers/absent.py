@@ -45,7 +45,8 @@ class AbsentTeacher:
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Keep what the teacher read; see ``Teacher.inputs``."""
         own = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
-        return {name: value for name, value in (own or batch).items() if name in self._takes}
+        taken = own if self._takes & own.keys() else batch
+        return {name: value for name, value in taken.items() if name in self._takes}
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> NoReturn:
         """Refuse: what was not written down cannot be asked. See ``Teacher.__call__``."""

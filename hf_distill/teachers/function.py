@@ -31,7 +31,8 @@ class FunctionTeacher:
         function: takes the batch (a mapping, on the trainer's device) and returns logits as a tensor or an array;
             log-probabilities are logits too.
         task: how to read them; None takes the trainer's.
-        columns: the batch columns that it reads beside the student's; they are kept in the data set for it.
+        columns: the batch columns that it reads beside the student's; they are kept in the data set for it. Logits
+            that lie in such a column already are a ``ColumnTeacher``'s, which pads them too.
 
     Example:
         >>> from hf_distill.tasks import SequenceClassification
@@ -82,10 +83,27 @@ class FunctionTeacher:
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Call the function; see ``Teacher.__call__``."""
-        with torch.no_grad():
-            outputs = self.function(self.inputs(batch))
+        inputs = self.inputs(batch)
+        try:
+            with torch.no_grad():
+                outputs = self.function(inputs)
+        except KeyError as error:
+            column = error.args[0] if error.args else None
+            if not isinstance(column, str) or column in inputs:
+                raise  # of something else than the batch
+            raise ValueError(
+                f"the teacher {self.facts.name} reads the column {column!r}, the batch has {sorted(inputs)}: name "
+                f"what it reads beside the student, teacher_model=FunctionTeacher(function, columns=[{column!r}]), so "
+                "that it stays in the data set."
+            ) from error
         if not isinstance(outputs, (Tensor, Mapping, tuple)):
-            outputs = torch.as_tensor(outputs)
+            try:
+                outputs = torch.as_tensor(outputs)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"the teacher {self.facts.name} returned a {type(outputs).__name__} that is no logits "
+                    f"({' '.join(str(error).split())[:100]}): return a tensor, an array or equally long lists."
+                ) from error
         if (device := find_device(batch)) is not None:
             outputs = send_to_device(outputs, device)  # where other teachers answer too
         return self.task.signals(None, self.task.theirs(batch), outputs)

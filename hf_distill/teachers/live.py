@@ -139,6 +139,8 @@ class LiveTeacher:
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Keep what the model's forward takes; ``teacher_x`` comes before ``x``. See ``Teacher.inputs``."""
         own = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
+        if not (self._takes_any or self._takes & own.keys()):
+            own = {}  # a column such as teacher_logits, which another one reads
         taken = own or batch  # a teacher with its own tokens must not be given the student's mask beside them
         labels = {"labels", *(() if self.task is None else self.task.label_names)}
         return {n: v for n, v in taken.items() if n not in labels and (n in self._takes or self._takes_any)}

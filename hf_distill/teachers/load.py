@@ -18,6 +18,7 @@ from hf_distill.cache.hub import HUB, pulled
 from hf_distill.cache.store import holds_answers
 from hf_distill.tasks import Task
 from hf_distill.teachers.cached import CachedTeacher
+from hf_distill.teachers.column import COLUMN, ColumnTeacher
 from hf_distill.teachers.function import FunctionTeacher
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.several import Several
@@ -32,8 +33,8 @@ def teacher_of(
 
     Args:
         spec: a model or module, a path or Hub id, a folder of kept answers or ``hf://datasets/`` and the id of one
-            on the Hub, a Teacher, or a function ``batch -> logits``; or a list of these, or a mapping from names to
-            these: ``Several`` with its defaults.
+            on the Hub, ``column:`` and the name of a column (see ``ColumnTeacher``), a Teacher, or a function ``batch
+            -> logits``; or a list of these, or a mapping from names to these: ``Several`` with its defaults.
         task: how to load and read it.
         dtype: the precision of a model's weights and computation; None leaves it as it is.
         quantization: how to quantise a model while it is loaded; see ``quantization_config``.
@@ -56,6 +57,8 @@ def teacher_of(
         spec = Several(spec)
     if isinstance(spec, Several) and not spec.members:
         return spec.loaded(lambda one: teacher_of(one, task, dtype, quantization))
+    if isinstance(spec, str) and spec.startswith(COLUMN):
+        spec = ColumnTeacher.named(spec)
     path = isinstance(spec, (str, Path))
     if path and (str(spec).startswith(HUB) or holds_answers(spec)):
         return CachedTeacher(folder=pulled(str(spec)))
@@ -101,7 +104,7 @@ def remembered(
     """Put a memory around a teacher.
 
     Args:
-        teacher: any; one that has a memory keeps its own.
+        teacher: any; one that has a memory keeps its own, one whose answers lie in the data set needs none.
         cache: ``auto`` remembers models where the run sees rows more than once, ``off`` nothing; any other word is
             the folder in which every kind of teacher's answers are kept.
         gb: how many 10**9 bytes of memory the answers may take, in each process.
@@ -134,7 +137,7 @@ def remembered(
                 f"asked for {teacher.facts.name}, whose answers change while the student learns: leave them out."
             )
         return teacher
-    if isinstance(teacher, CachedTeacher) or (known and not isinstance(teacher, LiveTeacher)):
+    if isinstance(teacher, (CachedTeacher, ColumnTeacher)) or (known and not isinstance(teacher, LiveTeacher)):
         return teacher
     if cache == "off" and not whole_window:
         return teacher

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_distill.signals import Facts
 from hf_distill.tasks.alignment import PREFIX, TokenAlignment
+from hf_distill.tasks.comparing import reads_own
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -61,7 +62,7 @@ def own_tokens(dataset: Any) -> bool:
         >>> own_tokens([{"input_ids": [5], "teacher_input_ids": [6]}]), own_tokens(None)
         (True, False)
     """
-    return any(name.startswith(PREFIX) for name in columns_of(dataset))
+    return reads_own(columns_of(dataset))
 
 
 def tokenizer_at(name: str | Path) -> PreTrainedTokenizerBase | None:
@@ -106,7 +107,7 @@ def check_tokenizers(
     Raises:
         ValueError: in one sentence.
     """
-    if not isinstance(ours, PreTrainedTokenizerBase) or any(name.startswith(PREFIX) for name in columns):
+    if not isinstance(ours, PreTrainedTokenizerBase) or reads_own(columns):
         return
     theirs = theirs or tokenizer_at(teacher.name)
     if theirs is None:

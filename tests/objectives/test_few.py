@@ -7,6 +7,7 @@ import reference
 import torch
 
 from hf_distill.objectives import few, functional
+from hf_distill.signals import ABSENT
 
 DIVERGENCES = ["forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl"]
 
@@ -147,3 +148,33 @@ def test_every_public_function_shows_an_example():
     public = {n: f for n, f in vars(few).items() if inspect.isfunction(f) and f.__module__ == few.__name__}
     assert sorted(public) == ["coarsened", "sampled_forward_kl"]
     assert all(">>>" in f.__doc__ for f in public.values())
+
+
+@pytest.mark.parametrize("classes", [40, 5])
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_row_that_keeps_fewer_ids_is_compared_as_by_itself(name, classes):
+    """Of five classes a row may keep all: then there are no others."""
+    student, _, kept = case(classes=classes, head=5 if classes > 5 else 4, draws=0)
+    log_p = kept["p"].log().float()
+    if classes == 5:
+        every = torch.arange(5).expand(6, 5)
+        ids = torch.cat((kept["ids"], (10 - kept["ids"].sum(1))[:, None]), 1)
+        log_p = torch.cat((log_p, kept["tail"].log().float()[:, None]), 1)
+        assert torch.equal(ids.sort(1).values, every)
+    else:
+        ids = kept["ids"]
+    value, widths, student = getattr(functional, name), [5, 4, 1, 3, 2, 5], student.requires_grad_()
+    padded, shorter = log_p.clone(), ids.clone()
+    for row, width in enumerate(widths):
+        padded[row, width:], shorter[row, width:] = ABSENT, ids[row, 0]
+    tail = 1 - padded.exp().sum(1)
+    together = value(*few.coarsened(student, shorter, padded, tail))
+    alone = torch.cat([
+        value(*few.coarsened(student[[row]], ids[[row], :width], log_p[[row], :width], tail[[row]]))
+        for row, width in enumerate(widths)
+    ])  # fmt: skip
+    assert torch.allclose(together, alone, rtol=1e-5, atol=1e-7)
+    (ours,) = torch.autograd.grad(together.sum(), student, retain_graph=True)
+    (theirs,) = torch.autograd.grad(alone.sum(), student)
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert ours.isfinite().all()
