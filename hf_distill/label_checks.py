@@ -124,6 +124,7 @@ more num_labels'
 
 
 def _one(value: Any, wanted: Wanted) -> str:
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
     if value is None:
         nothing = "NaN" if wanted.decimal and not wanted.several else "-100"
         return f"no label (None): write {nothing}, which is skipped, or leave the row out"

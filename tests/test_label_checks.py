@@ -16,7 +16,7 @@ from hf_distill import (
     SequenceClassification,
     TokenClassification,
 )
-from hf_distill.label_checks import check_batch, check_labels, fault, wanted_of
+from hf_distill.label_checks import Wanted, check_batch, check_labels, fault, wanted_of
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 ONE = SequenceClassification(3, SINGLE)
@@ -247,3 +247,9 @@ def test_the_choices_are_those_of_the_batch():
     ):
         check_batch(batch, ["labels"], wanted_of(MultipleChoice()))
     check_batch({**batch, "labels": torch.tensor([3, -100])}, ["labels"], wanted_of(MultipleChoice()))
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    each = Wanted("TokenClassification", each=True, classes=3)
+    assert fault(list(torch.tensor([0, 2, -100])), each) == ""
+    assert fault(list(np.array([0, 3])), each).startswith("label 3, the student has 3 classes")

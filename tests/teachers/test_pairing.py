@@ -11,7 +11,10 @@ from hf_distill.teachers.pairing import placeholders_of, unpaired
 
 def cached(folder, images):
     teacher = CachedTeacher(LiveTeacher(llava(1)), always=True)
-    rows = [{name: list(value) for name, value in batch(images).items()}]
+    made = batch(images)
+    rows = [
+        {name: made[name][row] for name in ("input_ids", "attention_mask", "labels")} for row in range(len(images))
+    ]
     tiny.trainer(folder, llava(0), data=rows, teacher_model=teacher, task=CausalLM())
     return teacher
 
