@@ -28,6 +28,7 @@ _HOME = {
     "MultipleChoice": "tasks",
     "MaskedLM": "tasks",
     "SentenceEmbedding": "tasks",
+    "CandidateCollator": "tasks",
     "Teacher": "teachers",
     "LiveTeacher": "teachers",
     "AdapterOffTeacher": "teachers",

@@ -139,11 +139,11 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
     # ---- Data ----
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Keep the teacher's columns in the data set beside the student's."""
+        """Keep the teacher's columns in the data set beside the student's, and those that a collator says it reads."""
         super()._set_signature_columns_if_needed()
         if self.teacher is not None:
-            extra = (self.teacher.columns | aligning(self.task)) - set(self._signature_columns)
-            self._signature_columns = [*self._signature_columns, *sorted(extra)]
+            extra = self.teacher.columns | aligning(self.task) | getattr(self.data_collator, "columns", frozenset())
+            self._signature_columns += sorted(extra - set(self._signature_columns))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device

@@ -256,3 +256,33 @@ def calibration_error(logits, labels, bins=15):
             right = sum(chosen[i] == labels[i] for i in inside) / len(inside)
             error += len(inside) / len(sure) * abs(right - sum(sure[i] for i in inside) / len(inside))
     return error
+
+
+def scores(vectors, n, kind="dot"):
+    """Each query's products with its n candidates, group by group."""
+    found = []
+    for group in vectors.double().split(1 + n):
+        query, *others = group / group.norm(dim=-1, keepdim=True) if kind == "cosine" else group
+        found.append(torch.stack([(query * other).sum() for other in others]))
+    return torch.stack(found)
+
+
+def margin_mse(student, teacher):
+    """Hofstätter et al., 2020: the mean over groups of the mean squared difference of margins, per group."""
+    found = []
+    for ours, theirs in zip(student.double(), teacher.double(), strict=True):
+        found.append(sum(((ours[0] - a) - (theirs[0] - b)) ** 2 for a, b in zip(ours[1:], theirs[1:], strict=True)))
+    return torch.stack(found) / (student.shape[1] - 1)
+
+
+def similarity_kl(student, teacher, temperature):
+    """CompRess: what each row's cosines with all others say, in each model's own space; added over rows."""
+    total = 0.0
+    for row in range(len(student)):
+        sides = []
+        for vectors in (student.double(), teacher.double()):
+            unit = vectors / vectors.norm(dim=-1, keepdim=True)
+            others = torch.stack([unit[row] @ unit[other] for other in range(len(unit)) if other != row])
+            sides.append(torch.softmax(others / temperature, dim=-1))
+        total = total + (sides[1] * (sides[1].log() - sides[0].log())).sum()
+    return total

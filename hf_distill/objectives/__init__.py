@@ -24,6 +24,7 @@ from hf_distill.objectives.partial import AdaptiveKL, TopKKL
 from hf_distill.objectives.pooled import PooledCosine, PooledMSE
 from hf_distill.objectives.relation import RKDAngle, RKDDistance, SimilarityPreserving
 from hf_distill.objectives.schedule import Schedule
+from hf_distill.objectives.scores import MarginMSE, ScoreKL, SimilarityKL
 from hf_distill.objectives.tap import TapMSE
 from hf_distill.objectives.term import Term
 from hf_distill.objectives.uld import ULD
@@ -51,7 +52,10 @@ TERMS: dict[str, type[Term]] = {
     "rkd_distance": RKDDistance,
     "rkd_angle": RKDAngle,
     "similarity": SimilarityPreserving,
+    "similarity_kl": SimilarityKL,
     "contrastive": Contrastive,
+    "margin_mse": MarginMSE,
+    "score_kl": ScoreKL,
     "adversarial": Adversarial,
     "attention_mse": AttentionMSE,
     "attention_kl": AttentionKL,

@@ -127,16 +127,16 @@ class HiddenTerm(Term):
         """Add over the positions that are not padding; see ``Term.forward``."""
         total = 0.0
         for ours, theirs in self.pairs:
-            shown = _layer(student, ours, "student")
-            wanted = _layer(teacher, theirs, "teacher").to(shown.device)
-            counted, apart = _counted(student.mask, shown), not self.by_position and teacher.mask is not None
+            shown = layer_of(student, ours, "student")
+            wanted = layer_of(teacher, theirs, "teacher").to(shown.device)
+            counted, apart = counted_in(student.mask, shown), not self.by_position and teacher.mask is not None
             if shown.ndim != 3 or counted.shape != shown.shape[:-1]:
                 known = "the batch does not say of how many" if student.mask is None else list(counted.shape)
                 raise ValueError(
                     f"the student shows hidden states of shape {list(shown.shape)} for positions {known}: "
                     f"{self.name} needs [B, T, H] over the positions of the batch; use tap_mse, or a term on logits."
                 )
-            there = _counted(teacher.mask, wanted) if apart else counted
+            there = counted_in(teacher.mask, wanted) if apart else counted
             if there.shape != wanted.shape[:-1]:
                 raise ValueError(
                     f"the student shows hidden states for {list(shown.shape[:-1])} positions, the teacher for "
@@ -256,11 +256,41 @@ class PKD(HiddenTerm):
         return Sum(total, torch.tensor(len(counted), device=counted.device))
 
 
-def _counted(mask: Tensor | None, state: Tensor) -> Tensor:
+def counted_in(mask: Tensor | None, state: Tensor) -> Tensor:
+    """Say which positions of a layer count.
+
+    Args:
+        mask: as in ``Signals``; None: all.
+        state: [B, T, H].
+
+    Returns:
+        bool [B, T], where the layer is.
+
+    Example:
+        >>> counted_in(None, torch.ones(1, 2, 4))
+        tensor([[True, True]])
+    """
     return torch.ones_like(state[..., 0], dtype=torch.bool) if mask is None else mask.to(state.device)
 
 
-def _layer(signals: Signals, layer: int, owner: str) -> Tensor:
+def layer_of(signals: Signals, layer: int, owner: str) -> Tensor:
+    """Return a hidden state that a model showed.
+
+    Args:
+        signals: what it showed.
+        layer: its number; 0 is the embedding output.
+        owner: how a message names the model.
+
+    Returns:
+        [B, T, H].
+
+    Raises:
+        ValueError: it did not show so many.
+
+    Example:
+        >>> layer_of(Signals({}, (torch.ones(1, 2, 4),)), 0, "student").shape
+        torch.Size([1, 2, 4])
+    """
     if layer >= len(signals.hidden):
         raise ValueError(
             f"layer {layer} of the {owner} was asked for, it showed {len(signals.hidden)} hidden states: use a model "

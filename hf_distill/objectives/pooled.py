@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_distill.objectives.hidden import HiddenTerm
+from hf_distill.objectives.hidden import HiddenTerm, counted_in, layer_of
 from hf_distill.objectives.layers import Layers
 from hf_distill.objectives.positions import shares
 from hf_distill.objectives.unit_vectors import unit_vectors
-from hf_distill.signals import Sum
+from hf_distill.signals import Signals, Sum
 
 POOLS = ("mean", "first", "last")
 """How the tokens of a row that are not padding become one vector."""
@@ -52,6 +52,21 @@ class PooledTerm(HiddenTerm):
         """Pool a layer: float32 [B, H]; a row of nothing but padding is zero. See ``HiddenTerm.reduced``."""
         share = shares(counted, "all" if self.pool == "mean" else self.pool)
         return (state.float() * share.unsqueeze(-1)).sum(dim=1)
+
+    def vectors(self, signals: Signals, layer: int, owner: str) -> Tensor:
+        """Make one vector of each row of a layer.
+
+        Args:
+            signals: what a model showed.
+            layer: the layer's number.
+            owner: how a message names the model.
+
+        Returns:
+            float32 [B, H].
+        """
+        state = layer_of(signals, layer, owner)
+        counted = counted_in(signals.mask, state)
+        return self.reduced(state.masked_fill(~counted.unsqueeze(-1), 0), counted)
 
     def added(self, total: Tensor, counted: Tensor, mask: Tensor | None) -> Sum:
         """Count the rows; see ``HiddenTerm.added``."""

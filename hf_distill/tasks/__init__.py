@@ -1,5 +1,6 @@
 """Tasks: how to read a model's outputs for one kind of problem. ``Task.of(model)`` finds the one that fits."""
 
+from hf_distill.tasks.candidates import CandidateCollator
 from hf_distill.tasks.choice import MultipleChoice
 from hf_distill.tasks.embedding import SentenceEmbedding
 from hf_distill.tasks.language import CausalLM, Seq2SeqLM
@@ -17,6 +18,7 @@ TASKS: tuple[type[Task], ...] = (
 
 __all__ = [
     "TASKS",
+    "CandidateCollator",
     "CausalLM",
     "MaskedLM",
     "MultipleChoice",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
-from hf_distill.signals import Signals, Sum
+from hf_distill.signals import DenseLogits, Head, Signals, Sum
 from hf_distill.tasks.classes import names_in, strangers_of
 from hf_distill.tasks.comparing import teachers_columns
 from hf_distill.tasks.outputs import core_of
@@ -27,6 +27,9 @@ HEADLESS = frozenset(
     if not re.search("For[A-Z]", name)  # some auto models have a head, which only they have
 )
 """The classes that AutoModel and AutoModelForTextEncoding load: hidden states, and no logits."""
+
+SCORES = "scores"
+"""The head of a teacher that scores candidates, a pair or a group a row; see ``objectives.scores``."""
 
 
 class SentenceEmbedding(Task):
@@ -43,6 +46,9 @@ class SentenceEmbedding(Task):
     whole space; where widths differ the first two train a projection, which is not saved with the student, so that
     its vectors are then the teacher's up to that projection: choose equal widths, or ``similarity``, for vectors that
     are used as they are.
+
+    Where rows are groups of a query and its candidates (``CandidateCollator``), ``margin_mse`` and ``score_kl`` teach
+    how they are ranked; the teacher may then be a cross-encoder, or a column of scores.
 
     Reference:
         Reimers, Gurevych: Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation,
@@ -99,10 +105,14 @@ class SentenceEmbedding(Task):
         return None
 
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
-        """Read hidden states and attention maps; see ``Task.signals``."""
+        """Read hidden states and attention maps, and the scores of a teacher that gives some; see ``Task.signals``."""
         shown = outputs if isinstance(outputs, Mapping) else {}
+        scores = outputs if isinstance(outputs, Tensor) else shown.get("logits")
+        if scores is not None:
+            scores = scores if scores.ndim > 1 else scores.unsqueeze(-1)
+            every = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
         return Signals(
-            heads={},
+            heads={} if scores is None else {SCORES: Head(DenseLogits(scores), every)},
             hidden=tuple(shown.get("hidden_states") or ()),
             attention=tuple(shown.get("attentions") or ()),
             mask=self.mask(batch),

@@ -172,7 +172,7 @@ class CachedTeacher:
             self.watch.count(len(keys), len(keys) - len(missing))
         if self.anywhere(bool(missing)):
             all_new = len(missing) == len(keys)
-            asked = batch if all_new else take(batch, missing or [0])
+            asked = batch if all_new else take(batch, missing or [0], len(keys))
             shown = self.teacher(asked, needs)
             if not self._can_keep(shown, asked):
                 return shown if all_new and not self.collective else self.teacher(batch, needs)
@@ -194,7 +194,7 @@ class CachedTeacher:
             missing = [i for i in self.memory.look(keys)[1] if keys[i] not in seen]
             seen.update(keys)
             if missing:
-                new.append((take(plain(batch), missing), [keys[i] for i in missing]))
+                new.append((take(plain(batch), missing, len(keys)), [keys[i] for i in missing]))
         self._counted, rows = True, sum(len(batch[self.column]) for batch in batches)
         self.watch.count(rows, rows - sum(len(keys) for _, keys in new))
         if self.anywhere(bool(new)):

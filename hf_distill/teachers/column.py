@@ -130,6 +130,8 @@ class ColumnTeacher:
         trainer.data_collator = ColumnCollator(trainer.data_collator, self.names, self.task)
 
     def _check_task(self) -> None:
+        if not self.task.label_names and len(self.names) == 1:
+            return  # scores of candidates, for terms that ask for them
         if self.task.label_names != ("labels",):
             raise ValueError(
                 f"{COLUMN}{','.join(self.names)} was given to {type(self.task).__name__}, which has not one head of "

@@ -41,6 +41,11 @@ class ColumnCollator:
     def __init__(self, collator: Callable[[list[Any]], Any], names: Sequence[str], task: Task) -> None:
         self.collator, self.names, self.task = collator, list(names), task
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that it, or the other collator, reads."""
+        return frozenset(self.names) | getattr(self.collator, "columns", frozenset())
+
     def __call__(self, rows: list[Any]) -> Any:
         """Collate; a batch in which no row has the columns is left without them.
 
@@ -70,7 +75,8 @@ class ColumnCollator:
                 raise
             return self.collator(rows)  # it lays them itself
         if any(map(any, there)):
-            if (made := len(self.task.rows(self.task.theirs(batch)))) != len(rows):
+            made = len(self.task.rows(self.task.theirs(batch)))
+            if made != len(rows) and self.task.label_names:  # groups of texts have scores of their own
                 raise ValueError(
                     f"the collator made {made} rows of {len(rows)}, among which the teacher's answers have no place: "
                     "use one that makes a row of each."

@@ -83,15 +83,16 @@ def _fill(
                 raise ValueError(f"the answers of {teacher.facts.name} cannot be kept: {teacher.memory.off}.")
             widths |= _widths_seen(teacher, batch)
             keys = teacher.keys(batch)
-            missing = teacher.memory.look(keys)[1]
-            mine.update({keys[i]: some[i] for i in missing if int.from_bytes(keys[i][:8], "little") % ranks == rank})
+            missing, each = teacher.memory.look(keys)[1], len(keys) // len(some)  # of a group, several
+            own = (i for i in missing if int.from_bytes(keys[i][:8], "little") % ranks == rank)
+            mine.update({keys[i]: some[i // each] for i in own})
             bar.update(len(some))
     if len(widths) > 1:
         raise ValueError(
             f"the teacher {teacher.facts.name} sees padding and the rows are padded to the longest of each batch, so "
             "training would not find them again: pad all rows to one length, here and there."
         )
-    todo = list(mine.values())
+    todo = list(dict.fromkeys(mine.values()))
     with tqdm(total=len(todo), desc="Asking the teacher", unit=" rows", disable=rank > 0) as bar:
         for some in batches(todo, lengths, tokens):
             teacher(send_to_device(collator(fetch(some)), device), needs)

@@ -82,8 +82,10 @@ class LiveTeacher:
         self._read(model)
 
     def _read(self, model: nn.Module) -> None:
-        """Learn what the model is and what its forward takes."""
+        """Learn what the model is, what it shows and what its forward takes."""
         self.facts = Facts.of(model)
+        headless = type(core_of(model)).__name__ in HEADLESS
+        self.serves = LiveTeacher.serves - ({"heads"} if headless else set())
         parameters = inspect.signature(core_of(model).forward).parameters
         self._takes = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._takes -= {"labels", "return_dict", "output_hidden_states", "output_attentions", "use_cache"}

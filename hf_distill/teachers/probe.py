@@ -20,6 +20,7 @@ from hf_distill.cache.batches import take
 from hf_distill.cache.keys import DECODER, NEITHER, Padding, along, rows_in, spans_of, trimmable
 from hf_distill.signals import ABSENT, Signals
 from hf_distill.teachers.pairing import unpaired
+from hf_distill.teachers.tokenizers import PREFIX
 
 Ask = Callable[[Mapping[str, Any]], Signals]
 NONE: Mapping[str, int] = MappingProxyType({})
@@ -39,8 +40,8 @@ def answers_alone(ask: Ask, batch: Mapping[str, Any], shown: Signals, tolerance:
     """
     rows = len(next(iter(parts_of(shown).values())))
     if rows == 1:
-        return _agree(ask(take(batch, [0, 0])), 1, shown, 0, tolerance, _scales(shown))
-    return _agree(ask(take(batch, [rows - 1])), 0, shown, rows - 1, tolerance, _scales(shown))
+        return _agree(ask(take(batch, [0, 0], rows)), 1, shown, 0, tolerance, _scales(shown))
+    return _agree(ask(take(batch, [rows - 1], rows)), 0, shown, rows - 1, tolerance, _scales(shown))
 
 
 def padding_ignored(
@@ -62,24 +63,26 @@ def padding_ignored(
     Returns:
         On which sides padding changes nothing; on neither where that cannot be tried.
     """
-    mask = inputs.get("attention_mask")
+    mask, size = inputs.get("attention_mask"), len(next(iter(inputs.values())))
+    own = PREFIX if any(name.startswith(PREFIX) for name in batch) else ""  # it reads tokens of its own
     # Another tensor (an image beside the text) may count positions, which a shortened text no longer has.
     others = {n for n, v in inputs.items() if v.ndim > 1 and not n.startswith(DECODER) and n != "labels"}
     length = 0
     if isinstance(mask, Tensor) and trimmable(inputs, mask) and others <= along(inputs, mask):
         spans = spans_of(mask)
-        row = take(batch, [int((spans[:, 1] - spans[:, 0]).argmax())])
+        row = take(batch, [int((spans[:, 1] - spans[:, 0]).argmax())], size)
         if "labels" not in inputs:  # a label for each token would still count those that are left out
             row.pop("labels", None)
-        start, stop = spans_of(row["attention_mask"])[0].tolist()
+        start, stop = spans_of(row[f"{own}attention_mask"])[0].tolist()
         length = stop - start
     if length < 2:
         for _ in range(3):
-            ask(take(batch, [0]))
+            ask(take(batch, [0], size))
         return NEITHER
     more = length // 2
     where = [*range(start, stop - more - 1), stop - 1]
-    names = along(row, row["attention_mask"])
+    read = {name.removeprefix(own): value for name, value in row.items() if name.startswith(own)}
+    names = {own + name for name in along(read, read["attention_mask"])}
     short = {n: v[:, where] if n in names else v for n, v in row.items()}
     right = {n: _padded(v, more, False) if n in names else v for n, v in short.items()}
     left = {n: _padded(v, more, True) if n in names else v for n, v in short.items()}

@@ -133,3 +133,13 @@ def test_padding_that_is_no_class_hides_nothing():
     teacher = LiveTeacher(SeesPadding(), QuestionAnswering())
     reason, padding = examine(lambda rows: teacher(rows, frozenset({"heads"})), batch, teacher.inputs(batch), 1e-3)
     assert (reason, padding) == ("", NEITHER)
+
+
+def test_padding_of_tokens_of_its_own_is_looked_at_too():
+    """The student's mask, of other tokens, says nothing of it."""
+    own = batch()
+    own = {**{f"teacher_{name}": value for name, value in own.items() if name != "labels"}, "labels": own["labels"]}
+    own["input_ids"] = torch.randint(5, 29, (len(own["labels"]), 5))
+    own["attention_mask"] = torch.ones_like(own["input_ids"])
+    assert found(tiny.teacher(), own)[:2] == ("", (True, False))
+    assert found(Around(lambda logits, ids: logits + 0.2 * ids.shape[1]), own)[:2] == ("", (False, False))

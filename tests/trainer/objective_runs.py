@@ -18,19 +18,25 @@ from transformers import DataCollatorForSeq2Seq
 
 from hf_distill.objectives import TERMS
 from hf_distill.objectives.pooled import PooledTerm
+from hf_distill.objectives.scores import ScoreTerm
 
 MODELS = ("encoder", "decoder")
+GROUPS = {name: {"candidates": 3} for name, term in TERMS.items() if issubclass(term, ScoreTerm)}
 OPTIONS = {
     ("tap_mse", "encoder"): {"path": "bert.pooler.dense", "widths": [16, 24]},
     ("tap_mse", "decoder"): {"path": "model.layers.0.mlp", "teacher_path": "model.layers.1.mlp", "widths": [16, 24]},
     ("pkd", "decoder"): {"token": "last"},
-    **{(name, "decoder"): {"pool": "last"} for name, term in TERMS.items() if issubclass(term, PooledTerm)},
-}
-TOGETHER = {"cka", "dist", "rkd_distance", "rkd_angle", "similarity"}
+    **{(name, "encoder"): options for name, options in GROUPS.items()},
+    **{
+        (name, "decoder"): {"pool": "last", **GROUPS.get(name, {})}
+        for name, term in TERMS.items() if issubclass(term, PooledTerm)
+    },
+}  # fmt: skip
+TOGETHER = {"cka", "dist", "rkd_distance", "rkd_angle", "similarity", "similarity_kl", *GROUPS}
 """Terms whose rows see each other within a micro-batch."""
 EVERYONE = {"contrastive"}
 """Terms whose rows see each other over the micro-batches of all ranks."""
-ROWS = {"rkd_distance": 4, "rkd_angle": 4}
+ROWS = {"rkd_distance": 4, "rkd_angle": 4, "similarity_kl": 4, **dict.fromkeys(GROUPS, 4)}
 """How many rows a micro-batch of two ranks gets, where 2 say nothing: one distance is its own mean."""
 
 
