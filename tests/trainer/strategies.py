@@ -77,7 +77,7 @@ def trainer(folder, strategy, objective, student=None, **changes):
     return tiny.trainer(
         folder, student, data or tiny.rows(64), teacher_model=teacher or tiny.teacher(),
         objective=OBJECTIVES[objective] if isinstance(objective, str) else objective, callbacks=list(callbacks),
-        eval_dataset=tiny.rows(8, seed=9),
+        eval_dataset=None if "data_collator" in parts else tiny.rows(8, seed=9),  # of classifiers
         args={**args, **settings(strategy), **changes}, **parts,
     )  # fmt: skip
 
