@@ -72,7 +72,7 @@ def padding_ignored(
         spans = spans_of(mask)
         row = take(batch, [int((spans[:, 1] - spans[:, 0]).argmax())], size)
         if "labels" not in inputs:  # a label for each token would still count those that are left out
-            row.pop("labels", None)
+            row = {name: value for name, value in row.items() if name not in ("labels", f"{own}labels")}
         start, stop = spans_of(row[f"{own}attention_mask"])[0].tolist()
         length = stop - start
     if length < 2:

@@ -7,9 +7,13 @@ from vectors import MASK, built, compared, of_rows, same_gradient, states
 
 from hf_distill.objectives import TERMS, build
 from hf_distill.objectives.pooled import POOLS, PooledCosine, PooledMSE, PooledTerm
+from hf_distill.objectives.scores import ScoreTerm
 from hf_distill.signals import Facts
 
-POOLED = pytest.mark.parametrize("cls", [cls for cls in TERMS.values() if issubclass(cls, PooledTerm)])
+# A score term compares vectors with the vectors of its candidates: tests/objectives/test_scores.py.
+POOLED = pytest.mark.parametrize(
+    "cls", [cls for cls in TERMS.values() if issubclass(cls, PooledTerm) and not issubclass(cls, ScoreTerm)]
+)
 
 
 def naive(cls, student, teacher):
