@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
-from hf_distill.fusion import FusionArguments
+from hf_distill.augmentation import TransferArguments
 from hf_distill.objectives import build
 from hf_distill.objectives.presets import AUTO
 from hf_distill.rollouts import RolloutArguments
-from hf_distill.tasks.settings import AlignmentArguments
-from hf_distill.transfer import TransferArguments
+from hf_distill.tasks.alignment.settings import AlignmentArguments
+from hf_distill.training.fused_logits import FusionArguments
 
 LOWER = re.compile(r"(^|_)(kl|perplexity)$|(^|_)loss/")
 """Names of what an evaluation says that are better the lower they are: ``eval_kl``, ``eval_loss/hard``, ..."""

@@ -1,19 +1,17 @@
 """What one model shows for one batch: the words that every other file speaks.
 
-Knows: distributions and which of their rows count, hidden states, a sum with its count, a model's measurements.
+Knows: distributions and which of their rows count, hidden states, a sum with its count.
 Does not know: who made them (a student, a teacher, a cache), for which task, or which trainer asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-
-from hf_distill.snapshots import commit_of
 
 ABSENT = -1e4
 """The logit of a class that a row does not have, where rows have different ones: no probability, in any dtype."""
@@ -154,84 +152,3 @@ class Signals:
             yield from shown.answers(one)
         if not self.named:
             yield from ((name, head) for head in self.heads.values())
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What can be said of a model before it runs. None means: not known, nothing can be checked against it.
-
-    Args:
-        name: how to name the model in a message or a card.
-        revision: the Hub commit it was loaded from.
-        hidden_size: width of its hidden states.
-        num_layers: number of its layers, without the embeddings.
-        num_heads: number of attention heads.
-        vocab_size: number of token embeddings.
-        problem_type: as in ``config.problem_type``.
-        labels: class names in the order of the logits.
-        kept: which of its first teacher's hidden dimensions it has, if its width was cut (``config.distillation``).
-    """
-
-    name: str = "a model"
-    revision: str | None = None
-    hidden_size: int | None = None
-    num_layers: int | None = None
-    num_heads: int | None = None
-    vocab_size: int | None = None
-    problem_type: str | None = None
-    labels: tuple[str, ...] | None = None
-    kept: tuple[int, ...] | None = None
-
-    @classmethod
-    def of(cls, model: Any) -> Facts:
-        """Read the facts from a model's ``config``; a module without one has only a name.
-
-        Args:
-            model: a ``PreTrainedModel``, a PEFT model, or any module.
-
-        Example:
-            >>> Facts.of(torch.nn.Linear(2, 2)).name
-            'Linear'
-        """
-        config = getattr(model, "config", None)
-        if config is None or not hasattr(config, "to_dict"):
-            return cls(name=type(model).__name__)
-        text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        id2label = getattr(config, "id2label", None)
-        name = getattr(config, "_name_or_path", "") or ""
-        return cls(
-            name=name or type(model).__name__,
-            revision=getattr(config, "_commit_hash", None) or commit_of(name),
-            hidden_size=getattr(text, "hidden_size", None),
-            num_layers=getattr(text, "num_hidden_layers", None),
-            num_heads=getattr(text, "num_attention_heads", None),
-            vocab_size=getattr(text, "vocab_size", None),
-            problem_type=getattr(config, "problem_type", None),
-            labels=tuple(str(id2label[i]) for i in sorted(id2label)) if id2label else None,
-            kept=_kept(getattr(config, "distillation", None) or ()),
-        )
-
-    def places(self, other: Facts) -> tuple[int, ...] | None:
-        """Say where another model has the hidden dimensions that this one kept; None: nowhere that is known.
-
-        Args:
-            other: the model that this one's width was cut from, or one that was cut from it before.
-
-        Example:
-            >>> wide, first = Facts(hidden_size=6), Facts(hidden_size=3, kept=(0, 2, 5))
-            >>> second = Facts(hidden_size=2, kept=(2, 5))
-            >>> first.places(wide), second.places(wide), second.places(first), wide.places(first)
-            ((0, 2, 5), (2, 5), (1, 2), None)
-        """
-        theirs = other.kept if other.kept is not None else range(other.hidden_size or 0)
-        if self.kept is None or len(self.kept) != self.hidden_size or not set(self.kept) <= set(theirs):
-            return None
-        return tuple(theirs.index(dimension) for dimension in self.kept)
-
-
-def _kept(steps: Iterable[Mapping[str, Any]]) -> tuple[int, ...] | None:
-    kept = None
-    for step in steps:
-        if (some := step.get("kept")) is not None:
-            kept = tuple(some) if kept is None else tuple(kept[dimension] for dimension in some)
-    return kept

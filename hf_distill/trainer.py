@@ -14,33 +14,35 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from hf_distill import preflight, text_checks
 from hf_distill.arguments import DistillationArguments, cache_settings, check_blend, teacher_dtype
-from hf_distill.asking import aligning, taught_by
-from hf_distill.card import add_distillation
-from hf_distill.carry import equip
-from hf_distill.checkpoint import CheckpointMixin
-from hf_distill.data_checks import check_data
-from hf_distill.fusion import fused, shares
-from hf_distill.hard import check_supervision, hard_loss, needs_own_loss, router_loss
-from hf_distill.hearing import LINEAR, hearing
-from hf_distill.joint import joined
-from hf_distill.label_checks import check_batch, wanted_of
-from hf_distill.logs import LogMixin
+from hf_distill.augmentation import TransferMixin
+from hf_distill.hub.card import add_distillation
+from hf_distill.hub.push import PushMixin
+from hf_distill.models.context import limits_of
+from hf_distill.models.facts import Facts
+from hf_distill.models.hooks import LINEAR, hearing
+from hf_distill.models.outputs import asking, core_of, without
 from hf_distill.objectives import Objective, Term, normalise
-from hf_distill.push import PushMixin
 from hf_distill.rollouts import Rollout
 from hf_distill.rollouts.training import RolloutMixin
-from hf_distill.signals import Facts, Sum
-from hf_distill.tally import Tally
+from hf_distill.signals import Sum
 from hf_distill.tasks import Task
-from hf_distill.tasks.context import limits_of
-from hf_distill.tasks.outputs import asking, core_of, without
-from hf_distill.tasks.settings import align_by
+from hf_distill.tasks.alignment.settings import align_by
+from hf_distill.tasks.alignment.tokenizers import introduce
 from hf_distill.tasks.supervision import STUDENT_WROTE
-from hf_distill.teachers import Teacher, remembered, teacher_of
-from hf_distill.teachers.tokenizers import introduce
-from hf_distill.transfer import TransferMixin
+from hf_distill.teachers import Teacher
+from hf_distill.training import checks, text_checks
+from hf_distill.training.asking import aligning, taught_by
+from hf_distill.training.build_teacher import remembered, teacher_of
+from hf_distill.training.checkpoint import CheckpointMixin
+from hf_distill.training.data_checks import check_data
+from hf_distill.training.fused_logits import fused, shares
+from hf_distill.training.inside_forward import joined
+from hf_distill.training.label_checks import check_batch, wanted_of
+from hf_distill.training.metrics import LogMixin
+from hf_distill.training.projections import equip
+from hf_distill.training.supervised_loss import check_supervision, hard_loss, needs_own_loss, router_loss
+from hf_distill.training.tally import Tally
 
 UNITS = ("rows", "tokens", "samples", "labels")
 """What is counted in every optimizer step, over its micro-batches and over all ranks."""
@@ -102,18 +104,18 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             self.teacher = remembered(teacher, **cache_settings(self.args))
         self._check_settings()
         if self.teacher is None:
-            preflight.check_alone(self.args, objective)
+            checks.check_alone(self.args, objective)
             return
         self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
-        preflight.check_parallelism(self)
-        preflight.check_kernels(self)
+        checks.check_parallelism(self)
+        checks.check_kernels(self)
         check_data(self)
         self.prepare_rollout()
         self.teacher.prepare(self)
         introduce(self)
         equip(self)
-        preflight.check_optimizer(self.optimizer, self.distillation)
-        preflight.check_pair(task, Facts.of(self.model), self.teacher)
+        checks.check_optimizer(self.optimizer, self.distillation)
+        checks.check_pair(task, Facts.of(self.model), self.teacher)
         self.augmenting()  # refuses what cannot be augmented
         text_checks.check_texts(self)
 
@@ -176,7 +178,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         if self.teacher is not None and self.alpha < 1:
             check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
         if self.task.settle(self.model, batch) and self.teacher is not None:
-            preflight.check_pair(self.task, Facts.of(self.model), self.teacher)
+            checks.check_pair(self.task, Facts.of(self.model), self.teacher)
         counts = self.task.counts(batch)
         return torch.stack([counts[unit] for unit in UNITS])
 

@@ -35,7 +35,7 @@ from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, LlamaConf
 from two_models import Kind, ModelArguments, shared_tokenizer
 
 from hf_distill.arguments import check_folder
-from hf_distill.commands.text_rows import as_texts
+from hf_distill.cli.text_rows import as_texts
 
 ROOT = Path("outputs/causal_lm")
 

@@ -13,7 +13,7 @@ from typing import Any
 from data_files import few
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from hf_distill.commands.text_rows import replaced
+from hf_distill.cli.text_rows import replaced
 
 COLUMN = "label"
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from datasets import Dataset, DatasetDict, load_dataset
 
-from hf_distill.commands.text_rows import load_named, read_csv, with_texts
+from hf_distill.cli.text_rows import load_named, read_csv, with_texts
 
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 

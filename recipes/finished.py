@@ -14,7 +14,7 @@ from typing import Any
 from recipe_run import settings
 from three_models import Job, report
 
-from hf_distill.parsing import parse_some
+from hf_distill.cli.parsing import parse_some
 
 
 @dataclass

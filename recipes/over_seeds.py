@@ -26,7 +26,7 @@ from recipe_run import say, settings
 from three_models import SHAPES, Job, make_teacher, train
 from transformers import Trainer
 
-from hf_distill.parsing import parse_some
+from hf_distill.cli.parsing import parse_some
 from hf_distill.reports import gap_closed, mean_interval, plot_comparison
 
 STUDENTS = ("student alone", "distilled")

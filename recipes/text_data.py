@@ -14,7 +14,7 @@ from class_labels import number_labels
 from data_files import DataArguments, Splits, check_columns, cut, limited, read_files, read_rows
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from hf_distill.commands.text_rows import with_texts
+from hf_distill.cli.text_rows import with_texts
 
 
 @dataclass

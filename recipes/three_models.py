@@ -22,9 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 from two_models import Kind, ModelArguments, make_student, untrained_teacher
 
 from hf_distill import DistillationTrainer
+from hf_distill.hub.push import check_repository
+from hf_distill.models.sharding import is_sharded
 from hf_distill.objectives.presets import AUTO
-from hf_distill.push import check_repository
-from hf_distill.sharding import is_sharded
 
 READ = ("input_ids", "label", "labels", "start_positions", "end_positions")
 """The columns whose content makes a teacher that is trained on them another one."""

@@ -34,7 +34,7 @@ from two_models import Kind, ModelArguments, shared_tokenizer
 from writing_scores import Writing
 
 from hf_distill import Seq2SeqDistillationTrainer, Seq2SeqDistillationTrainingArguments
-from hf_distill.commands.text_rows import as_texts
+from hf_distill.cli.text_rows import as_texts
 
 ROOT = Path("outputs/translation")
 EMBEDDED_ROWS, EMBEDDED_TEST_ROWS, SYLLABLES = 40_000, 2_000, 3_000

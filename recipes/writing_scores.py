@@ -17,8 +17,8 @@ from scoring import Column, Look, Scoring, percent
 from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
+from hf_distill.models.sharding import unsharded
 from hf_distill.reports import GapClosed
-from hf_distill.sharding import unsharded
 
 EXAMPLES = 5
 """How many texts of each model a report shows."""

@@ -2,7 +2,15 @@
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 WORDS = [f"w{i}" for i in range(24)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "user", "assistant", ":"]
@@ -42,6 +50,17 @@ def t5(width=16, layers=1, seed=0, **config):
         dropout_rate=0.0, decoder_start_token_id=0, pad_token_id=0, eos_token_id=2, initializer_factor=0.5,
     )  # fmt: skip
     return T5ForConditionalGeneration(T5Config(**{**sizes, **config}))
+
+
+def bart():
+    """A model with a bias behind its head."""
+    made = BartForConditionalGeneration(BartConfig(
+        vocab_size=32, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, pad_token_id=0,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=2, forced_eos_token_id=None,
+    ))  # fmt: skip
+    made.final_logits_bias += torch.arange(32.0)
+    return made
 
 
 def teacher(make=llama, **config):

@@ -2,7 +2,8 @@
 
 import torch
 
-from hf_distill.signals import Facts, Signals
+from hf_distill.models.facts import Facts
+from hf_distill.signals import Signals
 
 MASK = torch.tensor([
     [False, True, True, True], [True, True, False, False], [True, True, True, True], [False, False, True, False],

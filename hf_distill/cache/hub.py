@@ -10,8 +10,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 
 from hf_distill.cache.store import DATA, HEADER
-from hf_distill.faults import fault, reason
-from hf_distill.push import PushError, again
+from hf_distill.hub.faults import fault, reason
+from hf_distill.hub.push import PushError, again
 
 HUB = "hf://datasets/"
 """What comes before the id of a data set, where a folder could stand as well."""

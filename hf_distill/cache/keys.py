@@ -16,6 +16,8 @@ import torch
 import xxhash
 from torch import Tensor
 
+from hf_distill.tasks.batches import spans_of
+
 DECODER = "decoder_"
 """Columns under this prefix have the decoder's positions, not those of ``attention_mask``."""
 
@@ -34,26 +36,6 @@ class Padding(NamedTuple):
 
 NEITHER = Padding()
 """Nothing is known of the model: padding is a part of the row."""
-
-
-def spans_of(mask: Tensor) -> np.ndarray:
-    """Find where each row begins and ends.
-
-    Args:
-        mask: bool or integer [B, T], true or 1 where the row is.
-
-    Returns:
-        int64 [B, 2], the first position and one past the last; 0, 0 for a row that is nowhere.
-
-    Example:
-        >>> spans_of(torch.tensor([[0, 1, 1, 0], [1, 0, 1, 1]])).tolist()
-        [[1, 3], [0, 4]]
-    """
-    there = mask.bool().cpu().numpy()
-    if there.shape[1] == 0:
-        return np.zeros((len(there), 2), dtype=np.int64)
-    first, last = there.argmax(axis=1), there.shape[1] - there[:, ::-1].argmax(axis=1)
-    return np.stack((first, last), axis=1) * there.any(axis=1, keepdims=True)
 
 
 def along(inputs: Mapping[str, Any], mask: Tensor | None, decoder: bool = False) -> set[str]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hf_distill.topk import TopKLogits
+from hf_distill.models.topk_logits import TopKLogits
 
 CHUNK_ELEMENTS = 2**24
 """How many float32 logits are worked on at a time: 64 MiB, and a few temporaries of that size."""

@@ -20,13 +20,13 @@ from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, Sk
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
 from hf_distill.objectives.objective import Objective, normalise
 from hf_distill.objectives.own import import_own
-from hf_distill.objectives.partial import AdaptiveKL, TopKKL
 from hf_distill.objectives.pooled import PooledCosine, PooledMSE
 from hf_distill.objectives.relation import RKDAngle, RKDDistance, SimilarityPreserving
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.objectives.scores import MarginMSE, ScoreKL, SimilarityKL
 from hf_distill.objectives.tap import TapMSE
 from hf_distill.objectives.term import Term
+from hf_distill.objectives.topk_kl import AdaptiveKL, TopKKL
 from hf_distill.objectives.uld import ULD
 
 TERMS: dict[str, type[Term]] = {

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.layers import Layers
 from hf_distill.objectives.pooled import PooledTerm
-from hf_distill.signals import Facts
 
 
 class Adversarial(PooledTerm):

@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.functional import kl_of_log_probs
 from hf_distill.objectives.layers import Layers, paired, read_layers
-from hf_distill.objectives.positions import sum_over
 from hf_distill.objectives.term import Term
-from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.objectives.token_weights import sum_over
+from hf_distill.signals import Signals, Sum
 
 HEADS = ("auto", "mean")
 """How heads are paired: one to one or group by group where the counts allow it, or always the mean of all heads."""

@@ -33,7 +33,8 @@ class CKA(HiddenTerm):
         linear kernel (section 3).
 
     Example:
-        >>> from hf_distill.signals import Facts, Signals
+        >>> from hf_distill.models.facts import Facts
+        >>> from hf_distill.signals import Signals
         >>> term, states = CKA({1: 1}), torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
         >>> term.build(Facts(hidden_size=4, num_layers=1), Facts(hidden_size=4, num_layers=1))
         >>> ours, theirs = Signals({}, hidden=(states, states)), Signals({}, hidden=(states, -3.0 * states))

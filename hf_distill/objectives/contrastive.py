@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hf_distill.objectives.everyone import gathered
+from hf_distill.models.facts import Facts
+from hf_distill.objectives.all_gather import gathered
 from hf_distill.objectives.layers import Layers
 from hf_distill.objectives.pooled import PooledTerm
 from hf_distill.objectives.unit_vectors import unit_vectors
-from hf_distill.signals import Facts
 
 
 class Contrastive(PooledTerm):

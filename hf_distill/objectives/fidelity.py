@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_distill.objectives.chunked.one_pass import compared
 from hf_distill.objectives.logits import ForwardKL, LogitTerm
-from hf_distill.objectives.one_pass import compared
 from hf_distill.signals import Signals, Sum
 
 

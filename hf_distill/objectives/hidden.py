@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.layers import Layers, paired, read_layers
-from hf_distill.objectives.positions import POSITIONS, shares, sum_over
 from hf_distill.objectives.term import Term
+from hf_distill.objectives.token_weights import POSITIONS, shares, sum_over
 from hf_distill.objectives.unit_vectors import unit_vectors
-from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.signals import Signals, Sum
 
 
 class HiddenTerm(Term):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from hf_distill.signals import Facts
+from hf_distill.models.facts import Facts
 
 Pairs = list[tuple[int, int]]
 Layers = str | Mapping[int | str, int | Sequence[int]]

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_distill.objectives import few, functional
-from hf_distill.objectives.one_pass import compared
+from hf_distill.models.topk_logits import TopKLogits
+from hf_distill.objectives import functional, topk_functional
+from hf_distill.objectives.chunked.one_pass import compared
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Signals, Sum
-from hf_distill.topk import TopKLogits
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class LogitTerm(Term):
             teacher: the same n rows, at this term's temperature.
 
         Returns:
-            [n], what each row costs; see ``few.coarsened``.
+            [n], what each row costs; see ``topk_functional.coarsened``.
         """
         if not self._said:
             self._said = True
@@ -76,7 +76,7 @@ class LogitTerm(Term):
                 "lower bound; keep whole logits, or use forward_kl with a sampled tail, for an exact one.",
                 type(self).__name__, teacher.ids.shape[-1], teacher.classes,
             )  # fmt: skip
-        both = few.coarsened(student, teacher.ids, teacher.log_p, teacher.tail, teacher.temperature)
+        both = topk_functional.coarsened(student, teacher.ids, teacher.log_p, teacher.tail, teacher.temperature)
         return self.divergence(*both)
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
@@ -122,10 +122,10 @@ class ForwardKL(TemperedTerm):
         return functional.forward_kl(student, teacher, self.temperature)
 
     def divergence_from_few(self, student: Tensor, teacher: TopKLogits) -> Tensor:
-        """Return [n], unbiased, see ``few.sampled_forward_kl``; a teacher without draws gives a lower bound."""
+        """Return [n], unbiased, see ``sampled_forward_kl``; a teacher without draws gives a lower bound."""
         if not teacher.tail_ids.shape[-1]:
             return super().divergence_from_few(student, teacher)
-        return few.sampled_forward_kl(
+        return topk_functional.sampled_forward_kl(
             student, teacher.ids, teacher.log_p, teacher.tail_ids, teacher.tail, teacher.entropy, self.temperature
         )
 

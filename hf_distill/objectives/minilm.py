@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.functional import kl_of_log_probs
 from hf_distill.objectives.layers import Layers, paired, read_layers
-from hf_distill.objectives.positions import sum_over
 from hf_distill.objectives.term import Term
-from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.objectives.token_weights import sum_over
+from hf_distill.signals import Signals, Sum
 
 KINDS = {"q": 0, "k": 1, "v": 2}
 RELATIONS = tuple(a + b for a in KINDS for b in KINDS)

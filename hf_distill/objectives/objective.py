@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hf_distill.models.facts import Facts
+from hf_distill.objectives.chunked.one_pass import compared
 from hf_distill.objectives.logits import LabelCrossEntropy, LogitTerm
-from hf_distill.objectives.one_pass import compared
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.objectives.term import Term
-from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.signals import Signals, Sum
 
 
 class Objective(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_distill.objectives.hidden import HiddenTerm, counted_in, layer_of
 from hf_distill.objectives.layers import Layers
-from hf_distill.objectives.positions import shares
+from hf_distill.objectives.token_weights import shares
 from hf_distill.objectives.unit_vectors import unit_vectors
 from hf_distill.signals import Signals, Sum
 
@@ -94,7 +94,8 @@ class PooledMSE(PooledTerm):
         arXiv:2004.09813, section 2.
 
     Example:
-        >>> from hf_distill.signals import Facts, Signals
+        >>> from hf_distill.models.facts import Facts
+        >>> from hf_distill.signals import Signals
         >>> term, states = PooledMSE(pool="first"), torch.tensor([[[1.0, 3.0], [7.0, 7.0]]])
         >>> term.build(Facts(hidden_size=2, num_layers=1), Facts(hidden_size=2, num_layers=1))
         >>> ours, theirs = Signals({}, hidden=(states, states)), Signals({}, hidden=(states, states + 2.0))

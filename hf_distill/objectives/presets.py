@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hf_distill.signals import Facts
+from hf_distill.models.facts import Facts
 
 AUTO = "auto"
 """What a user writes to be given a preset."""

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.objectives.layers import Layers
 from hf_distill.objectives.pooled import PooledTerm
 from hf_distill.objectives.relation import RelationTerm
 from hf_distill.objectives.unit_vectors import unit_vectors
-from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.signals import Signals, Sum
 
 SIMILARITIES = ("dot", "cosine")
 SCORES = ("vectors", "logits")

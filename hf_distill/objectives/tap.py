@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.term import Term
-from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.signals import Signals, Sum
 
 
 class TapMSE(Term):

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from hf_distill.signals import Facts, Signals, Sum
+from hf_distill.models.facts import Facts
+from hf_distill.signals import Signals, Sum
 
 
 class Term(nn.Module):

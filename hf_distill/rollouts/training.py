@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.draws import STUDENT, TEACHER, draw, places
 from hf_distill.rollouts.settings import Rollout, rollout_of
 from hf_distill.rollouts.writers import Writers, check_context, check_student
 from hf_distill.tasks import CausalLM
-from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
 
 logger = logging.getLogger(__name__)

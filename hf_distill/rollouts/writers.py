@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_distill.rollouts.layouts import DecoderLayout, EncoderDecoderLayout
+from hf_distill.cache.identity import fingerprint
+from hf_distill.models.context import context_of
+from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.padding import Row
+from hf_distill.rollouts.prompts import DecoderLayout, EncoderDecoderLayout
 from hf_distill.rollouts.served import Served
 from hf_distill.rollouts.settings import Rollout
 from hf_distill.rollouts.texts import Texts, keys_for
 from hf_distill.rollouts.writing import OnlyTokens, drawing, students_way, teachers_way, write
 from hf_distill.tasks import CausalLM, Seq2SeqLM
-from hf_distill.tasks.context import context_of
-from hf_distill.tasks.outputs import core_of
 from hf_distill.teachers.adapter_off import evaluating
-from hf_distill.teachers.identity import fingerprint
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -23,9 +23,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.padding import Row, stacked
 from hf_distill.rollouts.settings import Rollout
-from hf_distill.tasks.outputs import core_of
 
 KEPT = ("decoder_start_token_id", "forced_bos_token_id", "bos_token_id", "pad_token_id", "eos_token_id")
 """What a model's own ``generation_config`` says about the form of a text, and not about how it is chosen."""

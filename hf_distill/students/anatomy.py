@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hf_distill.hearing import attentions
+from hf_distill.models.hooks import attentions
 from hf_distill.students.depth import built
 from hf_distill.students.importance import LINEAR, calls
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hf_distill.sharding import unsharded, whole_state
+from hf_distill.models.sharding import unsharded, whole_state
 from hf_distill.students.anatomy import INNER
 from hf_distill.students.depth import find_stacks, reshaped
 from hf_distill.students.lineage import record

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from hf_distill.signals import Facts
+from hf_distill.models.facts import Facts
 
 
 def record(student: Any, teacher: Any, step: str, **what: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from hf_distill.sharding import unsharded
+from hf_distill.models.sharding import unsharded
 from hf_distill.students.anatomy import Anatomy, Sizes, dissect, side, tensors
 from hf_distill.students.depth import built
 from hf_distill.students.importance import rescaling, sizes_of

@@ -1,14 +1,14 @@
 """Tasks: how to read a model's outputs for one kind of problem. ``Task.of(model)`` finds the one that fits."""
 
 from hf_distill.tasks.candidates import CandidateCollator
-from hf_distill.tasks.choice import MultipleChoice
-from hf_distill.tasks.embedding import SentenceEmbedding
-from hf_distill.tasks.language import CausalLM, Seq2SeqLM
-from hf_distill.tasks.masked import MaskedLM
-from hf_distill.tasks.spans import QuestionAnswering
+from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
+from hf_distill.tasks.masked_language_modeling import MaskedLM
+from hf_distill.tasks.multiple_choice import MultipleChoice
+from hf_distill.tasks.question_answering import QuestionAnswering
+from hf_distill.tasks.sentence_embedding import SentenceEmbedding
+from hf_distill.tasks.sequence_classification import SequenceClassification
 from hf_distill.tasks.task import Task
-from hf_distill.tasks.text import SequenceClassification
-from hf_distill.tasks.tokens import TokenClassification
+from hf_distill.tasks.token_classification import TokenClassification
 
 TASKS: tuple[type[Task], ...] = (
     SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM, CausalLM, Seq2SeqLM,

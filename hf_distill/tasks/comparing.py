@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_distill.signals import Signals
-from hf_distill.tasks.alignment import PREFIX
+from hf_distill.tasks.alignment.tokens import PREFIX
 from hf_distill.tasks.documents import Documents, apart
 
 

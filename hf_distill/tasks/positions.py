@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hf_distill.models.classes import own_loss_of
+from hf_distill.models.outputs import core_of, logits_in
 from hf_distill.signals import DenseLogits, Head, Signals, Sum
-from hf_distill.tasks.classes import own_loss_of
-from hf_distill.tasks.outputs import core_of, logits_in
 from hf_distill.tasks.prompts import virtual_tokens
 from hf_distill.tasks.supervision import supervised
 from hf_distill.tasks.task import Task

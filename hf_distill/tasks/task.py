@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from hf_distill.hearing import Heard, taken_apart
-from hf_distill.signals import Facts, Signals, Sum
-from hf_distill.tasks.classes import strangers_of
+from hf_distill.models.classes import strangers_of
+from hf_distill.models.facts import Facts
+from hf_distill.models.hooks import Heard, taken_apart
+from hf_distill.models.outputs import core_of
+from hf_distill.signals import Signals, Sum
 from hf_distill.tasks.comparing import Comparing
 from hf_distill.tasks.documents import Documents, without_filling
-from hf_distill.tasks.outputs import core_of
 from hf_distill.tasks.prompts import virtual_tokens, without_prompt
 from hf_distill.tasks.samples import rows_of, text_positions
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from hf_distill.signals import Facts
+from hf_distill.models.facts import Facts
+from hf_distill.models.fingerprint import weights_of
 from hf_distill.tasks import Task
-from hf_distill.teachers.identity import weights_of
 from hf_distill.teachers.live import LiveTeacher
 
 if TYPE_CHECKING:

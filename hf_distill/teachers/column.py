@@ -12,12 +12,13 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from hf_distill.linear import classes_of, head_of
-from hf_distill.signals import ABSENT, Facts, Head, Signals
+from hf_distill.models.facts import Facts
+from hf_distill.models.linear_logits import classes_of, head_of
+from hf_distill.models.topk_logits import TopKLogits
+from hf_distill.signals import ABSENT, Head, Signals
 from hf_distill.tasks import Task
+from hf_distill.tasks.alignment.tokenizers import columns_of
 from hf_distill.teachers.column_collator import ColumnCollator
-from hf_distill.teachers.tokenizers import columns_of
-from hf_distill.topk import TopKLogits
 
 if TYPE_CHECKING:
     from transformers import Trainer

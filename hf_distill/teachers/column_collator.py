@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_distill.cache.keys import spans_of
 from hf_distill.signals import ABSENT
 from hf_distill.tasks import Task
-from hf_distill.teachers.tokenizers import PREFIX
+from hf_distill.tasks.alignment.tokenizers import PREFIX
+from hf_distill.tasks.batches import spans_of
 
 
 class ColumnCollator:

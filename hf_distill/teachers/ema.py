@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
 
-from hf_distill.signals import Facts
+from hf_distill.models.facts import Facts
 from hf_distill.tasks import Task
 from hf_distill.teachers.changes import local_of
 from hf_distill.teachers.live import LiveTeacher

@@ -13,10 +13,11 @@ import torch
 from accelerate.utils import find_device, send_to_device
 from torch import Tensor, nn
 
-from hf_distill.signals import Facts, Signals
+from hf_distill.models.facts import Facts
+from hf_distill.models.fingerprint import weights_of
+from hf_distill.signals import Signals
 from hf_distill.tasks import Task
 from hf_distill.teachers.changes import held_in, tensors_of
-from hf_distill.teachers.identity import weights_of
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -17,15 +17,16 @@ from accelerate.utils import find_device, send_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.hearing import HEARD, hearing
-from hf_distill.signals import Facts, Signals
-from hf_distill.tails import tail_of
+from hf_distill.models.context import Limits, embedded
+from hf_distill.models.facts import Facts
+from hf_distill.models.head import tail_of
+from hf_distill.models.hooks import HEARD, hearing
+from hf_distill.models.outputs import SHOWN, asking, core_of
+from hf_distill.signals import Signals
 from hf_distill.tasks import Task
-from hf_distill.tasks.context import Limits, embedded
-from hf_distill.tasks.embedding import HEADLESS
-from hf_distill.tasks.outputs import SHOWN, asking, core_of
+from hf_distill.tasks.alignment.tokenizers import PREFIX, check_tokenizers, columns_of
+from hf_distill.tasks.sentence_embedding import HEADLESS
 from hf_distill.teachers.placement import place
-from hf_distill.teachers.tokenizers import PREFIX, check_tokenizers, columns_of
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from hf_distill.signals import Facts, Signals
+from hf_distill.models.facts import Facts
+from hf_distill.signals import Signals
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -18,8 +18,8 @@ import transformers
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
-from hf_distill.hearing import hearing
-from hf_distill.tails import tail_of
+from hf_distill.models.head import tail_of
+from hf_distill.models.hooks import hearing
 from hf_distill.tasks import TASKS, Task
 
 SIZES = {

@@ -25,9 +25,9 @@ from datasets import load_dataset
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, DataCollatorWithPadding
 
 from hf_distill import CachedTeacher, LiveTeacher
+from hf_distill.cache.identity import header_of, precision_of
+from hf_distill.cache.prefill import fill
 from hf_distill.tasks import SequenceClassification
-from hf_distill.teachers.fill import fill
-from hf_distill.teachers.identity import header_of, precision_of
 
 SETS = {"thucnews_headlines": "characters", "sst2": "words"}
 HEADS, VOCABULARY = frozenset({"heads"}), 8000

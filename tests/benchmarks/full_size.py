@@ -45,10 +45,10 @@ from transformers import (
 
 from hf_distill import CachedTeacher, DistillationTrainer, DistillationTrainingArguments, LiveTeacher, Task
 from hf_distill.cache.encoding import Encoding
+from hf_distill.cache.identity import header_of, precision_of
+from hf_distill.cache.prefill import TOKENS, fill
 from hf_distill.reports import machine, markdown_table
-from hf_distill.teachers.fill import TOKENS, fill
-from hf_distill.teachers.identity import header_of, precision_of
-from hf_distill.teachers.tokenizers import vocabulary_of
+from hf_distill.tasks.alignment.tokenizers import vocabulary_of
 
 KINDS = {
     "qwen": ("plain", "plain, Liger", "filling", "kept", "asked", "asked, whole"),

@@ -25,8 +25,9 @@ import time
 import torch
 from torch import nn
 
-from hf_distill.linear import LinearLogits
-from hf_distill.objectives import build, one_pass
+from hf_distill.models.linear_logits import LinearLogits
+from hf_distill.objectives import build
+from hf_distill.objectives.chunked import one_pass
 from hf_distill.reports import markdown_table
 from hf_distill.signals import DenseLogits, Head, Signals
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from hf_distill.cache.batches import join, take
 from hf_distill.cache.keys import NEITHER, Padding, keys_of, rows_in
+from hf_distill.tasks.batches import join, take
 
 BOTH = Padding(right=True, left=True)
 

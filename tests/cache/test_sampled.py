@@ -6,7 +6,7 @@ import torch
 
 from hf_distill.cache import sampled
 from hf_distill.cache.sampled import restore, sample
-from hf_distill.objectives import few
+from hf_distill.objectives import topk_functional
 
 DTYPES = {
     "ids": torch.int32, "gap": torch.uint8, "tail_ids": torch.int32, "tail": torch.float16, "entropy": torch.float16,
@@ -60,8 +60,10 @@ def test_small_columns_cost_little():
     student, p = logits + torch.randn(2000, 1000), reference.probabilities(logits)
     kept = restore(sample(logits, 1.0, head=28, tail=28, seed=1), 1.0, 1000)
     tail, entropy = p.scatter(1, kept.ids, 0.0).sum(1), -(p * p.log()).sum(1)
-    exact = few.sampled_forward_kl(student, kept.ids, p.gather(1, kept.ids).log(), kept.tail_ids, tail, entropy)
-    found = few.sampled_forward_kl(student, kept.ids, kept.log_p, kept.tail_ids, kept.tail, kept.entropy)
+    exact = topk_functional.sampled_forward_kl(
+        student, kept.ids, p.gather(1, kept.ids).log(), kept.tail_ids, tail, entropy
+    )
+    found = topk_functional.sampled_forward_kl(student, kept.ids, kept.log_p, kept.tail_ids, kept.tail, kept.entropy)
     assert exact.mean() > 0.3
     assert (found - exact).mean().abs() < 3e-4
 
@@ -105,7 +107,7 @@ def test_a_tail_without_probability_gives_valid_ids_and_no_weight():
     assert (kept.tail == 0).all()
     assert ((kept.tail_ids >= 0) & (kept.tail_ids < 50)).all()
     student = torch.randn(4, 50, requires_grad=True)
-    value = few.sampled_forward_kl(student, kept.ids, kept.log_p, kept.tail_ids, kept.tail, kept.entropy)
+    value = topk_functional.sampled_forward_kl(student, kept.ids, kept.log_p, kept.tail_ids, kept.tail, kept.entropy)
     value.sum().backward()
     assert torch.allclose(value, reference.forward_kl(student, logits).float(), atol=0.02)
     assert student.grad.isfinite().all()

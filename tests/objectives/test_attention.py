@@ -4,8 +4,9 @@ import pytest
 import reference
 import torch
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
-from hf_distill.signals import Facts, Signals
+from hf_distill.signals import Signals
 
 TERMS = {"mse": AttentionMSE, "kl": AttentionKL}
 MASK = torch.tensor([[False, True, True, True], [True, True, False, False]])

@@ -4,8 +4,9 @@ import pytest
 import reference
 import torch
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.cka import CKA
-from hf_distill.signals import Facts, Signals
+from hf_distill.signals import Signals
 
 MASK = torch.tensor([[True, True, True, False], [True, True, False, False]])
 

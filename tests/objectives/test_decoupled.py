@@ -4,7 +4,8 @@ import pytest
 import reference
 import torch
 
-from hf_distill.objectives import DKD, ForwardKL, one_pass
+from hf_distill.objectives import DKD, ForwardKL
+from hf_distill.objectives.chunked import one_pass
 from hf_distill.objectives.decoupled import decoupled_kl
 from hf_distill.signals import DenseLogits, Head, Signals
 

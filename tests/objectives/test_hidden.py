@@ -8,10 +8,11 @@ import pytest
 import reference
 import torch
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives import build
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.layers import uniform_pairs
-from hf_distill.signals import Facts, Signals
+from hf_distill.signals import Signals
 
 NARROW, WIDE = Facts(name="s", hidden_size=4, num_layers=2), Facts(name="t", hidden_size=6, num_layers=4)
 

@@ -11,13 +11,13 @@ from hf_distill.objectives import (
     build,
     correlation,
     decoupled,
-    few,
     functional,
     logits,
-    one_pass,
-    partial,
+    topk_functional,
+    topk_kl,
     uld,
-)  # fmt: skip
+)
+from hf_distill.objectives.chunked import one_pass
 from hf_distill.signals import DenseLogits, Head, Signals
 
 FUNCTIONS = {
@@ -30,8 +30,8 @@ FUNCTIONS = {
     "top1_cross_entropy": functional.top1_cross_entropy,
     "dkd": lambda student, teacher: decoupled.decoupled_kl(student, teacher, teacher.argmax(-1)),
     "standardised_kl": correlation.StandardisedKL().divergence,
-    "topk_kl": partial.topk_kl,
-    "adaptive_kl": partial.adaptive_kl,
+    "topk_kl": topk_kl.topk_kl,
+    "adaptive_kl": topk_kl.adaptive_kl,
     "uld": uld.ULD().divergence,
 }
 TOGETHER = {"dist"}
@@ -147,11 +147,11 @@ def test_few_ids_are_compared_by_joining_or_by_draws(name, temperature):
     found = term_of(name, temperature)(shown(student, rows), shown_few, {})
     kept = shown_few.heads["logits"].logits.select(rows)
     if name == "forward_kl":
-        expected = few.sampled_forward_kl(
+        expected = topk_functional.sampled_forward_kl(
             student[rows], kept.ids, kept.log_p, kept.tail_ids, kept.tail, kept.entropy, temperature
         )
     else:
-        joined = few.coarsened(student[rows], kept.ids, kept.log_p, kept.tail, temperature)
+        joined = topk_functional.coarsened(student[rows], kept.ids, kept.log_p, kept.tail, temperature)
         expected = FUNCTIONS[name](*joined, temperature=temperature)
     assert torch.allclose(found.total, expected.sum())
     assert found.count == rows.sum()

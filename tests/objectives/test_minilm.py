@@ -4,8 +4,9 @@ import pytest
 import reference
 import torch
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
-from hf_distill.signals import Facts, Signals
+from hf_distill.signals import Signals
 
 MASK = torch.tensor([[False, True, True, True], [True, True, False, False]])
 

@@ -7,7 +7,7 @@ import pytest
 import scoring
 from test_bert_chinese import QUIET, SMALL, rows, write
 
-from hf_distill.commands.recipes import recipes_folder
+from hf_distill.cli.recipes import recipes_folder
 from hf_distill.objectives import build
 
 MINE = """

@@ -5,10 +5,10 @@ import reference
 import torch
 from vectors import MASK, built, compared, of_rows, same_gradient, states
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives import TERMS, build
 from hf_distill.objectives.pooled import POOLS, PooledCosine, PooledMSE, PooledTerm
 from hf_distill.objectives.scores import ScoreTerm
-from hf_distill.signals import Facts
 
 # A score term compares vectors with the vectors of its candidates: tests/objectives/test_scores.py.
 POOLED = pytest.mark.parametrize(

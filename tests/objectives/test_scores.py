@@ -5,9 +5,10 @@ import reference
 import torch
 from vectors import MASK, built, compared, of_rows, same_gradient, states
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives import build
 from hf_distill.objectives.scores import MarginMSE, ScoreKL, SimilarityKL
-from hf_distill.signals import DenseLogits, Facts, Head, Signals
+from hf_distill.signals import DenseLogits, Head, Signals
 
 
 def rows(count, width, seed=0):

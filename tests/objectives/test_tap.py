@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.tap import TapMSE
-from hf_distill.signals import Facts, Signals
+from hf_distill.signals import Signals
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])
 

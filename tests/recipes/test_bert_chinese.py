@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from two_models import ModelArguments, blank_bert
 
-from hf_distill.parsing import parse_arguments
-from hf_distill.push import PushError
+from hf_distill.cli.parsing import parse_arguments
+from hf_distill.hub.push import PushError
 
 SHORT = ["--max_steps", "3", "--max_train_samples", "400", "--max_eval_samples", "100", "--report_to", "none"]
 SMALL = ["--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_hidden_size", "64", "--bf16", "0"]

@@ -18,7 +18,7 @@ from text_tokenizer import text_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 
 from hf_distill.cli import main as command
-from hf_distill.parsing import parse_arguments
+from hf_distill.cli.parsing import parse_arguments
 
 SMALL = [
     "--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_layers", "1", "--student_hidden_size", "32",

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from test_bert_chinese import QUIET, SMALL, write
 from transformers import AutoModelForQuestionAnswering
 
-from hf_distill.parsing import parse_arguments
+from hf_distill.cli.parsing import parse_arguments
 
 FLAGS = ["--max_steps", "2", "--num_threads", "1", "--report_to", "none", *SMALL, *QUIET]
 CONTEXT = "战国无双是由光荣开发的。" * 6 + "本作在日本发行，由光荣发行。"

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from two_models import ModelArguments, blank_bert
 from vector_scoring import VectorScoring
 
-from hf_distill.parsing import parse_arguments
+from hf_distill.cli.parsing import parse_arguments
 
 
 def run(folder, *flags):

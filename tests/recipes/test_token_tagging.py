@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from test_bert_chinese import QUIET, SMALL, write
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from hf_distill.parsing import parse_arguments
+from hf_distill.cli.parsing import parse_arguments
 
 FLAGS = ["--max_steps", "2", "--num_threads", "1", "--report_to", "none", *SMALL, *QUIET]
 

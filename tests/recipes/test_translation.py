@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from writing_scores import Writing, text_scores
 
-from hf_distill.parsing import parse_arguments
+from hf_distill.cli.parsing import parse_arguments
 from hf_distill.students import fresh_student
 
 SMALL = [

@@ -13,7 +13,7 @@ from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening, def
 
 from hf_distill import ColumnTeacher, FunctionTeacher, Teacher
 from hf_distill.objectives.functional import forward_kl
-from hf_distill.teachers import teacher_of
+from hf_distill.training.build_teacher import teacher_of
 
 LLAMA, T5 = tiny_language.llama, tiny_language.t5
 

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from hf_distill import EMATeacher, LiveTeacher, SequenceClassification, Sum
 from hf_distill.objectives.logits import ForwardKL
-from hf_distill.teachers import remembered
+from hf_distill.training.build_teacher import remembered
 
 
 def trained(folder, teacher, student=None, resume=None, callbacks=(), objective="forward_kl", **args):

@@ -30,7 +30,7 @@ from transformers import (
 from transformers.distributed import DistributedConfig
 
 from hf_distill import AdapterOffTeacher, CachedTeacher, EMATeacher, LiveTeacher, Several
-from hf_distill.sharding import unsharded, whole_state
+from hf_distill.models.sharding import unsharded, whole_state
 from hf_distill.students import keep_layers
 
 FIXED = DataCollatorForSeq2Seq(tiny_language.tokenizer(), padding="max_length", max_length=16)

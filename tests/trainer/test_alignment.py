@@ -17,10 +17,10 @@ from two_texts import characters, one_step, sentences, taught, trainer, two_text
 
 from hf_distill import CausalLM, DistillationTrainer, DistillationTrainingArguments, Several, TwoTokenizers
 from hf_distill.cache.encoding import Encoding
+from hf_distill.cache.teacher import CachedTeacher
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.functional import forward_kl
-from hf_distill.signals import Facts
 from hf_distill.tasks import Seq2SeqLM
-from hf_distill.teachers import CachedTeacher
 
 TOKENS = len(tiny_language.tokenizer())  # 31: the smaller head of 32 is padded too
 MAKES = {"llama": (tiny_language.llama, tiny_language.texts), "t5": (tiny_language.t5, tiny_language.pairs)}

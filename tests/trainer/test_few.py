@@ -10,7 +10,7 @@ from transformers import DataCollatorForSeq2Seq
 
 from hf_distill import CausalLM, DistillationTrainer, Head, Signals, Teacher, Term
 from hf_distill.cache.sampled import restore, sample
-from hf_distill.signals import Facts
+from hf_distill.models.facts import Facts
 
 
 class Few:

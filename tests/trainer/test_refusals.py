@@ -10,7 +10,7 @@ from torch import nn
 from transformers import BertModel, DataCollatorWithPadding
 
 from hf_distill import DistillationTrainer, SequenceClassification, Term
-from hf_distill.signals import Facts
+from hf_distill.models.facts import Facts
 
 
 def assert_refused(folder, message, error=ValueError, train=False, **parts):

@@ -9,7 +9,8 @@ from tiny_tasks import CASES
 from transformers import Trainer
 
 from hf_distill.cache.encoding import Encoding
-from hf_distill.teachers import CachedTeacher, LiveTeacher
+from hf_distill.cache.teacher import CachedTeacher
+from hf_distill.teachers import LiveTeacher
 
 LABELLED = [name for name in CASES if name != "embedding"]
 

@@ -1,0 +1,200 @@
+"""Whether a teacher answers each row for itself, and whether it sees padding: asked of it once, not guessed.
+
+Knows: batches, Signals, how to ask. Does not know: which model answers, what is kept of the answers.
+
+A model whose rows look at each other (a batch norm left in training mode, logits between the texts of a batch), or
+that draws random numbers, cannot be remembered row by row. One that sees padding can, under its padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_distill.cache.answers import HEADS, parts_of, unkeepable
+from hf_distill.cache.keys import DECODER, NEITHER, Padding, along, rows_in, trimmable
+from hf_distill.cache.pairing import unpaired
+from hf_distill.signals import ABSENT, Signals
+from hf_distill.tasks.alignment.tokenizers import PREFIX
+from hf_distill.tasks.batches import spans_of, take
+
+Ask = Callable[[Mapping[str, Any]], Signals]
+NONE: Mapping[str, int] = MappingProxyType({})
+
+
+def answers_alone(ask: Ask, batch: Mapping[str, Any], shown: Signals, tolerance: float) -> bool:
+    """Ask for one row of a batch alone, and say whether the answer is the one that it had in company.
+
+    Args:
+        ask: the teacher.
+        batch: any batch.
+        shown: what the teacher showed for it.
+        tolerance: the largest difference (root mean square), in standard deviations of the batch's values.
+
+    Returns:
+        Whether they agree; a batch of one row is compared with itself twice.
+    """
+    rows = len(next(iter(parts_of(shown).values())))
+    if rows == 1:
+        return _agree(ask(take(batch, [0, 0], rows)), 1, shown, 0, tolerance, _scales(shown))
+    return _agree(ask(take(batch, [rows - 1], rows)), 0, shown, rows - 1, tolerance, _scales(shown))
+
+
+def padding_ignored(
+    ask: Ask, batch: Mapping[str, Any], inputs: Mapping[str, Any], shown: Signals, tolerance: float
+) -> Padding:
+    """Ask for a shortened row three times: alone, padded on the right and padded on the left.
+
+    The row is shortened in its middle, so that no padded one is longer than what the model has positions for, and the
+    last token, which some models look for, stays. The teacher is asked three times whatever the batch is, so ranks
+    that must ask together do.
+
+    Args:
+        ask: the teacher.
+        batch: any batch.
+        inputs: what the teacher reads of it.
+        shown: what it showed for it.
+        tolerance: as in ``answers_alone``.
+
+    Returns:
+        On which sides padding changes nothing; on neither where that cannot be tried.
+    """
+    mask, size = inputs.get("attention_mask"), len(next(iter(inputs.values())))
+    own = PREFIX if any(name.startswith(PREFIX) for name in batch) else ""  # it reads tokens of its own
+    # Another tensor (an image beside the text) may count positions, which a shortened text no longer has.
+    others = {n for n, v in inputs.items() if v.ndim > 1 and not n.startswith(DECODER) and n != "labels"}
+    length = 0
+    if isinstance(mask, Tensor) and trimmable(inputs, mask) and others <= along(inputs, mask):
+        spans = spans_of(mask)
+        row = take(batch, [int((spans[:, 1] - spans[:, 0]).argmax())], size)
+        if "labels" not in inputs:  # a label for each token would still count those that are left out
+            row = {name: value for name, value in row.items() if name not in ("labels", f"{own}labels")}
+        start, stop = spans_of(row[f"{own}attention_mask"])[0].tolist()
+        length = stop - start
+    if length < 2:
+        for _ in range(3):
+            ask(take(batch, [0], size))
+        return NEITHER
+    more = length // 2
+    where = [*range(start, stop - more - 1), stop - 1]
+    read = {name.removeprefix(own): value for name, value in row.items() if name.startswith(own)}
+    names = {own + name for name in along(read, read["attention_mask"])}
+    short = {n: v[:, where] if n in names else v for n, v in row.items()}
+    right = {n: _padded(v, more, False) if n in names else v for n, v in short.items()}
+    left = {n: _padded(v, more, True) if n in names else v for n, v in short.items()}
+    alone, scales = ask(short), _scales(shown)
+    behind = _agree(ask(right), 0, alone, 0, tolerance, scales, slice(0, length - more))
+    before = _agree(ask(left), 0, alone, 0, tolerance, scales, slice(more, None))
+    return Padding(right=behind, left=before)
+
+
+def examine(
+    ask: Ask,
+    batch: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    tolerance: float,
+    collective: bool = False,
+    positions: bool = False,
+    placeholders: Mapping[str, int] = NONE,
+) -> tuple[str, Padding | None]:
+    """Find out whether answers can be kept row by row.
+
+    Args:
+        ask: the teacher.
+        batch: any batch.
+        inputs: what the teacher reads of it.
+        tolerance: as in ``answers_alone``.
+        collective: whether all ranks ask together: each then asks five times, whatever it finds.
+        positions: whether its heads have one distribution a position.
+        placeholders: the tokens that stand in a text for images and the like; see ``pairing``.
+
+    Returns:
+        Why they cannot, empty if they can; and on which sides padding changes nothing, None where this batch does not
+        tell, because its answer is not finite.
+    """
+    reason = inseparable(inputs, placeholders)
+    if reason:
+        for _ in range(5 if collective else 0):
+            ask(batch)
+        return reason, NEITHER
+    shown = ask(batch)
+    if reason := unkeepable(shown, positions):
+        for _ in range(4 if collective else 0):
+            ask(batch)
+        return reason, NEITHER
+    if not _finite(shown):
+        if not collective:
+            return "", None  # whoever uses the answer says so, and of which rows
+        reason = "it gives values that are not finite"
+    if not answers_alone(ask, batch, shown, tolerance):
+        reason = reason or "it answers a row otherwise alone than among others, or each time anew"
+    if reason and not collective:
+        return reason, NEITHER
+    try:
+        return reason, padding_ignored(ask, batch, inputs, shown, tolerance)
+    except (RuntimeError, ValueError, IndexError):  # a model that cannot read such a row; padding then stays content
+        if collective:
+            raise
+        return reason, NEITHER
+
+
+def inseparable(inputs: Mapping[str, Any], placeholders: Mapping[str, int] = NONE) -> str:
+    """Say why a batch cannot be told apart into rows; empty where it can.
+
+    Args:
+        inputs: what the teacher reads of a batch.
+        placeholders: the tokens that stand in a text for images and the like; see ``pairing``.
+
+    Example:
+        >>> inseparable({"pixel_values": torch.ones(9, 3), "input_ids": torch.ones(2, 4)})
+        "the column 'pixel_values' has 9 entries for 2 rows"
+    """
+    try:
+        rows_in(inputs)
+    except ValueError as error:
+        return str(error)
+    return unpaired(inputs, placeholders)
+
+
+def _finite(shown: Signals) -> bool:
+    """Whether every row that counts has numbers; what stands at padding is nobody's."""
+    lost = (
+        ~finite & head.rows.to(finite.device) for head in shown.heads.values() for finite in [head.logits.finite()]
+    )
+    return not any(bool(rows.any()) for rows in lost)
+
+
+def _padded(value: Tensor, more: int, left: bool) -> Tensor:
+    zeros = value.new_zeros((len(value), more, *value.shape[2:]))
+    return torch.cat((zeros, value) if left else (value, zeros), dim=1)
+
+
+def _scales(shown: Signals) -> dict[str, Tensor]:
+    """How much each value varies over a batch, against which a difference is large or small."""
+    there = {n: p[p > ABSENT / 2] if n.startswith(HEADS) else p for n, p in parts_of(shown).items()}
+    return {name: part.float().std(correction=0).clamp(min=1e-6) for name, part in there.items()}
+
+
+def _agree(
+    one: Signals,
+    row: int,
+    other: Signals,
+    beside: int,
+    tolerance: float,
+    scales: Mapping[str, Tensor],
+    where: slice | None = None,
+) -> bool:
+    """Whether a row of one answer is a row of another; ``where`` is where the second's positions are in the first."""
+    ours, theirs = parts_of(one), parts_of(other)
+    for name, value in ours.items():
+        a, b = value[row].float(), theirs[name][beside].float()
+        if where is not None and a.ndim == b.ndim and a.ndim > 0 and a.shape[0] != b.shape[0]:
+            a = a[where]
+        # The root of the mean square: the largest of many values, rounded to 8 bits, says little.
+        if a.shape != b.shape or not bool((a - b).square().mean().sqrt() <= tolerance * scales[name]):
+            return False
+    return True

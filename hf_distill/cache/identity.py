@@ -1,0 +1,120 @@
+"""Who a teacher is, so that nobody trains on another one's answers.
+
+Knows: weights, vocabularies, library versions. Does not know: what is answered, where it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import torch
+import transformers
+from torch import nn
+
+from hf_distill.models.facts import Facts
+from hf_distill.models.fingerprint import weights_of
+from hf_distill.tasks.alignment.tokenizers import own_tokens, vocabulary_of
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def fingerprint(teacher: Any, trainer: Trainer | None = None) -> str | None:
+    """Hash a teacher's weights.
+
+    Args:
+        teacher: any; one that is a part of the student says itself which weights are its own.
+        trainer: the trainer.
+
+    Returns:
+        As ``weights_of``; None for a teacher without weights, such as a function.
+    """
+    if hasattr(teacher, "fingerprint"):
+        return teacher.fingerprint(trainer)
+    model = getattr(teacher, "model", None)
+    return weights_of(model, getattr(teacher, "dtype", None)) if isinstance(model, nn.Module) else None
+
+
+def precision_of(teacher: Any, mixed: str | None = None) -> str | None:
+    """Say what a teacher computes in.
+
+    Args:
+        teacher: any.
+        mixed: the run's mixed precision, ``no``, ``bf16``, ``fp16``.
+
+    Example:
+        >>> class Live:
+        ...     dtype, model = torch.bfloat16, nn.Linear(1, 1)
+        >>> precision_of(Live())
+        'bfloat16'
+    """
+    model = getattr(teacher, "model", None)
+    if getattr(teacher, "dtype", None) is not None:
+        return str(teacher.dtype).removeprefix("torch.")
+    if not isinstance(model, nn.Module):
+        return None
+    if mixed not in (None, "no"):
+        return f"{mixed} autocast"
+    floats = (str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point())
+    return next(floats, "float32")
+
+
+def header_of(facts: Facts, **more: Any) -> dict[str, Any]:
+    """Write down who the teacher is, for a folder of its answers.
+
+    Args:
+        facts: what is known of it. Of a local folder only the last name is written, which says nothing of a machine:
+            answers are published too.
+        **more: what else is known; None is not written.
+
+    Example:
+        >>> header = header_of(Facts("my/teacher", vocab_size=9), precision="bfloat16", weights=None)
+        >>> header["teacher"], header["facts"]["vocab_size"], "weights" in header
+        ('my/teacher', 9, False)
+    """
+    name = Path(facts.name).name if Path(facts.name).is_dir() else facts.name
+    facts = replace(facts, name=name)
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    told = {
+        "teacher": facts.name,
+        "revision": facts.revision,
+        "facts": {name: value for name, value in asdict(facts).items() if value is not None},
+        "versions": {**versions, "accelerate": accelerate.__version__},
+        **more,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def known_of(teacher: Any, facts: Facts, weights: str | None, trainer: Trainer) -> dict[str, Any]:
+    """Write down who a trainer's teacher is.
+
+    Args:
+        teacher: placed; None: nobody is asked, everything was kept before.
+        facts: what is known of it.
+        weights: their hash, taken before the teacher was placed.
+        trainer: the trainer.
+    """
+    own = own_tokens(trainer.train_dataset)  # which the student's say nothing of
+    tokenizer = getattr(teacher, "tokenizer", None) or (None if own else trainer.processing_class)
+    precision = precision_of(teacher, trainer.accelerator.mixed_precision)
+    return header_of(facts, weights=weights, precision=precision, tokenizer=vocabulary_of(tokenizer))
+
+
+def facts_in(header: Mapping[str, Any]) -> Facts:
+    """Read what is known of a teacher from a header.
+
+    Args:
+        header: as ``header_of`` wrote it.
+
+    Example:
+        >>> facts_in(header_of(Facts("my/teacher", labels=("a", "b")))).labels
+        ('a', 'b')
+    """
+    own = {field.name for field in fields(Facts)}  # a newer version may know more, which changes nothing here
+    told = {name: value for name, value in dict(header.get("facts", {})).items() if name in own}
+    lists = {name: tuple(told[name]) for name in ("labels", "kept") if told.get(name) is not None}
+    return Facts(**{**told, **lists})

@@ -1,0 +1,154 @@
+"""Ask a teacher for every row of a data set, as fast as it can answer.
+
+Knows: lengths, a token budget, ranks. Does not know: where answers are kept, which model gives them, trainers.
+
+In training order every batch is as long as its longest row, and most of it is padding. Rows that are equally long
+stand together here, and short ones come many at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import send_to_device
+from tqdm.auto import tqdm
+
+from hf_distill.tasks.batches import spans_of
+
+if TYPE_CHECKING:
+    from hf_distill.cache.teacher import CachedTeacher
+
+TOKENS = 4096
+"""How many tokens a batch holds, with its padding; on CPUs 2,048 to 8,192 made no difference."""
+
+
+def fill(
+    teacher: CachedTeacher,
+    rows: Sequence[Mapping[str, Any]],
+    collator: Callable[[list[Mapping[str, Any]]], Mapping[str, Any]],
+    needs: frozenset[str] = frozenset({"heads"}),
+    tokens: int = TOKENS,
+    device: str | torch.device = "cpu",
+    rank: int = 0,
+    ranks: int = 1,
+) -> int:
+    """Ask for every row that is not kept yet; what is kept is written as it goes, so being killed loses little.
+
+    Which rank asks for a row is said by the row's key: ranks that list what is kept at different moments agree.
+
+    Args:
+        teacher: prepared, with a memory.
+        rows: a data set with a length.
+        collator: makes a batch of rows, the one that training will use.
+        needs: what to ask for.
+        tokens: how many tokens a batch may hold; a longer row is alone.
+        device: where the teacher is.
+        rank: of this process.
+        ranks: how many there are.
+
+    Returns:
+        For how many rows this process asked.
+
+    Raises:
+        ValueError: the teacher's answers cannot be kept, or its rows are padded otherwise here than in training.
+    """
+    always, teacher.always = teacher.always, True
+    try:
+        return _fill(teacher, rows, collator, needs, tokens, device, rank, ranks)
+    finally:
+        teacher.always = always
+
+
+def _fill(
+    teacher: CachedTeacher,
+    rows: Sequence[Mapping[str, Any]],
+    collator: Callable[[list[Mapping[str, Any]]], Mapping[str, Any]],
+    needs: frozenset[str],
+    tokens: int,
+    device: str | torch.device,
+    rank: int,
+    ranks: int,
+) -> int:
+    lengths = [length_of(row) for row in rows]
+    order = sorted(range(len(rows)), key=lambda index: -lengths[index])
+    fetch = getattr(rows, "__getitems__", lambda some: [rows[index] for index in some])
+    mine: dict[bytes, int] = {}
+    widths: set[int] = set()
+    with tqdm(total=len(rows), desc="Looking up rows", unit=" rows", disable=rank > 0, leave=False) as bar:
+        for some in batches(order, lengths, tokens):
+            batch = collator(fetch(some))
+            if not mine and not teacher.check(send_to_device(batch, device), needs):
+                raise ValueError(f"the answers of {teacher.facts.name} cannot be kept: {teacher.memory.off}.")
+            widths |= _widths_seen(teacher, batch)
+            keys = teacher.keys(batch)
+            missing, each = teacher.memory.look(keys)[1], len(keys) // len(some)  # of a group, several
+            own = (i for i in missing if int.from_bytes(keys[i][:8], "little") % ranks == rank)
+            mine.update({keys[i]: some[i // each] for i in own})
+            bar.update(len(some))
+    if len(widths) > 1:
+        raise ValueError(
+            f"the teacher {teacher.facts.name} sees padding and the rows are padded to the longest of each batch, so "
+            "training would not find them again: pad all rows to one length, here and there."
+        )
+    todo = list(dict.fromkeys(mine.values()))
+    with tqdm(total=len(todo), desc="Asking the teacher", unit=" rows", disable=rank > 0) as bar:
+        for some in batches(todo, lengths, tokens):
+            teacher(send_to_device(collator(fetch(some)), device), needs)
+            bar.update(len(some))
+    teacher.memory.flush()
+    return len(todo)
+
+
+def _widths_seen(teacher: CachedTeacher, batch: Mapping[str, Any]) -> set[int]:
+    """The width of a batch whose padding the teacher sees."""
+    mask, padding = teacher.inputs(batch).get("attention_mask"), teacher.memory.padding
+    if mask is not None and mask.ndim == 3 and not mask.all():  # several texts a row, whose padding stays content
+        return {mask.shape[-1]}
+    if mask is None or mask.ndim != 2:
+        return set()
+    spans, width = spans_of(mask), mask.shape[1]
+    seen = ((spans[:, 0] > 0) & (not padding.left)) | ((spans[:, 1] < width) & (not padding.right))
+    return {width} if seen.any() else set()
+
+
+def length_of(row: Mapping[str, Any]) -> int:
+    """Return how many tokens a row has, in all of its texts; 1 where it is no text.
+
+    Args:
+        row: of a data set.
+
+    Example:
+        >>> length_of({"input_ids": [5, 6, 7]}), length_of({"input_ids": [[5, 6], [7]]}), length_of({"pixels": [0.5]})
+        (3, 3, 1)
+    """
+    ids = row.get("input_ids", row.get("teacher_input_ids"))
+    if ids is not None and len(ids) and hasattr(ids[0], "__len__"):
+        return sum(map(len, ids))
+    return 1 if ids is None else max(1, len(ids))
+
+
+def batches(order: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Cut sorted rows into batches of about as many tokens.
+
+    Args:
+        order: numbers of rows, the longest first.
+        lengths: of all rows.
+        tokens: how many a batch may hold, counted with its padding.
+
+    Yields:
+        Numbers of rows.
+
+    Example:
+        >>> list(batches([0, 1, 2, 3], [4, 4, 2, 2], tokens=8))
+        [[0, 1], [2, 3]]
+    """
+    some: list[int] = []
+    for index in order:
+        if some and (len(some) + 1) * lengths[some[0]] > tokens:
+            yield some
+            some = []
+        some.append(index)
+    if some:
+        yield some

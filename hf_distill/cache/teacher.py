@@ -1,0 +1,309 @@
+"""A teacher that is asked once for each row.
+
+Knows: keys of rows, where answers are kept, when to ask. Does not know: which model answers, terms, the student.
+
+The key is the content that the teacher is given, so a row that was augmented is asked anew, one that occurs twice is
+asked once, and no data set or collator has to be touched. A batch that nobody has seen runs as it came; of any other
+only the unseen rows run, as one smaller batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_distill.cache.answers import KEPT, unkeepable
+from hf_distill.cache.cacheable import examine, inseparable
+from hf_distill.cache.callback import Watch
+from hf_distill.cache.checkpoint import keep, recall
+from hf_distill.cache.encoding import Encoding
+from hf_distill.cache.identity import fingerprint, known_of
+from hf_distill.cache.keys import keys_of
+from hf_distill.cache.memory import Memory, Places
+from hf_distill.cache.offline_teacher import AbsentTeacher
+from hf_distill.cache.pairing import placeholders_of
+from hf_distill.models.hooks import LINEAR
+from hf_distill.signals import Signals
+from hf_distill.tasks.batches import KEYS, join, plain, spans_of, take
+from hf_distill.teachers.changes import Changes, held_by
+from hf_distill.teachers.teacher import Teacher
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+logger = logging.getLogger(__name__)
+EXACT, HALF = 1e-3, 3e-2
+"""By how many standard deviations two answers to one row may differ, in float32 and in anything narrower."""
+
+NUMBERS = count()
+"""Each cached teacher puts its keys into a batch under a column of its own."""
+
+
+class CachedTeacher:
+    """A memory around another teacher, or around none: then a row that was not kept is an error.
+
+    Args:
+        teacher: who is asked for rows that are not kept; None: nobody, everything is in ``folder``.
+        folder: where answers are kept beside memory, for the next run too; None: nowhere.
+        gb: how many 10**9 bytes of memory the answers may take, in each process.
+        encoding: how values are held; None: as the folder holds them, in a new one and in memory exactly.
+        always: keep answers whatever the run looks like; otherwise only if it sees rows more than once. A folder is
+            always filled.
+        whole_window: ask for all micro-batches of an optimizer step at once.
+        prepass: ask for all training rows before the first step, sorted by length.
+
+    Raises:
+        ValueError: neither a teacher nor a filled folder, or a folder that holds something else.
+
+    Example:
+        >>> from torch import nn
+        >>> from hf_distill.tasks import SequenceClassification
+        >>> from hf_distill.teachers.live import LiveTeacher
+        >>> task = SequenceClassification(num_labels=2)
+        >>> teacher = CachedTeacher(LiveTeacher(nn.Linear(4, 2), task), always=True)
+        >>> teacher.task = task  # a trainer gives it its own
+        >>> batch = {"input": torch.arange(12.0).view(3, 4)}
+        >>> first, again = (teacher(batch, frozenset({"heads"})).heads["logits"].logits.tensor for _ in range(2))
+        >>> torch.equal(first, again), teacher.drain()
+        (True, (0, 0))
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher | None = None,
+        folder: str | Path | None = None,
+        gb: float = 4.0,
+        encoding: Encoding | None = None,
+        always: bool = False,
+        whole_window: bool = False,
+        prepass: bool = False,
+    ) -> None:
+        self.column = f"{KEYS}{next(NUMBERS)}"
+        self.memory = Memory(folder, gb * 1e9, encoding)
+        if teacher is None and self.memory.header is None:
+            raise ValueError(
+                f"answers were asked from {folder}, it holds none: fill it with hf-distill cache, or pass a teacher."
+            )
+        self.teacher: Teacher = teacher or AbsentTeacher(folder, self.memory.header)
+        self.facts, self.whole_window = self.teacher.facts, whole_window
+        self.always = always or folder is not None
+        self.task = getattr(teacher, "task", None)
+        self.watch = Watch(self, prepass)
+        self._world, self._counted, self._placeholders = 1, False, {}
+        self._weights, self._moved, self._changes = None, False, Changes(lambda: held_by(self.teacher))
+
+    # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
+    serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
+    collective = property(lambda self: self.teacher.collective)
+    columns = property(lambda self: self.teacher.columns | {self.column})
+    model = property(lambda self: self.teacher.model)
+    linear = property(lambda self: getattr(self.teacher, "linear", False))
+
+    @property
+    def temperature(self) -> float | None:
+        """The only temperature at which what is kept can be used; None: any."""
+        return self.memory.encoding.temperature
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Prepare the teacher, and learn how often the run sees a row; see ``Teacher.prepare``."""
+        self.task = self.task or trainer.task
+        self._world = trainer.accelerator.num_processes
+        if self._moved:  # under another trainer: it is another teacher from here on, and may stay so
+            self.memory.off, self._moved = "", False
+        self._weights = fingerprint(self.teacher, trainer)  # before they are sharded
+        self.teacher.prepare(trainer)
+        self.facts = self.teacher.facts
+        known = known_of(self.teacher, self.facts, self._weights, trainer)
+        self.memory.meet(known, self.task.positions, trainer.accelerator.process_index, self.task.frames)
+        self._placeholders = placeholders_of(getattr(self.teacher, "model", None) or trainer.model)
+        self.memory.expected = len(rows) if hasattr(rows := trainer.train_dataset, "__len__") else 0
+        self.watch.follow(trainer)
+        self._changes.found()  # from here on it stays as it is
+        if getattr(self.teacher, "moves", False):
+            self._stop("it changes while the student learns")
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the teacher reads, and what it would make its decoder's inputs of; see ``Teacher.inputs``."""
+        inputs, read = self.teacher.inputs(plain(batch)), self.task.theirs(batch)
+        made = self.task.reads_labels and "decoder_input_ids" not in inputs and read.get("labels") is not None
+        return {**inputs, "labels": read["labels"]} if made else inputs
+
+    # ---- Asking ----
+
+    def ahead(self, batches: Sequence[dict[str, Any]], needs: frozenset[str]) -> None:
+        """See all micro-batches of an optimizer step before the first is asked for, as they came from the data.
+
+        Their keys are put into them, made before anything is cast or moved.
+
+        Args:
+            batches: the micro-batches; each gets a column.
+            needs: what is going to be asked for.
+        """
+        self.memory.window, self._counted = {}, False
+        self.notice()
+        if not batches or not self._keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
+            return
+        for batch in batches:
+            batch[self.column] = tuple(self.keys(batch))
+        self.watch.foresee(batches)
+        if self.whole_window and len(batches) > 1 and self.memory.padding.right:
+            self._ask_window(batches, self.memory.serve(needs))
+
+    def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
+        """Answer a batch, asking only for rows that are not kept; see ``Teacher.__call__``."""
+        keys = batch.get(self.column)
+        training = keys is not None or self.watch.training
+        batch = plain(batch)
+        self.notice()
+        kept = needs - {LINEAR}  # what is kept is kept whole
+        if not self._keeps(kept, training) or not self.check(batch, kept):
+            return self.teacher(batch, needs)
+        needs = self.memory.serve(kept)
+        keys = keys or self.keys(batch)
+        found, missing = self.memory.look(keys)
+        if training and not self._counted:
+            self.watch.count(len(keys), len(keys) - len(missing))
+        if self.anywhere(bool(missing)):
+            all_new = len(missing) == len(keys)
+            asked = batch if all_new else take(batch, missing or [0], len(keys))
+            shown = self.teacher(asked, needs)
+            if not self._can_keep(shown, asked):
+                return shown if all_new and not self.collective else self.teacher(batch, needs)
+            if all_new and self.memory.full and self.memory.encoding.exact:
+                return shown  # there is no room for any of it: not even to be taken apart
+            if missing:
+                found.update(self._take_in(shown, [keys[i] for i in missing]))
+            if all_new and self.memory.encoding.exact:
+                return shown
+        places = [found[key] for key in keys]
+        read = self.task.theirs(batch)
+        spans = None if self.task.frames else self._spans(batch)
+        return self.memory.answers.signals(places, spans, self.task.rows(read), self.task.mask(read))
+
+    def _ask_window(self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str]) -> None:
+        new, seen = [], set()
+        for batch in batches:
+            keys = batch[self.column]
+            missing = [i for i in self.memory.look(keys)[1] if keys[i] not in seen]
+            seen.update(keys)
+            if missing:
+                new.append((take(plain(batch), missing, len(keys)), [keys[i] for i in missing]))
+        self._counted, rows = True, sum(len(batch[self.column]) for batch in batches)
+        self.watch.count(rows, rows - sum(len(keys) for _, keys in new))
+        if self.anywhere(bool(new)):
+            asked = join([batch for batch, _ in new]) if new else take(plain(batches[0]), [0])
+            shown = self.teacher(asked, needs)
+            if self._can_keep(shown, asked) and new:
+                self.memory.window = self._take_in(shown, [key for _, keys in new for key in keys])
+
+    # ---- Keys and rows ----
+
+    def keys(self, batch: Mapping[str, Any]) -> list[bytes]:
+        """Name the rows of a batch; see ``keys_of``.
+
+        Args:
+            batch: the batch.
+        """
+        decoder = self.task.mask(self.task.theirs(batch)) if self.task.reads_labels else None
+        return keys_of(self.inputs(batch), self.memory.padding, decoder)
+
+    def _take_in(self, shown: Signals, keys: Sequence[bytes]) -> Places:
+        again = self.always or self.watch.repeats or self.watch.reevaluates
+        spans = None if shown.mask is None else spans_of(shown.mask)  # the answer's own positions
+        return self.memory.take_in(shown, keys, spans, last=again and not self.watch.stopped)
+
+    def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
+        mask = self.task.mask(self.task.theirs(batch))
+        return None if mask is None else spans_of(mask)
+
+    # ---- Whether ----
+
+    def _keeps(self, needs: frozenset[str], training: bool) -> bool:
+        """Whether answers are kept, or looked for, at all."""
+        if self.memory.off or not all(need in KEPT or need.startswith("tap:") for need in needs):
+            return False
+        wanted = self.always or (self.watch.repeats if training else self.watch.reevaluates)
+        return self.whole_window or (not self.watch.stopped and (wanted or len(self.memory) > 0))
+
+    def check(self, batch: Mapping[str, Any], needs: frozenset[str]) -> bool:
+        """Say whether this batch has rows; ask the teacher, once, whether its answers to them can be kept.
+
+        Args:
+            batch: any batch.
+            needs: what is going to be asked for.
+        """
+        inputs = self.inputs(batch)
+        # Of every batch: packed texts may come one at a time for a while, and rows with one image each.
+        reason = inseparable(inputs, self._placeholders)
+        if not self.memory.probed and (not reason or self.collective):
+            tolerance = EXACT if self.memory.known.get("precision", "float32") == "float32" else HALF
+            asking = (lambda rows: self.teacher(rows, needs), batch, inputs, tolerance, self.collective)
+            reason, padding = examine(*asking, self.task.positions, self._placeholders)
+            if padding is None:
+                return False
+            self.memory.learn(padding, sorted(inputs))
+        return not self._stop(reason)
+
+    def _can_keep(self, shown: Signals, asked: Mapping[str, Any]) -> bool:
+        """Say whether an answer to some rows can be taken apart, which the first one's does not say of a later one's.
+
+        Args:
+            shown: the answer.
+            asked: the rows.
+        """
+        reason, batch = unkeepable(shown, self.task.positions), self._spans(asked)
+        if not reason and not self.task.frames and batch is not None and shown.mask is not None:
+            if not np.array_equal(spans_of(shown.mask), batch):
+                reason = "its rows have other lengths than the batch's, and its task does not say so (Task.frames)"
+        return not self._stop(reason)
+
+    def notice(self, whole: bool = False) -> None:
+        """Keep nothing from now on if the teacher has changed, as one that somebody trains does.
+
+        Args:
+            whole: look at every byte of its weights, not only where changes are likely to show.
+        """
+        if self.memory.off:
+            return
+        changed = self._changes.found()
+        if whole and not changed and self._weights is not None:
+            changed = fingerprint(self.teacher, self.watch.trainer) not in (None, self._weights)  # None: it is sharded
+        self._moved = self._stop("it has changed since it was asked" if changed else "")
+
+    def _stop(self, reason: str) -> bool:
+        """Keep nothing from now on, if there is a reason here or, where all ranks ask together, anywhere."""
+        if self.anywhere(bool(reason)):
+            self.memory.off = reason = reason or "they cannot be on another rank"
+            self.memory.forget()
+            logger.warning("The answers of %s are not kept: %s. It is asked each time.", self.facts.name, reason)
+        return bool(self.memory.off)
+
+    def anywhere(self, flag: bool) -> bool:
+        """Say whether it is so on any rank, where all must ask together; otherwise whether it is so here."""
+        if not self.collective or self._world == 1:
+            return flag
+        told = torch.tensor(float(flag), device=self.watch.device)
+        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+        return bool(told)
+
+    # ---- What a trainer calls where a teacher has it ----
+
+    def keep(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
+        """Write what is remembered beside a checkpoint; see ``recall.keep``."""
+        self.notice(whole=True)
+        keep(self.memory, checkpoint, rank, name)
+
+    def recall(self, checkpoint: str | Path, name: str = "") -> None:
+        """Read what was remembered when a checkpoint was written; see ``recall.recall``."""
+        recall(self.memory, checkpoint, name)
+
+    def drain(self) -> tuple[int, int]:
+        """Return how many rows of training batches were kept ones, of how many, since it was last asked."""
+        return self.watch.drain()

@@ -1,0 +1,65 @@
+"""``hf-distill card``: put into a student's card what only a person knows, and say what it still lacks.
+
+Knows: a finished run's folder, the Hub's metadata. Does not know: how anything was trained or measured.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from hf_distill.cli.arguments import USAGE, CardArguments
+from hf_distill.cli.hub_words import check_languages, check_licence
+from hf_distill.cli.parsing import parse_arguments
+from hf_distill.hub.push import KEPT_BACK, again
+from hf_distill.reports import markdown_table
+
+UNDECIDED = re.compile(r"No licence is set, .*?: decide before you publish\. ", re.DOTALL)
+WANTED = ("license", "language", "datasets", "base_model", "pipeline_tag")
+"""What the Hub finds a model by."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        argv: the folder of a finished run, and flags of ``CardArguments``.
+
+    Raises:
+        ValueError: there is no card, a licence without its name, or a word that the Hub does not know.
+    """
+    words = list(argv)
+    if words[:1] in ([], ["-h"], ["--help"]):
+        print(USAGE["card"])
+    if not words or words[0].startswith("-"):
+        parse_arguments([CardArguments], words)  # --help says the rest
+        raise ValueError("no folder was named: begin with that of a finished run, such as outputs/bert_chinese/run-1.")
+    folder = Path(words.pop(0))
+    (asked,) = parse_arguments([CardArguments], words)
+    path = folder / "README.md"
+    if not path.is_file():
+        raise ValueError(f"a card was asked of {folder}, which has no README.md: name the folder of a finished run.")
+    if asked.license is not None:
+        check_licence(asked.license)
+    check_languages(asked.language or ())
+    if asked.license == "other" and not asked.license_name:
+        raise ValueError("license=other was given without a name: add --license_name and --license_link.")
+    card = ModelCard.load(path, ignore_metadata_errors=True)
+    given = {name: value for name, value in asdict(asked).items() if value}
+    given["tags"] = sorted({*(card.data.tags or []), *given.get("tags", [])})
+    for name, value in given.items():
+        setattr(card.data, name, value)
+    text = UNDECIDED.sub("", card.text) if card.data.license else card.text
+    path.write_text(f"---\n{card.data.to_yaml()}\n---\n{text}", encoding="utf-8")
+    known = card.data.to_dict()
+    rows = [[name, _shown(known.get(name)) or "not set"] for name in WANTED]
+    print(f"{path}:\n\n{markdown_table(['metadata', 'value'], rows)}\n")
+    print(f"To publish it: {again('YOU/NAME', folder, exclude=KEPT_BACK)}")
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")

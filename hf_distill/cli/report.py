@@ -1,0 +1,32 @@
+"""``hf-distill report``: measure finished students beside their teacher again, without training.
+
+Knows: nothing but where recipes are. Does not know: how models are measured.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from hf_distill.cli.recipes import describe, load_recipe
+
+WHAT = """Measures a finished student (--student_model_name_or_path) beside its teacher (--teacher_model_name_or_path)
+and, if it is named, the same student trained alone (--alone), on the test rows, and writes report.json and its
+pictures into --output_dir."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        argv: a recipe's name or a YAML file, flags that override it, and ``--alone``.
+
+    Raises:
+        ValueError: an argument cannot be used.
+    """
+    if describe("report", WHAT, argv):
+        return
+    recipe, rest = load_recipe(argv)
+    if not hasattr(recipe, "prepare"):
+        raise ValueError(f"{recipe.__name__} measures vectors while it trains: take another recipe.")
+    importlib.import_module("finished").main(recipe.prepare, rest)

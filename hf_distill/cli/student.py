@@ -1,0 +1,242 @@
+"""``hf-distill student``: make a student from a part of its teacher, and save it with its tokenizer and a card.
+
+Knows: flags, in which order the parts are taken, what to report. Does not know: how a part is taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCardData
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.arguments import check_folder
+from hf_distill.cli.arguments import SourceArguments, StudentArguments
+from hf_distill.cli.parsing import parse_arguments
+from hf_distill.cli.sources import load_rows, load_teacher
+from hf_distill.cli.text_rows import with_texts
+from hf_distill.hub.provenance import Origin
+from hf_distill.reports.table import markdown_table
+from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
+from hf_distill.students.layers import PRESETS
+from hf_distill.students.lineage import named
+
+BATCH = 16
+
+
+def main(argv: Sequence[str]) -> None:
+    """Make a student and save it.
+
+    Args:
+        argv: flags, or a YAML or JSON file and flags that override it.
+
+    Raises:
+        ValueError: in one sentence, what cannot be done and what to do.
+    """
+    (args,) = parse_arguments([StudentArguments], argv)
+    folder = Path(args.output)
+    check_folder("output", folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is there already and holds something: name a new folder with --output.")
+    narrow = {name: getattr(args, name) for name in ("hidden_size", "num_heads", "intermediate_size")}
+    narrow = {name: size for name, size in narrow.items() if size is not None}
+    deep = args.layers is not None or args.decoder_layers is not None
+    if not (deep or narrow or args.vocabulary_file):
+        raise ValueError(
+            "no part of the teacher was asked for: give --layers, --hidden_size, --intermediate_size or "
+            "--vocabulary_file."
+        )
+    if narrow and args.calibration_file is None:
+        raise ValueError(f"{', '.join(narrow)} was asked for: name some texts with --calibration_file.")
+    layers, below = chosen("layers", args.layers), chosen("decoder_layers", args.decoder_layers)
+
+    dtype = str(getattr(AutoConfig.from_pretrained(args.teacher), "dtype", None) or "float32").removeprefix("torch.")
+    source = SourceArguments(args.teacher, "", teacher_dtype=dtype)
+    teacher = load_teacher(source, torch.device("cpu"))
+    tokenizer = AutoTokenizer.from_pretrained(args.teacher)
+    asked = {"layers": args.layers, "decoder layers": args.decoder_layers, **narrow}
+    parts = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items() if value is not None]
+    parts += [f"the tokens of {args.vocabulary_file}"] if args.vocabulary_file else []
+    print(f"A student of {named(args.teacher)}, a {type(teacher).__name__}: {', '.join(parts)}.")
+
+    student = with_layers(teacher, layers, below) if deep else teacher
+    if narrow:
+        texts = islice(texts_of(args.calibration_file, args), args.calibration_samples)
+        student = shrink_width(student, **narrow, batches=batches_of(texts, tokenizer, args.max_length))
+    if args.vocabulary_file:
+        texts = chain.from_iterable(texts_of(args.vocabulary_file, args))
+        student, tokenizer = trim_vocabulary(student, tokenizer, texts, args.min_count)
+    table = compared(teacher, student)
+    student.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_card(folder, args, student, table)
+    print("\n".join(lineage(student)))
+    print(table)
+    print(f"Saved at {folder}.")
+
+
+def chosen(name: str, asked: Any) -> tuple[Sequence[int] | int, str] | None:
+    """Read which layers a flag asks for.
+
+    Args:
+        name: the flag's.
+        asked: a count, ``preset:count``, or a list, as a flag or a YAML file gives it; None: nothing.
+
+    Returns:
+        The layers or how many, and which a count means.
+
+    Raises:
+        ValueError: something else.
+
+    Example:
+        >>> chosen("layers", "4"), chosen("layers", "top:2"), chosen("layers", "[0, 3]")
+        ((4, 'uniform'), (2, 'top'), ([0, 3], 'uniform'))
+    """
+    if asked is None:
+        return None
+    preset, colon, count = str(asked).rpartition(":")
+    try:
+        layers = json.loads(count)
+    except json.JSONDecodeError:
+        layers = None
+    whole = isinstance(layers, int) or (isinstance(layers, list) and all(isinstance(one, int) for one in layers))
+    if not whole or (colon and (preset not in PRESETS or isinstance(layers, list))):
+        raise ValueError(
+            f"{name}={asked} was given: use a count, top:4, lowest:4, uniform:4 or a list such as [0,3,6]."
+        )
+    return layers, preset or "uniform"
+
+
+def with_layers(teacher: PreTrainedModel, layers: Any, below: Any) -> PreTrainedModel:
+    """Keep layers, each stack by its own preset.
+
+    Args:
+        teacher: loaded.
+        layers: as ``chosen`` gives them; None: all.
+        below: the same for a decoder.
+
+    Raises:
+        ValueError: see ``keep_layers``.
+    """
+    if below is None:
+        return keep_layers(teacher, layers[0], layers[1])
+    if layers is None:
+        return keep_layers(teacher, None, below[1], below[0])
+    if len({preset for some, preset in (layers, below) if isinstance(some, int)}) > 1:
+        raise ValueError(
+            f"layers by {layers[1]} and decoder_layers by {below[1]} were asked for: one preset is for both, write "
+            "one of them as a list."
+        )
+    return keep_layers(teacher, layers[0], below[1] if isinstance(below[0], int) else layers[1], below[0])
+
+
+def texts_of(path: str, args: StudentArguments) -> Iterator[tuple[str, ...]]:
+    """Read texts, one or a pair a row.
+
+    Args:
+        path: a file.
+        args: which columns of it.
+
+    Raises:
+        ValueError: there is no such file or column, or a file without columns has no second one.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"texts were asked from {path}, there is no such file: check the path.")
+    columns = [args.text_column, *([args.text_pair_column] if args.text_pair_column else [])]
+    if Path(path).suffix == ".txt":
+        if len(columns) > 1:
+            raise ValueError(
+                f"text_pair_column={args.text_pair_column} was given, and {path} has one text a line: give a json, "
+                "csv or parquet file, or leave it out."
+            )
+        with open(path, encoding="utf-8") as lines:
+            yield from ((text,) for line in lines if (text := line.strip()))
+        return
+    rows = load_rows(SourceArguments(args.teacher, path))
+    if missing := [column for column in columns if column not in rows.column_names]:
+        raise ValueError(
+            f"{path} has the columns {rows.column_names}, {missing[0]!r} was asked for: name one with "
+            "--text_column and --text_pair_column."
+        )
+    kept, _ = with_texts({"": rows}, columns, path)
+    yield from (texts for texts in zip(*(kept[""][column] for column in columns), strict=True) if any(texts))
+
+
+def batches_of(
+    rows: Iterator[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[dict[str, Any]]:
+    """Tokenise texts, or pairs of them, and put them into batches.
+
+    Args:
+        rows: one or two texts each.
+        tokenizer: the teacher's.
+        max_length: in tokens.
+    """
+    reader = copy.deepcopy(tokenizer)
+    reader.pad_token = reader.pad_token or reader.eos_token  # what it pads with is masked
+    collator = DataCollatorWithPadding(reader)
+    read = [reader(*texts, truncation=True, max_length=max_length) for texts in rows]
+    return [dict(collator(read[start : start + BATCH])) for start in range(0, len(read), BATCH)]
+
+
+def compared(teacher: nn.Module, student: nn.Module) -> str:
+    """Write a table of sizes, for a terminal and for a card.
+
+    Args:
+        teacher: whole.
+        student: whole.
+    """
+    rows, pairs = [], zip(*(sizes(model) for model in (teacher, student)), strict=True)
+    for name, (theirs, ours) in zip(("parameters", "without embeddings", "MB"), pairs, strict=True):
+        shown = "{:,.1f}" if name == "MB" else "{:,}"
+        rows.append([name, shown.format(theirs), shown.format(ours), f"{ours / max(theirs, 1e-9):.1%}"])
+    return markdown_table(["", "teacher", "student", "share"], rows)
+
+
+def sizes(model: nn.Module) -> tuple[int, int, float]:
+    """Count parameters, those outside of embeddings (and of heads tied to them), and 10**6 bytes.
+
+    Args:
+        model: whole.
+
+    Example:
+        >>> sizes(nn.Sequential(nn.Embedding(10, 2), nn.Linear(2, 1)))
+        (23, 3, 9.2e-05)
+    """
+    all_of_it = {id(p): p for p in model.parameters()}
+    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    inner = sum(p.numel() for key, p in all_of_it.items() if key not in embedded)
+    held = sum(p.numel() * p.element_size() for p in all_of_it.values())
+    return sum(p.numel() for p in all_of_it.values()), inner, held / 1e6
+
+
+def write_card(folder: Path, args: StudentArguments, student: PreTrainedModel, table: str) -> None:
+    """Write the card of a student that was not trained yet.
+
+    Args:
+        folder: where it was saved.
+        args: what was asked.
+        student: just made.
+        table: its sizes.
+    """
+    origin = Origin.of(args.teacher, None)  # what its own card says goes for a part of it, too
+    data = ModelCardData(
+        library_name="transformers", language=origin.language, tags=["hf_distill", "knowledge-distillation"],
+        **origin.licence,
+    )  # fmt: skip
+    if not Path(args.teacher).exists():
+        data.base_model, data["base_model_relation"] = args.teacher, "finetune"
+    lines = [
+        "---", data.to_yaml(), "---", "",
+        f"# {folder.resolve().name}", "",
+        f"A {type(student).__name__} made from a part of `{named(args.teacher)}`, not trained since: distil it before "
+        "you rely on it.", "", *(f"- {step}" for step in lineage(student)), "", table, "",
+    ]  # fmt: skip
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Models of transformers as this package meets them: facts, hooks, outputs, heads, logits in several forms."""

@@ -1,0 +1,1 @@
+"""Two vocabularies: what of two language models is compared, and where."""

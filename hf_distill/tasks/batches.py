@@ -1,0 +1,109 @@
+"""Batches cut into rows, put behind each other, and freed of what travels with them.
+
+Knows: tensors, arrays and lists with one entry a row. Does not know: models, what a row is answered with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+KEYS = "cached_rows_"
+"""What the columns begin with under which keys travel in a batch."""
+
+
+def take(batch: Mapping[str, Any], rows: Sequence[int] | np.ndarray, size: int | None = None) -> dict[str, Any]:
+    """Keep some rows of a batch, as they came.
+
+    Args:
+        batch: tensors, arrays and lists with one entry a row are cut; anything else is left as it is.
+        rows: which ones, in which order.
+        size: how many rows the batch has; None: as many as its ``input_ids``, or its first tensor.
+
+    Returns:
+        The batch of these rows.
+
+    Example:
+        >>> take({"input_ids": torch.tensor([[1], [2], [3]]), "texts": ["a", "b", "c"], "scale": 2.0}, [2, 0])
+        {'input_ids': tensor([[3],
+                [1]]), 'texts': ['c', 'a'], 'scale': 2.0}
+    """
+    if size is None:
+        first = batch.get("input_ids", next((v for v in batch.values() if isinstance(v, Tensor) and v.ndim), ()))
+        size = len(first)
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim and len(value) == size:
+            return value[torch.as_tensor(rows, device=value.device)]
+        if isinstance(value, np.ndarray) and value.ndim and len(value) == size:
+            return value[rows]
+        return [value[row] for row in rows] if isinstance(value, list) and len(value) == size else value
+
+    return {name: kept(value) for name, value in batch.items()}
+
+
+def plain(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the columns that hold keys.
+
+    Args:
+        batch: the batch.
+
+    Example:
+        >>> plain({"input_ids": 1, KEYS + "0": 2})
+        {'input_ids': 1}
+    """
+    return {name: value for name, value in batch.items() if not name.startswith(KEYS)}
+
+
+def join(batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put batches behind each other, padded on the right to the longest; for models that ignore that padding.
+
+    Args:
+        batches: batches with the same columns.
+
+    Returns:
+        One batch.
+
+    Example:
+        >>> short, long = {"input_ids": torch.tensor([[7]])}, {"input_ids": torch.tensor([[8, 9]])}
+        >>> join([short, long])["input_ids"].tolist()
+        [[7, 0], [8, 9]]
+    """
+    joined = {}
+    for name, value in batches[0].items():
+        if isinstance(value, Tensor) and value.ndim:
+            joined[name] = torch.cat(list(_equally_wide([batch[name] for batch in batches], name)))
+    return joined
+
+
+def _equally_wide(tensors: list[Tensor], name: str) -> Iterator[Tensor]:
+    width = max((t.shape[1] for t in tensors if t.ndim > 1), default=0)
+    for tensor in tensors:
+        if tensor.ndim > 1 and tensor.shape[1] < width:
+            more = (len(tensor), width - tensor.shape[1], *tensor.shape[2:])
+            tensor = torch.cat((tensor, tensor.new_full(more, -100 if name == "labels" else 0)), dim=1)
+        yield tensor
+
+
+def spans_of(mask: Tensor) -> np.ndarray:
+    """Find where each row begins and ends.
+
+    Args:
+        mask: bool or integer [B, T], true or 1 where the row is.
+
+    Returns:
+        int64 [B, 2], the first position and one past the last; 0, 0 for a row that is nowhere.
+
+    Example:
+        >>> spans_of(torch.tensor([[0, 1, 1, 0], [1, 0, 1, 1]])).tolist()
+        [[1, 3], [0, 4]]
+    """
+    there = mask.bool().cpu().numpy()
+    if there.shape[1] == 0:
+        return np.zeros((len(there), 2), dtype=np.int64)
+    first, last = there.argmax(axis=1), there.shape[1] - there[:, ::-1].argmax(axis=1)
+    return np.stack((first, last), axis=1) * there.any(axis=1, keepdims=True)

@@ -1,0 +1,197 @@
+"""What a checkpoint holds beside the student, and which checkpoint is whole.
+
+Knows: where the objective's parameters are saved, the order in which a checkpoint is written. Does not know: losses,
+tasks, what a teacher or a term is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_distill.models.sharding import whole_state
+from hf_distill.objectives import Objective
+from hf_distill.training.projections import CHILD, equip
+
+FILE = "distillation.safetensors"
+"""The objective's parameters, beside the student's in a checkpoint; never in a published folder."""
+
+
+def last_whole_checkpoint(folder: str | Path) -> Path | None:
+    """Find the newest checkpoint that was written to its end.
+
+    ``trainer_state.json`` is the last file of a checkpoint, written when all ranks have written theirs; a run that
+    was killed while saving leaves a folder without it, or with half of it.
+
+    Args:
+        folder: the run's output folder.
+
+    Returns:
+        The checkpoint's folder; None where there is none.
+
+    Example:
+        >>> import tempfile
+        >>> print(last_whole_checkpoint(tempfile.mkdtemp()))
+        None
+    """
+    found = (path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if is_whole(path))
+    steps = {int(p.name.rpartition("-")[2]): p for p in found if p.name.rpartition("-")[2].isdecimal()}
+    return steps[max(steps)] if steps else None
+
+
+def is_whole(checkpoint: str | Path) -> bool:
+    """Say whether a checkpoint was written to its end; see ``last_whole_checkpoint``.
+
+    Args:
+        checkpoint: its folder.
+    """
+    try:
+        json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+class CheckpointMixin:
+    """The part of the trainer that saves and loads; it keeps the objective's parameters out of every export."""
+
+    distillation: Objective | None
+    teacher: Any
+    _in_checkpoint = False
+    uploads_checkpoints: bool
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as Trainer does; ``True`` resumes from the newest checkpoint that was written to its end.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder, or True for the newest whole one of ``args.output_dir``.
+            *args: as in ``Trainer.train``.
+            **kwargs: as in ``Trainer.train``.
+
+        Returns:
+            As ``Trainer.train``.
+
+        Raises:
+            ValueError: there is no whole checkpoint, or the one that was named is not whole.
+        """
+        if resume_from_checkpoint:
+            named = resume_from_checkpoint is not True
+            last = last_whole_checkpoint(Path(resume_from_checkpoint).parent if named else self.args.output_dir)
+            if named and Path(resume_from_checkpoint).is_dir() and not is_whole(resume_from_checkpoint):
+                raise ValueError(
+                    f"{resume_from_checkpoint} was not written to its end, the newest whole checkpoint there is "
+                    f"{last}: resume from that one, or start anew."
+                )
+            if not named and last is None:
+                raise ValueError(
+                    # Trainer's own words come first: scripts look for them.
+                    f"No valid checkpoint found in output directory ({self.args.output_dir}), of which one was to be "
+                    "resumed: start without resume_from_checkpoint."
+                )
+            resume_from_checkpoint = resume_from_checkpoint if named else str(last)
+            if hasattr(self.teacher, "recall"):
+                self.teacher.recall(resume_from_checkpoint)
+            if hasattr(self.teacher, "load"):
+                self.teacher.load(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    # ---- Saving ----
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._in_checkpoint = True
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        finally:
+            self._in_checkpoint = False
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the student as Trainer does; under FSDP also when checkpoints are sharded.
+
+        Args:
+            output_dir: where to; None takes ``args.output_dir``.
+            _internal_call: Trainer's own.
+        """
+        folder = output_dir or self.args.output_dir
+        beside = self._carried and not self.is_deepspeed_enabled  # DeepSpeed's own checkpoint has it
+        if beside and self._in_checkpoint:
+            state = whole_state(self.distillation)
+            if self.args.should_save:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                save_file(state, Path(folder) / FILE)
+        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+        if plugin is None or self._in_checkpoint or "FULL" in str(plugin.state_dict_type):
+            super().save_model(output_dir, _internal_call)
+            return
+        asked = plugin.state_dict_type
+        plugin.set_state_dict_type("FULL_STATE_DICT")  # Trainer writes nothing under another type
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            plugin.set_state_dict_type(asked)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if self._carried and (state_dict is not None or not isinstance(self.model, PreTrainedModel)):
+            state = self.model.state_dict() if state_dict is None else state_dict
+            state_dict = {name: value for name, value in state.items() if not name.startswith(f"{CHILD}.")}
+        super()._save(output_dir, state_dict)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The last files of a rank; then wait, so that `trainer_state.json` follows everybody's."""
+        super()._save_rng_state(output_dir)
+        if hasattr(self.teacher, "keep") and not self.uploads_checkpoints:
+            self.teacher.keep(output_dir, self.args.process_index)
+        if hasattr(self.teacher, "save"):
+            self.teacher.save(output_dir, self.args.process_index)
+        self.accelerator.wait_for_everyone()
+
+    # ---- Loading ----
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.teacher is not None:
+            equip(self)  # the student that is loaded into must carry what the checkpoint holds
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_objective(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_objective(self.state.best_model_checkpoint)
+
+    def _load_objective(self, checkpoint: str | Path) -> None:
+        if not self._carried or self.is_deepspeed_enabled:  # DeepSpeed has loaded all that it trains
+            return
+        path, ours = Path(checkpoint) / FILE, self.distillation.state_dict()
+        state = load_file(path) if path.is_file() else {}
+        found, wanted = ({name: list(value.shape) for name, value in held.items()} for held in (state, ours))
+        if found != wanted:
+            raise ValueError(
+                f"the objective trains {wanted}, {path} holds {found or 'nothing'}: resume with the objective that "
+                "the checkpoint was made with."
+            )
+        with torch.no_grad():
+            for name, value in ours.items():
+                whole = state[name].to(value.device, value.dtype)
+                if isinstance(value, DTensor):
+                    whole = distribute_tensor(whole, value.device_mesh, value.placements)
+                value.copy_(whole)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        if self._carried:  # they come from a file of their own
+            missing = [name for name in load_result.missing_keys if not name.startswith(f"{CHILD}.")]
+            load_result = type(load_result)(missing, load_result.unexpected_keys)
+        super()._issue_warnings_after_load(load_result)
+
+    # ---- Attaching ----
+
+    @property
+    def _carried(self) -> bool:
+        """Whether the student carries an objective with parameters."""
+        student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return isinstance(getattr(student, CHILD, None), Objective)

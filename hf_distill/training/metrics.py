@@ -1,0 +1,139 @@
+"""What a run tells: the parts of its loss, in training and in evaluation, and how often the teacher was spared.
+
+Knows: tallies, Trainer's logging. Does not know: how a part is computed, tasks, where a teacher's answers come from.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_distill.objectives.fidelity import fidelity
+from hf_distill.signals import Signals
+from hf_distill.training.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+UNLEARNED = "unlearned_rows"
+"""The share of the rows of training batches, since the last log, that have no label at any position, where there are
+some: neither the labels nor the teacher teach anything there."""
+WITHOUT_LABEL = (
+    "%d of %d training rows have no label at any position, so nobody learns from them: a prompt has no answer, or was "
+    "cut before it (max_length); leave such rows out; unlearned_rows in the log says how many there are."
+)
+BLEND = (
+    "%s_loss is a blend with the teacher's loss (alpha=%g), so exp(%s_loss) is no perplexity: take %s_perplexity "
+    "(%.4g), or %s_loss/hard, the supervised loss."
+)
+HITS = "teacher_cache_hits"
+"""The share of the rows of training batches, since the last log, for which the teacher did not have to run."""
+
+
+class LogMixin:
+    """The part of the trainer that logs."""
+
+    teacher: Any
+    task: Any
+    _training: Tally
+    _fidelity: Tally
+    _evaluating: Tally | None
+    _rows: Tensor | None = None
+    _warned: bool = False
+    _blended: bool = False
+
+    def _note_rows(self, batch: Mapping[str, Any]) -> None:
+        """Count the rows of a training batch in which no position counts, and all of them."""
+        rows = self.task.rows(batch)
+        if rows.ndim > 1:
+            counts = torch.stack(((~rows.flatten(1).any(dim=1)).sum(), rows.sum().new_tensor(len(rows))))
+            self._rows = counts if self._rows is None else self._rows + counts
+
+    def _drain_rows(self) -> dict[str, float]:
+        """Return the share of rows without a label since the last time, where there are some; tell it once."""
+        beyond = self.teacher is not None and self.alpha > 0 and self.distillation.needs != {"heads"}
+        if self.task is None or not self.task.positions or beyond:  # a hidden state is taught without a label too
+            return {}
+        counts = torch.zeros(2, dtype=torch.int64) if self._rows is None else self._rows
+        none, every = self.accelerator.reduce(counts.to(self.args.device), reduction="sum").tolist()
+        self._rows = None
+        if none and not self._warned:
+            self._warned = True
+            logger.warning(WITHOUT_LABEL, none, every)
+        return {UNLEARNED: none / every} if none else {}
+
+    def _note(self, parts: Mapping[str, Tensor], window: Mapping[str, Tensor], stepping: bool) -> None:
+        if stepping:
+            self._training.add(parts)
+        elif self._evaluating is not None:
+            if "hard" in parts and self.task.linear:
+                labels = window["labels"].float()  # perplexity is that of all labels, not a mean over batches
+                self._fidelity.add({"nats": parts["hard"] * labels, "labels": labels})
+            # As Trainer treats the loss: once for each sample, without those that only fill up the last batch.
+            each = torch.stack([value.detach().float() for value in parts.values()])
+            each = self.accelerator.gather_for_metrics(each.repeat(self.args.eval_batch_size, 1))
+            self._evaluating.add(dict(zip(parts, each.sum(dim=0), strict=True)))
+            self._evaluating.weight += len(each)
+
+    def _note_fidelity(self, both: tuple[Signals, Signals]) -> None:
+        """In an evaluation, add up how close the student comes to its teacher, row by row."""
+        if self._evaluating is None or not self.task.distributions:
+            return
+        with torch.no_grad():
+            found = fidelity(*both)
+        if found:
+            self._fidelity.add({"rows": found["kl"].count.float(), **{name: one.total for name, one in found.items()}})
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the training loss, each normalised as in the loss and before alpha and weights.
+
+        Args:
+            logs: what Trainer logs; ``loss/hard``, ``loss/forward_kl``, ... are added to its training entries,
+                ``teacher_cache_hits`` where the teacher's answers are kept, and ``unlearned_rows`` where rows have no
+                label at any position.
+            start_time: when training started.
+        """
+        if "loss" in logs:
+            parts = self._training.drain(lambda totals: self.accelerator.reduce(totals, reduction="mean"))
+            logs.update({f"loss/{name}": value for name, value in parts.items()} | self._drain_rows())
+            if hasattr(self.teacher, "drain"):
+                counted = torch.tensor(self.teacher.drain(), device=self.args.device)
+                hits, rows = self.accelerator.reduce(counted, reduction="sum").tolist()
+                logs.update({HITS: hits / rows} if rows else {})
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate as Trainer does; ``eval_loss`` is the same blend, its parts are ``eval_loss/hard``, ...
+
+        With a teacher also ``eval_agreement``, the share of rows in which both choose the same class, and ``eval_kl``,
+        KL(teacher, student) at temperature 1; for language models ``eval_perplexity``, of all labels together
+        (``eval_loss/hard`` is a mean over batches, as Trainer's loss is).
+
+        Args:
+            *args: as in ``Trainer.evaluation_loop``.
+            **kwargs: as in ``Trainer.evaluation_loop``.
+
+        Returns:
+            Trainer's own output; predictions hold what they would hold without a teacher.
+        """
+        self._evaluating, self._fidelity = Tally(), Tally()
+        try:
+            output = super().evaluation_loop(*args, **kwargs)
+            parts = self._evaluating.drain()
+        finally:
+            self._evaluating = None
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        close = self._fidelity.drain(lambda totals: self.accelerator.reduce(totals, reduction="sum"))
+        rows, nats, labels = (close.pop(name, 0.0) for name in ("rows", "nats", "labels"))
+        output.metrics.update({f"{prefix}_{name}": total / max(1.0, rows) for name, total in close.items()})
+        if labels:
+            perplexity = output.metrics[f"{prefix}_perplexity"] = math.exp(min(nats / labels, 700.0))
+            if self.alpha > 0 and not self._blended:
+                self._blended = True  # stock scripts print exp(eval_loss)
+                logger.warning(BLEND, prefix, self.alpha, prefix, prefix, perplexity, prefix)
+        output.metrics.update({f"{prefix}_loss/{name}": value for name, value in parts.items()})
+        return output

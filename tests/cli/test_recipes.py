@@ -1,0 +1,61 @@
+"""The commands that run a recipe: which one, and what they say where there is none."""
+
+import pytest
+
+from hf_distill import cli
+from hf_distill.cli.recipes import load_recipe, recipe_names, recipes_folder
+
+NAMES = ["bert_chinese", "causal_lm", "question_answering", "sentence_embeddings", "token_tagging", "translation"]
+
+
+def test_every_recipe_is_known_and_its_file_says_whose_it_is():
+    assert recipe_names() == NAMES
+    for name in NAMES:
+        recipe, rest = load_recipe([str(recipes_folder() / f"{name}.yaml"), "--seed", "1"])
+        assert recipe.__name__ == name
+        assert rest == [str(recipes_folder() / f"{name}.yaml"), "--seed", "1"]
+        assert load_recipe([name, "--seed", "1"])[1] == ["--seed", "1"]
+
+
+def test_a_file_runs_from_anywhere_and_flags_override_it(tmp_path, monkeypatch):
+    (tmp_path / "my.yaml").write_text("recipe: token_tagging\nseed: 3\n", encoding="utf-8")
+    seen = []
+    monkeypatch.setattr(load_recipe(["token_tagging"])[0], "main", seen.append)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "my.yaml", "--seed", "4"]) == 0
+    assert seen == [["my.yaml", "--seed", "4"]]
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "report"])
+def test_errors_are_one_sentence(tmp_path, capsys, command):
+    (tmp_path / "nameless.yaml").write_text("seed: 3\n", encoding="utf-8")
+    for words, expected in (
+        ([], "no recipe was named: begin with one of bert_chinese, "),
+        (["--seed", "1"], "no recipe was named"),
+        (["poems"], "the recipe 'poems' was asked for, there are bert_chinese, "),
+        (["no.yaml"], "settings were asked from no.yaml, there is no such file"),
+        ([str(tmp_path / "nameless.yaml")], "names no recipe: add a line such as 'recipe: bert_chinese'"),
+    ):
+        assert cli.main([command, *words]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"hf-distill {command}: ")
+        assert expected in said
+        assert said.count("\n") == 1
+
+
+def test_help_names_the_recipes(capsys):
+    for command in ("train", "compare", "report"):
+        assert cli.main([command, "--help"]) == 0
+        assert all(name in capsys.readouterr().out for name in NAMES[-1:])
+
+
+def test_settings_of_another_recipe_are_refused(tmp_path):
+    recipe, _ = load_recipe(["bert_chinese"])
+    (tmp_path / "other.yaml").write_text("recipe: token_tagging\nuse_cpu: true\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="are for the recipe token_tagging, and bert_chinese was started"):
+        recipe.prepare([str(tmp_path / "other.yaml"), "--output_dir", str(tmp_path / "run"), "--bf16", "0"])
+
+
+def test_vectors_have_no_student_alone(capsys):
+    assert cli.main(["compare", "sentence_embeddings"]) == 1
+    assert "sentence_embeddings has no student alone to compare with" in capsys.readouterr().err

@@ -1,0 +1,61 @@
+"""Vectors of all ranks: no group, one rank, several ranks with different numbers of rows."""
+
+import json
+import subprocess
+import sys
+
+import torch
+from torch import distributed
+
+from hf_distill.objectives.all_gather import gathered
+
+CASES = [[2, 2], [3, 1], [0, 2]]
+RANK = """
+import json, sys, torch
+from torch import distributed
+from hf_distill.objectives.all_gather import gathered
+rank, cases, folder = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+for rows in cases:
+    mine = (10.0 * rank + torch.arange(rows[rank]).float())[:, None].expand(-1, 2)  # not contiguous
+    everyone, first = gathered(mine.requires_grad_() * 1.0)
+    print(json.dumps([everyone.tolist(), first, everyone.requires_grad]))
+distributed.destroy_process_group()
+"""
+
+
+def test_without_a_process_group_they_are_its_own():
+    vectors = torch.randn(3, 2, requires_grad=True)
+    everyone, first = gathered(vectors)
+    assert torch.equal(everyone, vectors)
+    assert first == 0
+    assert not everyone.requires_grad
+
+
+def test_one_rank_is_alone(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        everyone, first = gathered(torch.eye(2))
+    finally:
+        distributed.destroy_process_group()
+    assert torch.equal(everyone, torch.eye(2))
+    assert first == 0
+
+
+def test_ranks_see_the_same_in_the_order_of_ranks(tmp_path):
+    """As many rows on both, more on one, none on one."""
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), json.dumps(CASES), tmp_path],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], [errors[-2000:] for _, errors in said]
+    for rank, (out, _) in enumerate(said):
+        found = [json.loads(line) for line in out.splitlines()]
+        assert len(found) == len(CASES)
+        for rows, one in zip(CASES, found, strict=True):
+            wanted = [[10.0 * owner + i] * 2 for owner, count in enumerate(rows) for i in range(count)]
+            assert one == [wanted, sum(rows[:rank]), False]
