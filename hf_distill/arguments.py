@@ -210,7 +210,7 @@ def check_blend(alpha: float | None, temperature: float, teacher: bool = True) -
 
 
 def cache_settings(args: TrainingArguments) -> dict[str, Any]:
-    """Return how a teacher's answers are kept, as ``teachers.remembered`` takes it.
+    """Return how a teacher's answers are kept, as ``with_cache`` takes it.
 
     Args:
         args: with the distillation fields, or without: then their defaults.

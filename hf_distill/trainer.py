@@ -33,7 +33,7 @@ from hf_distill.tasks.supervision import STUDENT_WROTE
 from hf_distill.teachers import Teacher
 from hf_distill.training import checks, text_checks
 from hf_distill.training.asking import aligning, taught_by
-from hf_distill.training.build_teacher import remembered, teacher_of
+from hf_distill.training.build_teacher import build_teacher, with_cache
 from hf_distill.training.checkpoint import CheckpointMixin
 from hf_distill.training.data_checks import check_data
 from hf_distill.training.fused_logits import fused, shares
@@ -100,8 +100,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         self.teacher: Teacher | None = None
         if teacher_model is not None:
             quantization = getattr(self.args, "teacher_quantization", None)
-            teacher = teacher_of(teacher_model, task, teacher_dtype(self.args), quantization)
-            self.teacher = remembered(teacher, **cache_settings(self.args))
+            teacher = build_teacher(teacher_model, task, teacher_dtype(self.args), quantization)
+            self.teacher = with_cache(teacher, **cache_settings(self.args))
         self._check_settings()
         if self.teacher is None:
             checks.check_alone(self.args, objective)
@@ -169,8 +169,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             everywhere = self.accelerator.reduce(total, reduction="sum")
             self._window = everywhere // (self.accelerator.num_processes // self.data_ranks())
             self._training.weight += 1
-        if hasattr(self.teacher, "ahead") and self.alpha > 0:
-            self.teacher.ahead(batches, self.distillation.asks)
+        if self.teacher is not None and self.alpha > 0:
+            self.teacher.prefetch(batches, self.distillation.asks)
         return batches, num_items
 
     def _counts(self, batch: Mapping[str, Any]) -> Tensor:

@@ -16,30 +16,14 @@ import transformers
 from torch import nn
 
 from hf_distill.models.facts import Facts
-from hf_distill.models.fingerprint import weights_of
 from hf_distill.tasks.alignment.tokenizers import own_tokens, vocabulary_of
+from hf_distill.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
 
-def fingerprint(teacher: Any, trainer: Trainer | None = None) -> str | None:
-    """Hash a teacher's weights.
-
-    Args:
-        teacher: any; one that is a part of the student says itself which weights are its own.
-        trainer: the trainer.
-
-    Returns:
-        As ``weights_of``; None for a teacher without weights, such as a function.
-    """
-    if hasattr(teacher, "fingerprint"):
-        return teacher.fingerprint(trainer)
-    model = getattr(teacher, "model", None)
-    return weights_of(model, getattr(teacher, "dtype", None)) if isinstance(model, nn.Module) else None
-
-
-def precision_of(teacher: Any, mixed: str | None = None) -> str | None:
+def precision_of(teacher: Teacher, mixed: str | None = None) -> str | None:
     """Say what a teacher computes in.
 
     Args:
@@ -47,13 +31,12 @@ def precision_of(teacher: Any, mixed: str | None = None) -> str | None:
         mixed: the run's mixed precision, ``no``, ``bf16``, ``fp16``.
 
     Example:
-        >>> class Live:
-        ...     dtype, model = torch.bfloat16, nn.Linear(1, 1)
-        >>> precision_of(Live())
+        >>> from hf_distill.teachers import LiveTeacher
+        >>> precision_of(LiveTeacher(nn.Linear(1, 1), dtype=torch.bfloat16))
         'bfloat16'
     """
-    model = getattr(teacher, "model", None)
-    if getattr(teacher, "dtype", None) is not None:
+    model = teacher.model
+    if teacher.dtype is not None:
         return str(teacher.dtype).removeprefix("torch.")
     if not isinstance(model, nn.Module):
         return None
@@ -89,7 +72,7 @@ def header_of(facts: Facts, **more: Any) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def known_of(teacher: Any, facts: Facts, weights: str | None, trainer: Trainer) -> dict[str, Any]:
+def known_of(teacher: Teacher, facts: Facts, weights: str | None, trainer: Trainer) -> dict[str, Any]:
     """Write down who a trainer's teacher is.
 
     Args:
@@ -99,7 +82,7 @@ def known_of(teacher: Any, facts: Facts, weights: str | None, trainer: Trainer) 
         trainer: the trainer.
     """
     own = own_tokens(trainer.train_dataset)  # which the student's say nothing of
-    tokenizer = getattr(teacher, "tokenizer", None) or (None if own else trainer.processing_class)
+    tokenizer = teacher.tokenizer or (None if own else trainer.processing_class)
     precision = precision_of(teacher, trainer.accelerator.mixed_precision)
     return header_of(facts, weights=weights, precision=precision, tokenizer=vocabulary_of(tokenizer))
 

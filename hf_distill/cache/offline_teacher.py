@@ -13,12 +13,13 @@ from torch import Tensor
 
 from hf_distill.cache.identity import facts_in
 from hf_distill.tasks.alignment.tokenizers import PREFIX
+from hf_distill.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
 
-class AbsentTeacher:
+class AbsentTeacher(Teacher):
     """Stands inside a ``CachedTeacher`` for a teacher that needs no memory, because nobody asks it any more.
 
     Args:
@@ -30,8 +31,6 @@ class AbsentTeacher:
         >>> teacher.facts.name, sorted(teacher.inputs({"x": 1, "labels": 2}))
         ('my/teacher', ['x'])
     """
-
-    collective = False
 
     def __init__(self, folder: str | Path, header: Mapping[str, Any]) -> None:
         self.folder, self.facts = folder, facts_in(header)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_distill.cache.answers import KEPT, unkeepable
 from hf_distill.cache.cacheable import examine, inseparable
 from hf_distill.cache.callback import Watch
 from hf_distill.cache.checkpoint import keep, recall
 from hf_distill.cache.encoding import Encoding
-from hf_distill.cache.identity import fingerprint, known_of
+from hf_distill.cache.identity import known_of
 from hf_distill.cache.keys import keys_of
 from hf_distill.cache.memory import Memory, Places
 from hf_distill.cache.offline_teacher import AbsentTeacher
@@ -32,7 +32,7 @@ from hf_distill.cache.pairing import placeholders_of
 from hf_distill.models.hooks import LINEAR
 from hf_distill.signals import Signals
 from hf_distill.tasks.batches import KEYS, join, plain, spans_of, take
-from hf_distill.teachers.changes import Changes, held_by
+from hf_distill.teachers.changes import Changes
 from hf_distill.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ NUMBERS = count()
 """Each cached teacher puts its keys into a batch under a column of its own."""
 
 
-class CachedTeacher:
+class CachedTeacher(Teacher):
     """A memory around another teacher, or around none: then a row that was not kept is an error.
 
     Args:
@@ -71,7 +71,7 @@ class CachedTeacher:
         >>> teacher.task = task  # a trainer gives it its own
         >>> batch = {"input": torch.arange(12.0).view(3, 4)}
         >>> first, again = (teacher(batch, frozenset({"heads"})).heads["logits"].logits.tensor for _ in range(2))
-        >>> torch.equal(first, again), teacher.drain()
+        >>> torch.equal(first, again), teacher.cache_hits()
         (True, (0, 0))
     """
 
@@ -94,17 +94,24 @@ class CachedTeacher:
         self.teacher: Teacher = teacher or AbsentTeacher(folder, self.memory.header)
         self.facts, self.whole_window = self.teacher.facts, whole_window
         self.always = always or folder is not None
-        self.task = getattr(teacher, "task", None)
+        self.task = self.teacher.task
         self.watch = Watch(self, prepass)
         self._world, self._counted, self._placeholders = 1, False, {}
-        self._weights, self._moved, self._changes = None, False, Changes(lambda: held_by(self.teacher))
+        self._weights, self._moved, self._changes = None, False, Changes(lambda: self.teacher.held())
 
     # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
     serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
     collective = property(lambda self: self.teacher.collective)
     columns = property(lambda self: self.teacher.columns | {self.column})
     model = property(lambda self: self.teacher.model)
-    linear = property(lambda self: getattr(self.teacher, "linear", False))
+    dtype = property(lambda self: self.teacher.dtype)
+    tokenizer = property(lambda self: self.teacher.tokenizer)
+    vocabulary = property(lambda self: self.teacher.vocabulary)
+    limits = property(lambda self: self.teacher.limits)
+    linear = property(lambda self: self.teacher.linear)
+    moves = property(lambda self: self.teacher.moves)
+    writes = property(lambda self: self.teacher.writes)
+    uncached = property(lambda self: self.teacher.uncached)
 
     @property
     def temperature(self) -> float | None:
@@ -117,16 +124,16 @@ class CachedTeacher:
         self._world = trainer.accelerator.num_processes
         if self._moved:  # under another trainer: it is another teacher from here on, and may stay so
             self.memory.off, self._moved = "", False
-        self._weights = fingerprint(self.teacher, trainer)  # before they are sharded
+        self._weights = self.teacher.fingerprint(trainer)  # before they are sharded
         self.teacher.prepare(trainer)
         self.facts = self.teacher.facts
         known = known_of(self.teacher, self.facts, self._weights, trainer)
         self.memory.meet(known, self.task.positions, trainer.accelerator.process_index, self.task.frames)
-        self._placeholders = placeholders_of(getattr(self.teacher, "model", None) or trainer.model)
+        self._placeholders = placeholders_of(self.teacher.model or trainer.model)
         self.memory.expected = len(rows) if hasattr(rows := trainer.train_dataset, "__len__") else 0
         self.watch.follow(trainer)
         self._changes.found()  # from here on it stays as it is
-        if getattr(self.teacher, "moves", False):
+        if self.teacher.moves:
             self._stop("it changes while the student learns")
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -137,15 +144,8 @@ class CachedTeacher:
 
     # ---- Asking ----
 
-    def ahead(self, batches: Sequence[dict[str, Any]], needs: frozenset[str]) -> None:
-        """See all micro-batches of an optimizer step before the first is asked for, as they came from the data.
-
-        Their keys are put into them, made before anything is cast or moved.
-
-        Args:
-            batches: the micro-batches; each gets a column.
-            needs: what is going to be asked for.
-        """
+    def prefetch(self, batches: Sequence[dict[str, Any]], needs: frozenset[str]) -> None:
+        """Put the keys of rows into the batches, made before anything is cast or moved; see ``Teacher.prefetch``."""
         self.memory.window, self._counted = {}, False
         self.notice()
         if not batches or not self._keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
@@ -274,7 +274,7 @@ class CachedTeacher:
             return
         changed = self._changes.found()
         if whole and not changed and self._weights is not None:
-            changed = fingerprint(self.teacher, self.watch.trainer) not in (None, self._weights)  # None: it is sharded
+            changed = self.teacher.fingerprint(self.watch.trainer) not in (None, self._weights)  # None: it is sharded
         self._moved = self._stop("it has changed since it was asked" if changed else "")
 
     def _stop(self, reason: str) -> bool:
@@ -293,17 +293,34 @@ class CachedTeacher:
         torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
         return bool(told)
 
-    # ---- What a trainer calls where a teacher has it ----
+    # ---- What belongs to whoever is asked ----
 
-    def keep(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
-        """Write what is remembered beside a checkpoint; see ``recall.keep``."""
-        self.notice(whole=True)
-        keep(self.memory, checkpoint, rank, name)
+    def generate(self, **inputs: Any) -> Tensor:
+        """Let whoever is asked write; see ``Teacher.generate``."""
+        return self.teacher.generate(**inputs)
 
-    def recall(self, checkpoint: str | Path, name: str = "") -> None:
-        """Read what was remembered when a checkpoint was written; see ``recall.recall``."""
-        recall(self.memory, checkpoint, name)
+    def held(self) -> list[nn.Module | Tensor]:
+        """What the answers depend on; see ``Teacher.held``."""
+        return self.teacher.held()
 
-    def drain(self) -> tuple[int, int]:
-        """Return how many rows of training batches were kept ones, of how many, since it was last asked."""
+    def fingerprint(self, trainer: Trainer | None = None) -> str | None:
+        """Hash the weights of whoever is asked; see ``Teacher.fingerprint``."""
+        return self.teacher.fingerprint(trainer)
+
+    # ---- What a trainer tells it ----
+
+    def cache_hits(self) -> tuple[int, int]:
+        """Return how many rows of training batches were kept ones, of how many; see ``Teacher.cache_hits``."""
         return self.watch.drain()
+
+    def save(self, checkpoint: str | Path, rank: int, name: str = "", answers: bool = True) -> None:
+        """Write what is remembered beside a checkpoint; see ``Teacher.save`` and ``checkpoint.keep``."""
+        self.teacher.save(checkpoint, rank, name, answers)
+        if answers:
+            self.notice(whole=True)
+            keep(self.memory, checkpoint, rank, name)
+
+    def load(self, checkpoint: str | Path, name: str = "") -> None:
+        """Read what was remembered when a checkpoint was written; see ``checkpoint.recall``."""
+        self.teacher.load(checkpoint, name)
+        recall(self.memory, checkpoint, name)

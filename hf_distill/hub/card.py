@@ -79,7 +79,7 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
     card.data.model_name, card.data.eval_results = model_name, _results(report, trainer) or None
     card.data.pop("model-index", None)  # Trainer's is empty
     template = resources.files("hf_distill.hub").joinpath("model_card.md").read_text(encoding="utf-8")
-    members = getattr(teacher, "members", {"": teacher})
+    members = teacher.members or {"": teacher}
     written = ModelCard.from_template(
         card.data,
         template_str="---\n{{ card_data }}\n---\n\n" + template,

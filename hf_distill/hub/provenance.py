@@ -118,7 +118,7 @@ def teachers_of(teacher: Any) -> dict[str, Origin]:
     Returns:
         name -> origin; one teacher alone has the name "".
     """
-    members = getattr(teacher, "members", None) or {"": teacher}
+    members = teacher.members or {"": teacher}
     return {name: Origin.of(one.facts.name, one.facts.revision) for name, one in members.items()}
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_distill.cache.identity import fingerprint
 from hf_distill.models.context import context_of
 from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.padding import Row
@@ -24,6 +23,7 @@ from hf_distill.rollouts.texts import Texts, keys_for
 from hf_distill.rollouts.writing import OnlyTokens, drawing, students_way, teachers_way, write
 from hf_distill.tasks import CausalLM, Seq2SeqLM
 from hf_distill.teachers.adapter_off import evaluating
+from hf_distill.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -61,7 +61,7 @@ class Writers:
         if asked.seq_kd:
             self.author = _author(trainer.teacher)
             self.texts = Texts(asked.folder or Path(trainer.args.output_dir) / FOLDER, trainer.args.process_index)
-            self._who = fingerprint(self.author, trainer) or repr(self.author.facts)
+            self._who = self.author.fingerprint(trainer) or repr(self.author.facts)
             if asked.server:
                 name = getattr(core_of(self.author.model), "name_or_path", "") or self.author.facts.name
                 self.served = Served(asked.server, name)
@@ -221,17 +221,17 @@ def check_context(trainer: Trainer, batch: Mapping[str, Any]) -> None:
 
 def _contexts(trainer: Trainer) -> dict[str, int]:
     """How many positions each model reads, where its configuration says so."""
-    live, found = getattr(trainer.teacher, "teacher", trainer.teacher), {}
-    for name, model in (("the student", trainer.model), ("the teacher", getattr(live, "model", None))):
+    found = {}
+    for name, model in (("the student", trainer.model), ("the teacher", trainer.teacher.model)):
         if model is not None and (limit := context_of(model)) is not None:
             found[f"{name} {type(core_of(model)).__name__}"] = limit
     return found
 
 
-def _author(teacher: Any) -> Any:
+def _author(teacher: Teacher) -> Teacher:
     """The model that writes: the teacher, or the one whose answers are kept."""
-    author = getattr(teacher, "teacher", teacher)
-    if not getattr(author, "writes", False):
+    author = teacher.uncached
+    if not author.writes:
         raise ValueError(
             f"seq_kd lets the teacher write, and {author.facts.name} cannot: pass one language model as "
             "teacher_model, or set seq_kd=0."

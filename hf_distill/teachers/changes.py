@@ -102,24 +102,6 @@ def local_of(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def held_by(teacher: Any) -> list[nn.Module | Tensor]:
-    """Find what a teacher's answers depend on.
-
-    Args:
-        teacher: any. One that has ``held`` says it itself; of another one its attributes are looked at.
-
-    Example:
-        >>> class Mine:
-        ...     def __init__(self):
-        ...         self.model, self.name = nn.Linear(1, 1), "mine"
-        >>> held_by(Mine())
-        [Linear(in_features=1, out_features=1, bias=True)]
-    """
-    if hasattr(teacher, "held"):
-        return list(teacher.held())
-    return [one for one in vars(teacher).values() if isinstance(one, (nn.Module, Tensor))]
-
-
 def held_in(function: Callable[..., Any]) -> list[nn.Module | Tensor]:
     """Find the models and tensors that a function may answer with.
 

@@ -19,6 +19,7 @@ from hf_distill.signals import ABSENT, Head, Signals
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import columns_of
 from hf_distill.teachers.column_collator import ColumnCollator
+from hf_distill.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -30,7 +31,7 @@ OVER = 1.01
 """Up to what sum of a position's probabilities the rounding of a server is meant, and no mistake."""
 
 
-class ColumnTeacher:
+class ColumnTeacher(Teacher):
     """Reads a teacher's answers from columns of the data set; ``teacher_model="column:teacher_logits"``.
 
     One column holds logits (log-probabilities are logits too): [C] for each row, or [T, C] where there is one for each
@@ -64,9 +65,6 @@ class ColumnTeacher:
         >>> teacher(batch, frozenset({"heads"})).heads["logits"].logits.tensor
         tensor([[ 0.5000, -0.5000]])
     """
-
-    serves = frozenset({"heads"})
-    collective = False
 
     def __init__(self, columns: str | Sequence[str], task: Task | None = None) -> None:
         self.names = [columns] if isinstance(columns, str) else list(columns)

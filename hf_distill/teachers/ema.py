@@ -151,13 +151,14 @@ class EMATeacher(LiveTeacher):
 
     # ---- Checkpoints ----
 
-    def save(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
+    def save(self, checkpoint: str | Path, rank: int, name: str = "", answers: bool = True) -> None:
         """Write the average beside a checkpoint; all ranks call it together.
 
         Args:
             checkpoint: its folder.
             rank: of this process; the first one writes.
             name: tells the teacher from others of the same run.
+            answers: not looked at; these are weights.
         """
         averages = {n: self.wide.get(n, value) for n, value in _state(self.model).items()}
         whole = {n: v.full_tensor() if isinstance(v, DTensor) else v for n, v in averages.items()}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 
-class Several:
+class Several(Teacher):
     """Several teachers that answer as one.
 
     Together they show the mean of their distributions. A term with the option ``{"teacher": "big"}`` listens to one
@@ -99,7 +99,7 @@ class Several:
         """Return the same with a Teacher for each that is none yet.
 
         Args:
-            load: makes a Teacher of whatever a user passes; see ``teacher_of``.
+            load: makes a Teacher of whatever a user passes; see ``build_teacher``.
         """
         (loaded := copy.copy(self)).given = {n: o if _is_ready(o) else load(o) for n, o in self.given.items()}
         return loaded
@@ -168,7 +168,7 @@ class Several:
             )
         for name, member in self.members.items():
             member.prepare(trainer)
-            if getattr(member, "temperature", None) is not None:
+            if member.temperature is not None:
                 raise ValueError(
                     f"the teacher {name} keeps a few ids, which have no mean with others: keep whole logits."
                 )
@@ -191,7 +191,7 @@ class Several:
         """Ask those that are needed, each once; see ``Teacher.__call__``."""
         if self.choose is not None:
             return self._chosen(batch, needs)
-        ready = {n: batch if hasattr(one, "ahead") else plain(batch) for n, one in self.members.items()}
+        ready = {n: plain(batch) if one.uncached is one else batch for n, one in self.members.items()}
         shown = {name: self.members[name](ready[name], own) for name, own in self._asked(needs).items()}
         heads = self._mean({n: one for n, one in shown.items() if self.weights[n]}) if "heads" in needs else {}
         return Signals(heads, mask=next(iter(shown.values())).mask, named=shown)
@@ -213,42 +213,32 @@ class Several:
             heads[key] = Head(mean, head.rows)
         return heads
 
-    # ---- Those that remember ----
+    # ---- What a trainer tells them ----
 
-    def ahead(self, batches: Sequence[dict[str, Any]], needs: frozenset[str]) -> None:
+    @property
+    def uncached(self) -> Several:
+        """The same without a cache around any; see ``Teacher.uncached``."""
+        return self.each(lambda _, one: one.uncached)
+
+    def prefetch(self, batches: Sequence[dict[str, Any]], needs: frozenset[str]) -> None:
         """Let each see the micro-batches of an optimizer step; not with ``choose``, where each has rows of its own."""
         for name, own in (self._asked(needs) if self.choose is None else {}).items():
-            if hasattr(self.members[name], "ahead"):
-                self.members[name].ahead(batches, own)
+            self.members[name].prefetch(batches, own)
 
-    def drain(self) -> tuple[int, int]:
+    def cache_hits(self) -> tuple[int, int] | None:
         """Return how many rows of training batches were kept ones, of how many, over all of them."""
-        counted = [one.drain() for one in self.members.values() if hasattr(one, "drain")]
-        return sum(hits for hits, _ in counted), sum(rows for _, rows in counted)
+        counted = [hits for one in self.members.values() if (hits := one.cache_hits()) is not None]
+        return (sum(hits for hits, _ in counted), sum(rows for _, rows in counted)) if counted else None
 
-    def keep(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
-        """Let each write what it remembers beside a checkpoint, under its number."""
+    def save(self, checkpoint: str | Path, rank: int, name: str = "", answers: bool = True) -> None:
+        """Let each write what it must know again, under its number; see ``Teacher.save``."""
         for number, one in enumerate(self.members.values()):
-            if hasattr(one, "keep"):
-                one.keep(checkpoint, rank, f"{name}-{number}")
-
-    def recall(self, checkpoint: str | Path, name: str = "") -> None:
-        """Let each read what it remembered when a checkpoint was written."""
-        for number, one in enumerate(self.members.values()):
-            if hasattr(one, "recall"):
-                one.recall(checkpoint, f"{name}-{number}")
-
-    def save(self, checkpoint: str | Path, rank: int, name: str = "") -> None:
-        """Let each that learns write itself beside a checkpoint, under its number."""
-        for number, one in enumerate(self.members.values()):
-            if hasattr(one, "save"):
-                one.save(checkpoint, rank, f"{name}-{number}")
+            one.save(checkpoint, rank, f"{name}-{number}", answers)
 
     def load(self, checkpoint: str | Path, name: str = "") -> None:
-        """Let each that learns go on from a checkpoint."""
+        """Let each go on from a checkpoint; see ``Teacher.load``."""
         for number, one in enumerate(self.members.values()):
-            if hasattr(one, "load"):
-                one.load(checkpoint, f"{name}-{number}")
+            one.load(checkpoint, f"{name}-{number}")
 
     # ---- One of them for each row ----
 

@@ -18,6 +18,7 @@ from hf_distill.models.fingerprint import weights_of
 from hf_distill.signals import Signals
 from hf_distill.tasks import Task
 from hf_distill.teachers.changes import held_in, tensors_of
+from hf_distill.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class FunctionTeacher:
+class FunctionTeacher(Teacher):
     """A plain function ``batch -> logits``: a scikit-learn pipeline, a table, a remote service.
 
     Args:
@@ -41,9 +42,6 @@ class FunctionTeacher:
         >>> teacher({"input_ids": torch.ones(3, 4)}, frozenset({"heads"})).heads["logits"].logits.shape
         torch.Size([3, 2])
     """
-
-    serves = frozenset({"heads"})
-    collective = False
 
     def __init__(
         self, function: Callable[[Mapping[str, Any]], Any], task: Task | None = None, columns: Iterable[str] = ()
@@ -76,11 +74,6 @@ class FunctionTeacher:
         """
         models = [one for one in self.held() if isinstance(one, nn.Module)]
         return weights_of(nn.ModuleList(models)) if models else None
-
-    def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Everything but the labels; see ``Teacher.inputs``."""
-        labels = {"labels", *(() if self.task is None else self.task.label_names)}
-        return {name: value for name, value in batch.items() if name not in labels}
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Call the function; see ``Teacher.__call__``."""

@@ -27,6 +27,7 @@ from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import PREFIX, check_tokenizers, columns_of
 from hf_distill.tasks.sentence_embedding import HEADLESS
 from hf_distill.teachers.placement import place
+from hf_distill.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class LiveTeacher:
+class LiveTeacher(Teacher):
     """A frozen model that is run for each batch, in eval mode and without gradients.
 
     Args:
@@ -58,7 +59,6 @@ class LiveTeacher:
     """
 
     serves = frozenset({"heads", *SHOWN, *HEARD})
-    collective = False
 
     def __init__(
         self,

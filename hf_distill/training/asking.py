@@ -38,7 +38,7 @@ def taught_by(trainer: DistillationMixin, inputs: Mapping[str, Any], thin: bool)
             f"alpha=1 learns from the teacher alone, and from step {gap} of {state.max_steps} no term has a weight: "
             "let the schedules of the weights meet, or set alpha below 1."
         )
-    linear = {LINEAR} if thin and getattr(teacher, "linear", False) else set()
+    linear = {LINEAR} if thin and teacher.linear else set()
     signals = teacher(inputs, objective.asks | linear)
     for name, head in signals.answers(teacher.facts.name):
         finite = head.logits.finite()

@@ -26,7 +26,7 @@ from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.teacher import Teacher
 
 
-def teacher_of(
+def build_teacher(
     spec: Any, task: Task, dtype: torch.dtype | None = None, quantization: str | Mapping[str, Any] | None = None
 ) -> Teacher:
     """Make a teacher of whatever a user passes as ``teacher_model``.
@@ -50,13 +50,13 @@ def teacher_of(
 
     Example:
         >>> from hf_distill.tasks import SequenceClassification
-        >>> teacher_of(nn.Linear(4, 2), SequenceClassification(num_labels=2)).facts.name
+        >>> build_teacher(nn.Linear(4, 2), SequenceClassification(num_labels=2)).facts.name
         'Linear'
     """
     if isinstance(spec, (list, tuple, Mapping)):
         spec = Several(spec)
     if isinstance(spec, Several) and not spec.members:
-        return spec.loaded(lambda one: teacher_of(one, task, dtype, quantization))
+        return spec.loaded(lambda one: build_teacher(one, task, dtype, quantization))
     if isinstance(spec, str) and spec.startswith(COLUMN):
         spec = ColumnTeacher.named(spec)
     path = isinstance(spec, (str, Path))
@@ -90,6 +90,10 @@ def teacher_of(
         return LiveTeacher(spec, dtype=dtype)
     if isinstance(spec, Teacher):
         return spec
+    if hasattr(spec, "serves"):
+        raise TypeError(
+            f"teacher_model is a {type(spec).__name__}, which is no Teacher: make it a subclass of hf_distill.Teacher."
+        )
     if callable(spec):
         return FunctionTeacher(spec)
     raise TypeError(
@@ -98,7 +102,7 @@ def teacher_of(
     )
 
 
-def remembered(
+def with_cache(
     teacher: Teacher, cache: str = "auto", gb: float = 4.0, whole_window: bool = False, prepass: bool = False
 ) -> Teacher:
     """Put a memory around a teacher.
@@ -118,19 +122,19 @@ def remembered(
         ValueError: answers are to be kept of a teacher that changes while the student learns.
 
     Example:
-        >>> type(remembered(LiveTeacher(nn.Linear(4, 2)))).__name__
+        >>> type(with_cache(LiveTeacher(nn.Linear(4, 2)))).__name__
         'CachedTeacher'
     """
     if isinstance(teacher, Several):  # each has its own rows, weights and folder; their mean is none of these
         kept = teacher.each(
-            lambda name, one: remembered(
+            lambda name, one: with_cache(
                 one, cache if cache in ("auto", "off") else str(Path(cache) / name), gb / len(teacher.members),
                 whole_window, prepass,
             )
         )  # fmt: skip
         return teacher if all(kept.members[n] is one for n, one in teacher.members.items()) else kept
     known = cache in ("auto", "off")
-    if getattr(teacher, "moves", False):
+    if teacher.moves:
         if not known or whole_window or prepass:
             raise ValueError(
                 f"teacher_cache={cache!r}, teacher_whole_window={whole_window} and teacher_prepass={prepass} were "
@@ -145,22 +149,6 @@ def remembered(
     return CachedTeacher(
         teacher, folder, 0 if cache == "off" else gb, whole_window=whole_window, prepass=prepass and cache != "off"
     )
-
-
-def unremembered(teacher: Teacher) -> Teacher:
-    """Return who is asked for what is not kept; without a memory, a teacher is that itself.
-
-    Args:
-        teacher: any; of several each is looked at.
-
-    Example:
-        >>> live = LiveTeacher(nn.Linear(4, 2))
-        >>> unremembered(remembered(live)) is live
-        True
-    """
-    if isinstance(teacher, Several):
-        return teacher.each(lambda _, one: unremembered(one))
-    return teacher.teacher if isinstance(teacher, CachedTeacher) else teacher
 
 
 def quantization_config(spec: str | Mapping[str, Any]) -> Any:

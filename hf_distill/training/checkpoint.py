@@ -97,9 +97,7 @@ class CheckpointMixin:
                     "resumed: start without resume_from_checkpoint."
                 )
             resume_from_checkpoint = resume_from_checkpoint if named else str(last)
-            if hasattr(self.teacher, "recall"):
-                self.teacher.recall(resume_from_checkpoint)
-            if hasattr(self.teacher, "load"):
+            if self.teacher is not None:
                 self.teacher.load(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -146,10 +144,8 @@ class CheckpointMixin:
     def _save_rng_state(self, output_dir: str) -> None:
         """The last files of a rank; then wait, so that `trainer_state.json` follows everybody's."""
         super()._save_rng_state(output_dir)
-        if hasattr(self.teacher, "keep") and not self.uploads_checkpoints:
-            self.teacher.keep(output_dir, self.args.process_index)
-        if hasattr(self.teacher, "save"):
-            self.teacher.save(output_dir, self.args.process_index)
+        if self.teacher is not None:
+            self.teacher.save(output_dir, self.args.process_index, answers=not self.uploads_checkpoints)
         self.accelerator.wait_for_everyone()
 
     # ---- Loading ----

@@ -79,12 +79,12 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                 f"{name} gives every class the same weight, the classes of {type(task).__name__} are the positions of "
                 "a text, of which padding is none: use forward_kl, or another term on probabilities."
             )
-        if term.raw and name not in objective.teachers and getattr(teacher, "averaged", None) == "probabilities":
+        if term.raw and name not in objective.teachers and teacher.averaged == "probabilities":
             raise ValueError(
                 f"{name} compares raw logits, which the mean of several teachers' probabilities does not have: pass "
                 'Several(teachers, combine="logits"), or let it listen to one of them.'
             )
-    members = getattr(teacher, "members", {})
+    members = teacher.members
     for name, one in objective.teachers.items():
         if one not in members:
             there = f"the teachers are {', '.join(members)}" if members else f"{teacher.facts.name} is the only one"
@@ -104,7 +104,7 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
             f"the objective needs {missing}, the teacher {teacher.facts.name} serves {served}: choose terms that it "
             f"can serve{one}."
         )
-    if (temperature := getattr(teacher, "temperature", None)) is not None:
+    if (temperature := teacher.temperature) is not None:
         for name, term in objective.terms.items():
             if name in objective.temperatures:
                 raise ValueError(
@@ -133,7 +133,7 @@ def check_pair(task: Task, student: Facts, teacher: Teacher) -> None:
     """
     for facts in named_facts(teacher).values() or [teacher.facts]:
         task.check(student, facts)
-    for member in getattr(teacher, "members", {}).values():
+    for member in teacher.members.values():
         if named_facts(member):
             check_pair(task, student, member)
 
@@ -147,8 +147,7 @@ def named_facts(teacher: Teacher) -> dict[str, Facts]:
     Returns:
         name -> facts, whose own name is what a message calls it: ``"big (BertForSequenceClassification)"``.
     """
-    members = getattr(teacher, "members", {})
-    return {n: replace(member.facts, name=f"{n} ({member.facts.name})") for n, member in members.items()}
+    return {n: replace(member.facts, name=f"{n} ({member.facts.name})") for n, member in teacher.members.items()}
 
 
 def check_optimizer(optimizer: Any, objective: Objective) -> None:

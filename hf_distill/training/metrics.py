@@ -100,8 +100,8 @@ class LogMixin:
         if "loss" in logs:
             parts = self._training.drain(lambda totals: self.accelerator.reduce(totals, reduction="mean"))
             logs.update({f"loss/{name}": value for name, value in parts.items()} | self._drain_rows())
-            if hasattr(self.teacher, "drain"):
-                counted = torch.tensor(self.teacher.drain(), device=self.args.device)
+            if self.teacher is not None and (counted := self.teacher.cache_hits()) is not None:
+                counted = torch.tensor(counted, device=self.args.device)
                 hits, rows = self.accelerator.reduce(counted, reduction="sum").tolist()
                 logs.update({HITS: hits / rows} if rows else {})
         super().log(logs, start_time)

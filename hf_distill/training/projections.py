@@ -19,7 +19,6 @@ from hf_distill.models.hooks import hearing
 from hf_distill.objectives import Objective, build
 from hf_distill.objectives.presets import AUTO, preset
 from hf_distill.tasks.alignment.tokenizers import PREFIX, own_tokens
-from hf_distill.training.build_teacher import unremembered
 from hf_distill.training.checks import check_objective, named_facts
 from hf_distill.training.fused_logits import check_fused
 
@@ -67,7 +66,7 @@ def _asked(trainer: DistillationMixin, spec: Any) -> Any:
     own = trainer.task.default_objective
     if spec is None or spec != AUTO:
         return own if spec is None else spec
-    teacher, live = trainer.teacher, unremembered(trainer.teacher)
+    teacher, live = trainer.teacher, trainer.teacher.uncached
     same = not own_tokens(trainer.train_dataset)
     chosen, asked, whole = (
         preset(own, Facts.of(trainer.model), teacher.facts, serves, same)
@@ -78,7 +77,7 @@ def _asked(trainer: DistillationMixin, spec: Any) -> Any:
             f"objective=auto is {asked} for these two models, the folder of answers holds logits alone: keep hidden "
             f"states too (hf-distill cache --hidden_states, into another folder), or set objective={own}."
         )
-    each = live.members.values() if getattr(live, "choose", None) else [live]  # the mean of several has no states
+    each = live.members.values() if live.choose else [live]  # the mean of several has no states
     absent = any(isinstance(one, AbsentTeacher) for one in each)
     if absent and chosen != whole and trainer.distillation is None:  # once, also where a search trains many students
         logger.warning(
@@ -114,10 +113,10 @@ def make_visible(trainer: DistillationMixin, student: nn.Module) -> None:
             student that is to be heard.
     """
     objective = trainer.distillation
-    theirs = getattr(trainer.teacher, "members", None) or {trainer.teacher.facts.name: trainer.teacher}
+    theirs = trainer.teacher.members or {trainer.teacher.facts.name: trainer.teacher}
     for name, needs, model in [
         ("the student", objective.needs, student),
-        *((f"the teacher {name}", objective.asks, getattr(one, "model", None)) for name, one in theirs.items()),
+        *((f"the teacher {name}", objective.asks, one.model) for name, one in theirs.items()),
     ]:
         if not isinstance(model, nn.Module):
             continue  # a function or a folder; what it serves has been checked

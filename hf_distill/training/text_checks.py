@@ -67,9 +67,8 @@ def check_texts(trainer: Trainer) -> None:
         ValueError: in one sentence.
     """
     tell_lost_ends(trainer.task, trainer.data_collator)
-    members = getattr(trainer.teacher, "members", {}).values() or [trainer.teacher]
-    asked = [getattr(one, "teacher", one) for one in members]  # who is asked where there is a memory
-    theirs = [one.limits for one in asked if hasattr(one, "limits")]
+    members = trainer.teacher.uncached.members.values() or [trainer.teacher.uncached]
+    theirs = [one.limits for one in members if one.limits is not None]
     limits = [limits_of(trainer.model, trainer.processing_class), *theirs]
     check_lengths(trainer.train_dataset, trainer.data_collator, limits)
 

@@ -37,6 +37,7 @@ from hf_distill import (
     Head,
     LiveTeacher,
     Signals,
+    Teacher,
 )
 from hf_distill.cache.sampled import restore, sample
 from hf_distill.objectives import functional
@@ -66,16 +67,13 @@ ARMS = {  # name: head, draws, term
 }
 
 
-class Stored:
+class Stored(Teacher):
     """A teacher that answers from columns, found by the number of the row."""
 
-    serves, collective, columns = frozenset({"heads"}), False, frozenset({"row"})
+    columns = frozenset({"row"})
 
     def __init__(self, kept, classes, temperature=1.0):
         self.kept, self.temperature, self.facts = kept, temperature, Facts("stored", vocab_size=classes)
-
-    def prepare(self, trainer):
-        pass
 
     def inputs(self, batch):
         return {"row": batch["row"]}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hf_distill import AdapterOffTeacher, Facts, FunctionTeacher, LiveTeacher
-from hf_distill.cache.identity import facts_in, fingerprint, header_of, precision_of
+from hf_distill.cache.identity import facts_in, header_of, precision_of
 from hf_distill.cache.offline_teacher import AbsentTeacher
 from hf_distill.models.fingerprint import weights_of
 from hf_distill.tasks.alignment.tokenizers import vocabulary_of
@@ -41,7 +41,7 @@ def test_weights_that_are_not_here_have_no_hash():
     quantised = nn.Linear(2, 2)
     quantised.quantization_method = "bitsandbytes"
     assert weights_of(quantised) is None
-    assert fingerprint(FunctionTeacher(lambda batch: batch)) is None
+    assert FunctionTeacher(lambda batch: batch).fingerprint() is None
 
 
 def test_a_students_base_is_known_without_its_adapter(tmp_path):
@@ -52,7 +52,7 @@ def test_a_students_base_is_known_without_its_adapter(tmp_path):
     runs = [tiny.trainer(tmp_path, student(**changes), teacher_model=AdapterOffTeacher()) for changes in ({}, {})]
     runs[1].train()  # moves the adapter and the head's copy alone
     other = tiny.trainer(tmp_path, student(seed=5), teacher_model=AdapterOffTeacher())
-    one, two, three = (fingerprint(run.teacher.teacher, run) for run in (*runs, other))
+    one, two, three = (run.teacher.fingerprint(run) for run in (*runs, other))
     assert one == two
     assert one != three
 

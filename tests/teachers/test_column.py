@@ -13,7 +13,7 @@ from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening, def
 
 from hf_distill import ColumnTeacher, FunctionTeacher, Teacher
 from hf_distill.objectives.functional import forward_kl
-from hf_distill.training.build_teacher import teacher_of
+from hf_distill.training.build_teacher import build_teacher
 
 LLAMA, T5 = tiny_language.llama, tiny_language.t5
 
@@ -81,10 +81,10 @@ def trained(folder, one, rows, teacher, objective=None, **args):
 
 
 def test_it_is_a_teacher_and_is_made_of_its_name():
-    teacher = teacher_of("column:ids, logprobs", None)
+    teacher = build_teacher("column:ids, logprobs", None)
     assert isinstance(teacher, ColumnTeacher)
     assert isinstance(teacher, Teacher)
-    assert (teacher.names, teacher.temperature, teacher_of("column:x", None).temperature) == (
+    assert (teacher.names, teacher.temperature, build_teacher("column:x", None).temperature) == (
         ["ids", "logprobs"],
         1.0,
         None,
@@ -93,7 +93,7 @@ def test_it_is_a_teacher_and_is_made_of_its_name():
         with pytest.raises(
             ValueError, match="was given: name one column of logits, or two, of ids and of their log-prob"
         ):
-            teacher_of(spec, None)
+            build_teacher(spec, None)
 
 
 ALL = ["one", "some", "number", "tokens", "masked", "llama", "llama left", "t5"]

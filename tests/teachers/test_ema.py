@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from hf_distill import EMATeacher, LiveTeacher, SequenceClassification, Sum
 from hf_distill.objectives.logits import ForwardKL
-from hf_distill.training.build_teacher import remembered
+from hf_distill.training.build_teacher import with_cache
 
 
 def trained(folder, teacher, student=None, resume=None, callbacks=(), objective="forward_kl", **args):
@@ -200,7 +200,7 @@ def test_a_decay_that_is_none_is_refused(decay):
 )
 def test_answers_that_change_are_not_to_be_kept(asked):
     with pytest.raises(ValueError, match="whose answers change while the student learns: leave them out"):
-        remembered(EMATeacher(), **asked)
+        with_cache(EMATeacher(), **asked)
 
 
 def test_the_student_is_copied_and_not_shared(tmp_path):

@@ -10,7 +10,7 @@ from reference import probabilities
 from test_exact import assert_same, step
 
 from hf_distill import CausalLM, FunctionTeacher, LiveTeacher, SequenceClassification, Several, Teacher
-from hf_distill.training.build_teacher import teacher_of
+from hf_distill.training.build_teacher import build_teacher
 
 TASK = SequenceClassification(num_labels=3, problem_type=tiny.SINGLE)
 HEADS = frozenset({"heads"})
@@ -296,21 +296,21 @@ def test_models_paths_functions_and_teachers_go_together(tmp_path):
     tiny.teacher().save_pretrained(tmp_path)
     ready = LiveTeacher(tiny.teacher(), dtype=None)
     given = [str(tmp_path), tiny.teacher(), ready]
-    several = teacher_of(given, TASK, dtype=torch.bfloat16)
+    several = build_teacher(given, TASK, dtype=torch.bfloat16)
     assert isinstance(several, Teacher)
     dtypes = [one.dtype for one in several.members.values()]
     assert dtypes == [torch.bfloat16, torch.bfloat16, None]
     assert several.members["2"] is ready
-    mixed = teacher_of((tiny.teacher(), lambda batch: None), TASK)
+    mixed = build_teacher((tiny.teacher(), lambda batch: None), TASK)
     assert [type(one) for one in mixed.members.values()] == [LiveTeacher, FunctionTeacher]
     with pytest.raises(ValueError, match="was given for a function"):
-        teacher_of([lambda batch: None], TASK, dtype=torch.bfloat16)
+        build_teacher([lambda batch: None], TASK, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="was given for a Several, which is not loaded here"):
-        teacher_of(mixed, TASK, dtype=torch.bfloat16)
+        build_teacher(mixed, TASK, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="a model is quantised while it is loaded"):
-        teacher_of([tiny.teacher()], TASK, quantization="torchao_int8")
+        build_teacher([tiny.teacher()], TASK, quantization="torchao_int8")
     with pytest.raises(TypeError, match=r"teacher_model is a int: .* or a list of these"):
-        teacher_of([3], TASK)
+        build_teacher([3], TASK)
 
 
 def test_two_trainers_may_take_the_same(tmp_path):

@@ -13,17 +13,14 @@ from hf_distill.cache.sampled import restore, sample
 from hf_distill.models.facts import Facts
 
 
-class Few:
+class Few(Teacher):
     """Keeps 6 + 6 of 32 ids of a language model; a sequence has the same draws in every batch."""
 
-    serves, collective, columns, facts = frozenset({"heads"}), False, frozenset(), Facts("few", vocab_size=32)
+    facts = Facts("few", vocab_size=32)
 
     def __init__(self, temperature=1.0, announced=True):
         self.model, self.kept_at = tiny_language.teacher().eval(), temperature
         self.temperature = temperature if announced else None
-
-    def prepare(self, trainer):
-        pass
 
     def inputs(self, batch):
         return {name: batch[name] for name in ("input_ids", "attention_mask")}

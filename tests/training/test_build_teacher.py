@@ -8,36 +8,36 @@ import torch
 from torch import nn
 
 from hf_distill import FunctionTeacher, LiveTeacher, SequenceClassification
-from hf_distill.training.build_teacher import quantization_config, teacher_of
+from hf_distill.training.build_teacher import build_teacher, quantization_config
 
 TASK = SequenceClassification(num_labels=3)
 
 
 def test_a_model_a_path_a_teacher_or_a_function(tmp_path):
     tiny.teacher().save_pretrained(tmp_path)
-    assert isinstance(teacher_of(str(tmp_path), TASK), LiveTeacher)
-    assert isinstance(teacher_of(tmp_path, TASK), LiveTeacher)
-    assert isinstance(teacher_of(tiny.teacher(), TASK), LiveTeacher)
-    assert isinstance(teacher_of(lambda batch: None, TASK), FunctionTeacher)
+    assert isinstance(build_teacher(str(tmp_path), TASK), LiveTeacher)
+    assert isinstance(build_teacher(tmp_path, TASK), LiveTeacher)
+    assert isinstance(build_teacher(tiny.teacher(), TASK), LiveTeacher)
+    assert isinstance(build_teacher(lambda batch: None, TASK), FunctionTeacher)
     teacher = LiveTeacher(tiny.teacher())
-    assert teacher_of(teacher, TASK) is teacher
+    assert build_teacher(teacher, TASK) is teacher
 
 
 def test_a_path_is_loaded_in_the_precision_that_was_asked_for(tmp_path):
     tiny.teacher().save_pretrained(tmp_path)
-    model = teacher_of(tmp_path, TASK, dtype=torch.bfloat16).model
+    model = build_teacher(tmp_path, TASK, dtype=torch.bfloat16).model
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("spec", [lambda batch: None, LiveTeacher(nn.Linear(1, 1))])
 def test_a_precision_for_what_is_not_loaded_here_is_refused(spec):
     with pytest.raises(ValueError, match=r"teacher_dtype=torch.bfloat16 was given for a .*: leave teacher_dtype out"):
-        teacher_of(spec, TASK, dtype=torch.bfloat16)
+        build_teacher(spec, TASK, dtype=torch.bfloat16)
 
 
 def test_quantisation_of_a_loaded_model_is_refused():
     with pytest.raises(ValueError, match="a model is quantised while it is loaded: pass the teacher's path or Hub id"):
-        teacher_of(tiny.teacher(), TASK, quantization="torchao_int8")
+        build_teacher(tiny.teacher(), TASK, quantization="torchao_int8")
 
 
 @pytest.mark.parametrize("spec", ["int3", "bitsandbytes", {"load_in_8bit": True}])

@@ -144,28 +144,24 @@ def introduce(trainer: Trainer) -> None:
     if alignment is None:
         return
     own = own_tokens(trainer.train_dataset)
-    plain, members = isinstance(alignment, TokenAlignment), getattr(teacher, "members", None) or {None: teacher}
+    plain, members = isinstance(alignment, TokenAlignment), teacher.members or {None: teacher}
     for name, one in members.items():
         sizes = {one.facts.vocab_size, student.vocab_size} - {None}
-        ours, theirs = trainer.processing_class, _tokenizer_of(one)
+        ours, theirs = trainer.processing_class, one.tokenizer
         if not plain or own or len(sizes) > 1:
             ours = getattr(ours, "tokenizer", ours) or tokenizer_at(student.name)
-            written = getattr(getattr(one, "teacher", None), "vocabulary", None)  # of a teacher that is not here
-            theirs = theirs or (ours if written and written == vocabulary_of(ours) else tokenizer_at(one.facts.name))
+            theirs = theirs or (
+                ours if one.vocabulary and one.vocabulary == vocabulary_of(ours) else tokenizer_at(one.facts.name)
+            )
         both = (_vocabulary(ours), _vocabulary(theirs))
         alignment.meet(student, both[0], one.facts, both[1], own, name)
-    first = next(name for name in members if getattr(teacher, "weights", {}).get(name, 1))
+    first = next(name for name in members if teacher.weights.get(name, 1))
     if own and any(known[1] != alignment.known[first][1] for known in alignment.known.values()):
         raise ValueError(
             f"the teachers {', '.join(members)} have different tokenizers and would all read {PREFIX}input_ids: use "
             "teachers with one tokenizer."
         )
     alignment.known[None] = alignment.known[first]  # that of their mean, which reads what each of them does
-
-
-def _tokenizer_of(teacher: Any) -> PreTrainedTokenizerBase | None:
-    """The tokenizer that came with a teacher, or with the one that it remembers."""
-    return getattr(teacher, "tokenizer", None) or getattr(getattr(teacher, "teacher", None), "tokenizer", None)
 
 
 def _vocabulary(tokenizer: Any) -> dict[str, int] | None:
