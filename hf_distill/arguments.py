@@ -20,6 +20,7 @@ from hf_distill.objectives import build
 from hf_distill.objectives.presets import AUTO
 from hf_distill.rollouts import RolloutArguments
 from hf_distill.tasks.alignment.settings import AlignmentArguments
+from hf_distill.training.distillation import TEMPERATURE
 from hf_distill.training.fused_logits import FusionArguments
 
 LOWER = re.compile(r"(^|_)(kl|perplexity)$|(^|_)loss/")
@@ -69,7 +70,8 @@ class DistillationArguments(AlignmentArguments, RolloutArguments, TransferArgume
         metadata={"help": "The teacher's share of the loss, 0 to 1. Default: 0.5 with a teacher, 0 without."},
     )
     temperature: float = field(
-        default=2.0, metadata={"help": "Softens both distributions; greater than 0. KL terms carry its square."}
+        default=TEMPERATURE,
+        metadata={"help": "Softens both distributions; greater than 0. KL terms carry its square."},
     )
     objective: dict | str | None = field(
         default=None,

@@ -14,38 +14,31 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from hf_distill.arguments import DistillationArguments, cache_settings, check_blend, teacher_dtype
+from hf_distill.arguments import cache_settings, check_blend, teacher_dtype
 from hf_distill.augmentation import TransferMixin
-from hf_distill.hub.card import add_distillation
+from hf_distill.hub.card import Trained, add_distillation
 from hf_distill.hub.push import PushMixin
 from hf_distill.models.context import limits_of
 from hf_distill.models.facts import Facts
-from hf_distill.models.hooks import LINEAR, hearing
-from hf_distill.models.outputs import asking, core_of, without
-from hf_distill.objectives import Objective, Term, normalise
+from hf_distill.models.outputs import core_of, without
+from hf_distill.objectives import Objective, Term
 from hf_distill.rollouts import Rollout
 from hf_distill.rollouts.training import RolloutMixin
-from hf_distill.signals import Sum
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.settings import align_by
-from hf_distill.tasks.alignment.tokenizers import introduce
+from hf_distill.tasks.alignment.tokenizers import introduce, own_tokens
 from hf_distill.tasks.supervision import STUDENT_WROTE
 from hf_distill.teachers import Teacher
 from hf_distill.training import checks, text_checks
-from hf_distill.training.asking import aligning, taught_by
 from hf_distill.training.build_teacher import build_teacher, with_cache
 from hf_distill.training.checkpoint import CheckpointMixin
 from hf_distill.training.data_checks import check_data
-from hf_distill.training.fused_logits import fused, shares
-from hf_distill.training.inside_forward import joined
-from hf_distill.training.label_checks import check_batch, wanted_of
+from hf_distill.training.distillation import TEMPERATURE, Compared, Distillation, alpha_of
+from hf_distill.training.label_checks import check_batch, check_labels, wanted_of
 from hf_distill.training.metrics import LogMixin
-from hf_distill.training.projections import equip
-from hf_distill.training.supervised_loss import check_supervision, hard_loss, needs_own_loss, router_loss
+from hf_distill.training.supervised_loss import SupervisedLoss, check_supervision
 from hf_distill.training.tally import Tally
-
-UNITS = ("rows", "tokens", "samples", "labels")
-"""What is counted in every optimizer step, over its micro-batches and over all ranks."""
+from hf_distill.training.window import UNITS, Window
 
 
 class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
@@ -85,8 +78,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
     ) -> None:
         super().__init__(*args, **kwargs)
         self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
-        self.distillation: Objective | None = None  # not `objective`: Trainer's search keeps its score there
-        self.asked, self.equipped = objective, (None, None)  # what to learn, and for whom it was built
+        self.distillation: Distillation | None = None  # its `objective`: Trainer's search keeps its score under that
         self.rollout = rollout
         self._window, self._training, self._evaluating, self._loss_only = None, Tally(), None, False
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
@@ -102,36 +94,60 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             quantization = getattr(self.args, "teacher_quantization", None)
             teacher = build_teacher(teacher_model, task, teacher_dtype(self.args), quantization)
             self.teacher = with_cache(teacher, **cache_settings(self.args))
+            own = own_tokens(self.train_dataset)
+            self.distillation = Distillation(task, self.teacher, self.args, objective, own)
         self._check_settings()
         if self.teacher is None:
             checks.check_alone(self.args, objective)
-            return
-        self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
-        checks.check_parallelism(self)
-        checks.check_kernels(self)
-        check_data(self)
+        else:
+            self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
+            self._prepare_distillation()
+
+    def _prepare_distillation(self) -> None:
+        """Refuse what cannot be distilled, give the teacher its place, and the student what it has to carry."""
+        task, wanted = self.task, wanted_of(self.task, self.compute_loss_func is not None)
+        checks.check_parallelism(self.args, self.accelerator)
+        checks.check_kernels(self.args, task, self.alpha, type(self.model).__name__)
+
+        def look(rows: Any, which: str, trained: bool) -> None:
+            check_labels(rows, self.label_names, self.data_collator, wanted, which, trained)
+
+        check_data(self.train_dataset, self.eval_dataset, self._kept_columns, look if self.alpha < 1 else None)
         self.prepare_rollout()
         self.teacher.prepare(self)
-        introduce(self)
-        equip(self)
-        checks.check_optimizer(self.optimizer, self.distillation)
-        checks.check_pair(task, Facts.of(self.model), self.teacher)
+        self.data_collator = self.teacher.collator(self.data_collator)
+        facts, ours = Facts.of(self.model), self.processing_class
+        if task.alignment is not None:
+            introduce(task.alignment, facts, ours, self.teacher, self.train_dataset)
+        self._equip()
+        checks.check_optimizer(self.optimizer, self.distillation.objective)
+        checks.check_pair(task, facts, self.teacher)
         self.augmenting()  # refuses what cannot be augmented
-        text_checks.check_texts(self)
+        text_checks.check_texts(task, self.model, ours, self.teacher, self.train_dataset, self.data_collator)
+
+    def _equip(self) -> None:
+        """Let the student at hand carry what is learned; see ``Distillation.equip``."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.distillation.equip(self._unwrapped(self.model), self._supervised(), sharded)
+
+    def _unwrapped(self, model: nn.Module) -> nn.Module:
+        return self.accelerator.unwrap_model(model, keep_torch_compile=False)
 
     # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
 
     @property
     def alpha(self) -> float:
-        """The teacher's share of the loss: ``args.alpha``, or 0 without a teacher, 0.5 with one, 1 without labels."""
-        asked = getattr(self.args, "alpha", None)
-        usual = 0.0 if self.teacher is None else 0.5 if self.task.label_names else 1.0
-        return usual if asked is None else asked
+        """The teacher's share of the loss; see ``alpha_of``."""
+        return alpha_of(self.args, self.task, self.teacher is not None)
 
     @property
     def temperature(self) -> float:
         """The run's temperature: ``args.temperature``, or the field's default under plain TrainingArguments."""
-        return getattr(self.args, "temperature", DistillationArguments.temperature)
+        return getattr(self.args, "temperature", TEMPERATURE)
+
+    def _supervised(self) -> SupervisedLoss:
+        across = self.args.average_tokens_across_devices
+        return SupervisedLoss(self.task, self.alpha, self.compute_loss_func, self.label_smoother, across)
 
     def _check_settings(self) -> None:
         check_blend(getattr(self.args, "alpha", None), self.temperature, self.teacher is not None)
@@ -144,8 +160,15 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         """Keep the teacher's columns in the data set beside the student's, and those that a collator says it reads."""
         super()._set_signature_columns_if_needed()
         if self.teacher is not None:
-            extra = self.teacher.columns | aligning(self.task) | getattr(self.data_collator, "columns", frozenset())
+            extra = self.distillation.columns | getattr(self.data_collator, "columns", frozenset())
             self._signature_columns += sorted(extra - set(self._signature_columns))
+
+    def _kept_columns(self) -> list[str] | None:
+        """The columns that Trainer leaves in a row; None: all of them."""
+        if not self.args.remove_unused_columns:
+            return None
+        self._set_signature_columns_if_needed()
+        return self._signature_columns
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -167,10 +190,11 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
                 total += self._counts(batch).to(device)
                 self._note_rows(batch)
             everywhere = self.accelerator.reduce(total, reduction="sum")
-            self._window = everywhere // (self.accelerator.num_processes // self.data_ranks())
+            copies = self.accelerator.num_processes // self.data_ranks()
+            self._window = Window.of(everywhere // copies, self.data_ranks())
             self._training.weight += 1
         if self.teacher is not None and self.alpha > 0:
-            self.teacher.prefetch(batches, self.distillation.asks)
+            self.teacher.prefetch(batches, self.distillation.objective.asks)
         return batches, num_items
 
     def _counts(self, batch: Mapping[str, Any]) -> Tensor:
@@ -208,64 +232,47 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         if self.task is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         stepping = model.training and self.is_in_train and self._window is not None
-        window = self._window if stepping else self._counts(inputs)
-        window, world = dict(zip(UNITS, window, strict=True)), self.data_ranks() if stepping else 1
-        student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        wanted = return_outputs and not self._loss_only
-        thin = self.alpha > 0 and fused(self, student, inputs, wanted)
-        taught = taught_by(self, inputs, thin) if self.alpha > 0 else None
-
-        fed, asked = self._student_inputs(inputs), {}
-        if taught is None:
-            sums, outputs, resting = {}, model(**fed), 0.0
+        window = self._window if stepping else Window.of(self._counts(inputs))
+        student, fed, supervised = self._unwrapped(model), self._student_inputs(inputs), self._supervised()
+        if self.alpha > 0:
+            told = (self.state, self.accelerator.autocast, self._note_fidelity, return_outputs and not self._loss_only)
+            found = self.distillation.forward(model, student, fed, inputs, window, supervised, *told)
         else:
-            needs = self.distillation.needs | ({LINEAR} if thin else set())
-            asked, known = asking(needs, student), shares(self, window, world) if thin else None
+            found = Compared(model(**fed))
 
-            def after(outputs: Any) -> tuple[dict[str, Sum], Tensor | float]:
-                shown = self.task.shown(student, inputs, outputs, heard)
-                both = self.task.compared(shown, taught, inputs)
-                self._note_fidelity(both)
-                if self.distillation.needs != {"heads"}:
-                    both = self.task.each_text(*both, inputs)
-                sums = self.distillation(*both, inputs, known, shown)
-                return sums, self.distillation.resting()
-
-            with hearing(student, needs) as heard, joined(student, after, self.accelerator.autocast):
-                both = model(**fed, **asked)
-            (sums, resting), outputs = both["parts"], both["outputs"]
-
-        parts, loss = {}, 0.0
+        parts, loss, outputs = {}, 0.0, found.outputs
         if self.alpha < 1:
-            done = sums.pop("hard", None)
-            parts["hard"] = hard_loss(self, outputs, inputs, window, world, num_items_in_batch, done)
+            done = found.sums.pop("hard", None)
+            parts["hard"] = supervised(student, outputs, inputs, window, num_items_in_batch, done)
             loss = (1 - self.alpha) * parts["hard"]
-        for name, part in sums.items():
-            parts[name] = normalise(part.total, window[self.distillation.terms[name].unit], world)
-            loss = loss + self.alpha * self.distillation.weights[name] * parts[name]
-        loss = loss + resting
-        if (balance := router_loss(self, outputs, inputs, window, world)) is not None:
+        if self.alpha > 0:
+            soft, weights = self.distillation.parts(found.sums, window), self.distillation.objective.weights
+            loss = sum((self.alpha * weights[name] * part for name, part in soft.items()), loss)
+            parts.update(soft)
+        loss = loss + found.unused
+        if (balance := supervised.router(student, outputs, inputs, window)) is not None:
             parts["router"], loss = balance, loss + balance
         self._note(parts, window, stepping)
         if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
             loss = loss * undivided
-        if isinstance(outputs, tuple) and not needs_own_loss(self):
+        if isinstance(outputs, tuple) and not supervised.of_the_model:
             outputs = (loss, *outputs)  # prediction_step drops the first entry, where a model puts its loss
-        return (loss, without(outputs, asked)) if return_outputs else loss
+        return (loss, without(outputs, found.asked)) if return_outputs else loss
 
     def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Drop the teacher's columns; keep labels only where the model must compute its own loss."""
         # `skip_logits` is Trainer's word to Liger's fused loss in evaluation, where the task needs the logits too.
-        drop = self.foreign | (set() if needs_own_loss(self) else {*self.label_names, "skip_logits"})
+        own = self._supervised().of_the_model
+        drop = self.foreign | (set() if own else {*self.label_names, "skip_logits"})
         fed = {name: value for name, value in inputs.items() if name not in drop}
         limits_of(self.model, self.processing_class).check(fed)
-        return fed if needs_own_loss(self) else self.task.complete(self.model, fed, inputs)
+        return fed if own else self.task.complete(self.model, fed, inputs)
 
     @property
     def foreign(self) -> set[str]:
         """The columns that the student does not read."""
         ours = set(inspect.signature(core_of(self.model).forward).parameters)
-        theirs = () if self.teacher is None else self.teacher.columns | aligning(self.task)
+        theirs = () if self.distillation is None else self.distillation.columns
         return {STUDENT_WROTE} | (set(theirs) - ours)
 
     def data_ranks(self) -> int:
@@ -309,7 +316,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         self._window, self._training, self._evaluating = None, Tally(), None
         self._check_settings()
         if self.teacher is not None:  # a search may have changed what is asked, model_init the student
-            equip(self)
+            self._equip()
         return super()._inner_training_loop(*args, **kwargs)
 
     # ---- The card ----
@@ -323,7 +330,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         """
         super().create_model_card(*args, **kwargs)
         if self.teacher is not None and self.is_world_process_zero():
-            add_distillation(self, kwargs)
+            told = Trained(self.distillation, self.model, self.args, self.state, self.report or {}, self.train_dataset)
+            add_distillation(told, self.hub_model_id, str(self.rolling() or ""), kwargs)
 
 
 def signature_of(base: type[Trainer]) -> inspect.Signature:
@@ -352,7 +360,7 @@ class DistillationTrainer(DistillationMixin, Trainer):
         >>> rows = [{"input_ids": [i % 9, 1], "labels": i % 2} for i in range(8)]
         >>> args = DistillationTrainingArguments(tempfile.mkdtemp(), alpha=0.9, use_cpu=True)
         >>> trainer = DistillationTrainer(tiny(4), args, train_dataset=rows, teacher_model=tiny(8))
-        >>> trainer.alpha, trainer.distillation.weights  # trainer.train() follows
+        >>> trainer.alpha, trainer.distillation.objective.weights  # trainer.train() follows
         (0.9, {'forward_kl': 1.0})
     """
 

@@ -175,7 +175,7 @@ def report(job: Job, trainers: Mapping[str, Trainer], started: float, card: bool
     told = ("alpha", "temperature", "objective", "augmentation", "rollout", "learning_rate", "seed")
     noted = {name: getattr(job.args, name) for name in told}
     if noted["objective"] in (None, AUTO):
-        noted["objective"] = student.distillation.told  # what that was for these two models
+        noted["objective"] = student.distillation.objective.told  # what that was for these two models
     student.report = {
         "dataset": job.source,
         "language": job.language,

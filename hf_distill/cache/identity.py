@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import accelerate
 import torch
@@ -18,9 +18,6 @@ from torch import nn
 from hf_distill.models.facts import Facts
 from hf_distill.tasks.alignment.tokenizers import own_tokens, vocabulary_of
 from hf_distill.teachers.teacher import Teacher
-
-if TYPE_CHECKING:
-    from transformers import Trainer
 
 
 def precision_of(teacher: Teacher, mixed: str | None = None) -> str | None:
@@ -72,18 +69,22 @@ def header_of(facts: Facts, **more: Any) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def known_of(teacher: Teacher, facts: Facts, weights: str | None, trainer: Trainer) -> dict[str, Any]:
-    """Write down who a trainer's teacher is.
+def known_of(
+    teacher: Teacher, facts: Facts, weights: str | None, ours: Any, dataset: Any, mixed: str | None
+) -> dict[str, Any]:
+    """Write down who a run's teacher is.
 
     Args:
         teacher: placed; None: nobody is asked, everything was kept before.
         facts: what is known of it.
         weights: their hash, taken before the teacher was placed.
-        trainer: the trainer.
+        ours: the student's tokenizer or processor, or None.
+        dataset: the training set.
+        mixed: the run's mixed precision.
     """
-    own = own_tokens(trainer.train_dataset)  # which the student's say nothing of
-    tokenizer = teacher.tokenizer or (None if own else trainer.processing_class)
-    precision = precision_of(teacher, trainer.accelerator.mixed_precision)
+    own = own_tokens(dataset)  # which the student's say nothing of
+    tokenizer = teacher.tokenizer or (None if own else ours)
+    precision = precision_of(teacher, mixed)
     return header_of(facts, weights=weights, precision=precision, tokenizer=vocabulary_of(tokenizer))
 
 

@@ -124,13 +124,14 @@ class CachedTeacher(Teacher):
         self._world = trainer.accelerator.num_processes
         if self._moved:  # under another trainer: it is another teacher from here on, and may stay so
             self.memory.off, self._moved = "", False
-        self._weights = self.teacher.fingerprint(trainer)  # before they are sharded
+        self._weights = self.teacher.fingerprint(trainer.model)  # before they are sharded
         self.teacher.prepare(trainer)
         self.facts = self.teacher.facts
-        known = known_of(self.teacher, self.facts, self._weights, trainer)
+        ours, rows, mixed = trainer.processing_class, trainer.train_dataset, trainer.accelerator.mixed_precision
+        known = known_of(self.teacher, self.facts, self._weights, ours, rows, mixed)
         self.memory.meet(known, self.task.positions, trainer.accelerator.process_index, self.task.frames)
         self._placeholders = placeholders_of(self.teacher.model or trainer.model)
-        self.memory.expected = len(rows) if hasattr(rows := trainer.train_dataset, "__len__") else 0
+        self.memory.expected = len(rows) if hasattr(rows, "__len__") else 0
         self.watch.follow(trainer)
         self._changes.found()  # from here on it stays as it is
         if self.teacher.moves:
@@ -274,7 +275,10 @@ class CachedTeacher(Teacher):
             return
         changed = self._changes.found()
         if whole and not changed and self._weights is not None:
-            changed = self.teacher.fingerprint(self.watch.trainer) not in (None, self._weights)  # None: it is sharded
+            changed = self.teacher.fingerprint(self.watch.trainer.model) not in (
+                None,
+                self._weights,
+            )  # None: it is sharded
         self._moved = self._stop("it has changed since it was asked" if changed else "")
 
     def _stop(self, reason: str) -> bool:
@@ -295,6 +299,10 @@ class CachedTeacher(Teacher):
 
     # ---- What belongs to whoever is asked ----
 
+    def collator(self, collator: Any) -> Any:
+        """Let whoever is asked have its columns; see ``Teacher.collator``."""
+        return self.teacher.collator(collator)
+
     def generate(self, **inputs: Any) -> Tensor:
         """Let whoever is asked write; see ``Teacher.generate``."""
         return self.teacher.generate(**inputs)
@@ -303,9 +311,9 @@ class CachedTeacher(Teacher):
         """What the answers depend on; see ``Teacher.held``."""
         return self.teacher.held()
 
-    def fingerprint(self, trainer: Trainer | None = None) -> str | None:
+    def fingerprint(self, student: nn.Module | None = None) -> str | None:
         """Hash the weights of whoever is asked; see ``Teacher.fingerprint``."""
-        return self.teacher.fingerprint(trainer)
+        return self.teacher.fingerprint(student)
 
     # ---- What a trainer tells it ----
 

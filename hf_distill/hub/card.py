@@ -1,6 +1,6 @@
 """The model card: what was distilled from whom, how, and what it gave.
 
-Knows: a trained trainer and the report that it was handed. Does not know: how anything was measured, where a licence
+Knows: what was trained, and the report that it was handed. Does not know: how anything was measured, where a licence
 is found.
 """
 
@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from torch import nn
+from transformers import TrainerState, TrainingArguments
 
 from hf_distill.hub.provenance import (
     LICENCE,
@@ -29,9 +32,6 @@ from hf_distill.models.facts import Facts
 from hf_distill.models.outputs import core_of
 from hf_distill.students.lineage import lineage
 
-if TYPE_CHECKING:
-    from transformers import Trainer
-
 TAGS = ("hf_distill", "knowledge-distillation")
 """What every student is found by on the Hub, beside Trainer's own tags."""
 
@@ -44,7 +44,36 @@ PICTURES = {"report.png": "Accuracy and speed of the teacher, the student alone 
 VERSIONS = ("hf_distill", "accelerate")
 
 
-def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
+@dataclass
+class Trained:
+    """What a card is about.
+
+    Args:
+        distillation: the task, the teacher and the objective, alpha and temperature.
+        model: the student.
+        args: the run's arguments.
+        state: where the run is.
+        report: what was measured, which gives the table and the results; it may name ``license``, ``language``,
+            ``datasets`` (ids on the Hub), ``split``, ``measured_on`` (the data set or file of it, where that is not
+            ``dataset``), ``counted`` (its rows, in words), ``each`` (what ± is over), ``mode``, ``pair``,
+            ``dataset_revision``, ``metrics`` and ``pictures``.
+        rows: the training set.
+    """
+
+    distillation: Any
+    model: nn.Module
+    args: TrainingArguments
+    state: TrainerState
+    report: Mapping[str, Any]
+    rows: Any = None
+
+    @property
+    def task(self) -> Any:
+        """How the models are read."""
+        return self.distillation.task
+
+
+def add_distillation(run: Trained, repository: str | None, rollout: str, asked: Mapping[str, Any]) -> None:
     """Put the distillation into the card that Trainer wrote at ``output_dir/README.md``.
 
     Trainer's metadata and its section on the training procedure stay; what it can only leave blank ("More information
@@ -53,30 +82,29 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
     is the base's and the teachers', if their own cards agree.
 
     Args:
-        trainer: a distillation trainer; ``trainer.report``, if there is one, gives the table and the results. It may
-            name ``license``, ``language``, ``datasets`` (ids on the Hub), ``split``, ``measured_on`` (the data set or
-            file of it, where that is not ``dataset``), ``counted`` (its rows, in words), ``each`` (what ± is over),
-            ``mode``, ``pair``, ``dataset_revision``, ``metrics`` and ``pictures``.
+        run: what was trained.
+        repository: the student's id on the Hub, if it has one yet.
+        rollout: what was written anew, in words.
         asked: what ``create_model_card`` was given by name; the user's own word comes before the report's.
     """
-    path = Path(trainer.args.output_dir) / "README.md"
+    path = Path(run.args.output_dir) / "README.md"
     card = ModelCard.load(path, ignore_metadata_errors=True)
     _, heading, procedure = card.text.partition("### Training hyperparameters")
     procedure = re.sub(
         r"### Training results\s+(?=###)", "", procedure
     )  # empty where nothing was evaluated on the way
-    report, objective, teacher = trainer.report or {}, trainer.distillation, trainer.teacher
-    base, teachers = base_of(getattr(core_of(trainer.model), "config", None)), teachers_of(teacher)
-    model_name = card.data.get("model_name") or Path(trainer.args.hub_model_id or trainer.args.output_dir).name
+    report, objective, teacher = run.report, run.distillation.objective, run.distillation.teacher
+    base, teachers = base_of(getattr(core_of(run.model), "config", None)), teachers_of(teacher)
+    model_name = card.data.get("model_name") or Path(run.args.hub_model_id or run.args.output_dir).name
     given = {name: asked.get(name) or report.get(name) for name in ("license", "language")}
     card.data.datasets = asked.get("dataset_tags") or report.get("datasets") or None
-    _metadata(card.data, trainer, base)
+    _metadata(card.data, run, base)
     inherited = {} if given["license"] else shared_licence(base, teachers.values())
     for name in LICENCE:
         card.data[name] = inherited.get(name)
     card.data.license = given["license"] or inherited.get("license")
     card.data.language = given["language"] or shared_language(base, teachers.values())
-    card.data.model_name, card.data.eval_results = model_name, _results(report, trainer) or None
+    card.data.model_name, card.data.eval_results = model_name, _results(report, run) or None
     card.data.pop("model-index", None)  # Trainer's is empty
     template = resources.files("hf_distill.hub").joinpath("model_card.md").read_text(encoding="utf-8")
     members = teacher.members or {"": teacher}
@@ -84,17 +112,17 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
         card.data,
         template_str="---\n{{ card_data }}\n---\n\n" + template,
         model_name=model_name,
-        repository=trainer.hub_model_id or trainer.args.hub_model_id or model_name,
+        repository=repository or run.args.hub_model_id or model_name,
         teacher=", ".join(one.shown for one in teachers.values()),
         teachers=[
             {"name": name and f" `{name}`", "what": one.shown + _shape(members[name].facts)}
             for name, one in teachers.items()
         ],
         together=str(teacher) if "" not in members else "",
-        student=_described(trainer),
+        student=_described(run),
         base=base.shown if base and base.hub else "",
-        best=_best(trainer),
-        lineage=lineage(core_of(trainer.model)),
+        best=_best(run),
+        lineage=lineage(core_of(run.model)),
         terms=[
             {
                 "name": name,
@@ -106,16 +134,16 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
             }
             for name, term in objective.terms.items()
         ],
-        alpha=f"{trainer.alpha:g}",
-        temperature=f"{trainer.temperature:g}",
-        rollout=str(trainer.rolling() or ""),
-        auto_class=trainer.task.auto_class,
-        pipeline=_pipeline(trainer),
-        pipeline_tag=trainer.task.pipeline_tag,
-        peft=_adapted(trainer),
+        alpha=f"{run.distillation.alpha:g}",
+        temperature=f"{run.distillation.temperature:g}",
+        rollout=rollout,
+        auto_class=run.task.auto_class,
+        pipeline=_pipeline(run),
+        pipeline_tag=run.task.pipeline_tag,
+        peft=_adapted(run),
         report=report,
         pictures=report.get("pictures", PICTURES),
-        use=(trainer.task.pipeline_tag or "").replace("-", " "),
+        use=(run.task.pipeline_tag or "").replace("-", " "),
         licence=card.data.license,
         licences=[] if given["license"] else licences(base, teachers.values()),
         procedure=(heading + procedure).strip() + _versions(),
@@ -123,48 +151,48 @@ def add_distillation(trainer: Trainer, asked: Mapping[str, Any]) -> None:
     written.save(path)
 
 
-def _metadata(data: ModelCardData, trainer: Trainer, base: Origin | None) -> None:
+def _metadata(data: ModelCardData, run: Trained, base: Origin | None) -> None:
     """Say what the student is and comes from; a folder of this machine is nobody's base."""
-    report, adapter = trainer.report or {}, bool(_adapted(trainer))
+    report, adapter = run.report, bool(_adapted(run))
     data.base_model, data["base_model_relation"] = relation_of(base, adapter)
     kept = (tag for tag in data.tags or [] if not tag.startswith("base_model:"))
     ours = [f"base_model:adapter:{data.base_model}"] if adapter and data.base_model else []
     data.tags = sorted({*kept, *ours, *TAGS})
     data.library_name = "peft" if adapter else data.library_name or "transformers"
-    if trainer.task is not None:
-        data.pipeline_tag = data.get("pipeline_tag") or trainer.task.pipeline_tag
+    if run.task is not None:
+        data.pipeline_tag = data.get("pipeline_tag") or run.task.pipeline_tag
     if report.get("models"):
         data.metrics = sorted(report.get("metrics", METRICS))
 
 
-def _adapted(trainer: Trainer) -> str:
+def _adapted(run: Trained) -> str:
     """The PEFT class that loads the student with its adapter; empty where it has none."""
-    return trainer.task.auto_class.replace("Auto", "AutoPeft", 1) if hasattr(trainer.model, "get_base_model") else ""
+    return run.task.auto_class.replace("Auto", "AutoPeft", 1) if hasattr(run.model, "get_base_model") else ""
 
 
-def _pipeline(trainer: Trainer) -> str:
+def _pipeline(run: Trained) -> str:
     """What a pipeline of transformers is given, where there is one for the task; empty where there is none."""
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    tag = trainer.task.pipeline_tag
-    if tag not in PIPELINE_REGISTRY.get_supported_tasks() or _adapted(trainer):
+    tag = run.task.pipeline_tag
+    if tag not in PIPELINE_REGISTRY.get_supported_tasks() or _adapted(run):
         return ""
-    if tag == "text-classification" and _paired(trainer):
+    if tag == "text-classification" and _paired(run):
         return '{"text": "A text of yours.", "text_pair": "The one that belongs to it."}'
     return 'f"Some text with a {model.tokenizer.mask_token} in it."' if tag == "fill-mask" else '"Some text of yours."'
 
 
-def _paired(trainer: Trainer) -> bool:
+def _paired(run: Trained) -> bool:
     """Whether a row has two texts: as the report says, or as the training rows' token types do."""
-    report, rows = trainer.report or {}, trainer.train_dataset
+    report, rows = run.report, run.rows
     if "pair" in report or not hasattr(rows, "__getitem__") or not len(rows):
         return bool(report.get("pair"))
     return bool(isinstance(rows[0], Mapping) and any(rows[0].get("token_type_ids") or ()))
 
 
-def _best(trainer: Trainer) -> str:
+def _best(run: Trained) -> str:
     """Which step the weights are of, where it is not the last: with ``load_best_model_at_end`` the best one."""
-    args, state = trainer.args, trainer.state
+    args, state = run.args, run.state
     step = Path(state.best_model_checkpoint or "").name.rpartition("-")[2]
     if not args.load_best_model_at_end or not step:
         return ""
@@ -182,12 +210,12 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _described(trainer: Trainer) -> str:
-    carried = {id(p) for p in trainer.distillation.parameters()}
-    parameters = sum(p.numel() for p in trainer.model.parameters() if id(p) not in carried)
-    kind = type(core_of(trainer.model)).__name__
-    adapter = "a PEFT adapter on " if hasattr(trainer.model, "get_base_model") else ""
-    return f"{adapter}{kind}{_shape(Facts.of(trainer.model))}, {parameters / 1e6:.2f} M parameters"
+def _described(run: Trained) -> str:
+    carried = {id(p) for p in run.distillation.objective.parameters()}
+    parameters = sum(p.numel() for p in run.model.parameters() if id(p) not in carried)
+    kind = type(core_of(run.model)).__name__
+    adapter = "a PEFT adapter on " if hasattr(run.model, "get_base_model") else ""
+    return f"{adapter}{kind}{_shape(Facts.of(run.model))}, {parameters / 1e6:.2f} M parameters"
 
 
 def _versions() -> str:
@@ -196,14 +224,14 @@ def _versions() -> str:
     return "".join(f"\n- {name} {version}" for name, version in found.items())
 
 
-def _results(report: dict[str, Any], trainer: Trainer) -> list[EvalResult]:
+def _results(report: Mapping[str, Any], run: Trained) -> list[EvalResult]:
     student = next((row for row in report.get("models", ()) if row["name"] == "distilled"), None)
     if student is None:
         return []
     datasets = report.get("datasets") or [report.get("measured_on", report["dataset"])]
     return [
         EvalResult(
-            task_type=trainer.task.pipeline_tag,
+            task_type=run.task.pipeline_tag,
             dataset_type=datasets if isinstance(datasets, str) else datasets[0],
             dataset_name=report.get("measured_on", report["dataset"]),
             dataset_split=report.get("split", "test"),

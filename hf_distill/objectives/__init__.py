@@ -18,7 +18,7 @@ from hf_distill.objectives.decoupled import DKD
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
-from hf_distill.objectives.objective import Objective, normalise
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.own import import_own
 from hf_distill.objectives.pooled import PooledCosine, PooledMSE
 from hf_distill.objectives.relation import RKDAngle, RKDDistance, SimilarityPreserving
@@ -64,7 +64,7 @@ TERMS: dict[str, type[Term]] = {
     "tap_mse": TapMSE,
 }
 
-__all__ = ["Objective", "Schedule", "Term", "TERMS", "build", "normalise"]
+__all__ = ["Objective", "Schedule", "Term", "TERMS", "build"]
 
 
 def build(spec: str | Mapping[str, Any] | Term | Objective) -> Objective:

@@ -1,4 +1,4 @@
-"""Objective: weighted terms under their names, and the one place where a sum is divided.
+"""Objective: weighted terms under their names.
 
 Knows: terms and weights. Does not know: what a term compares, the hard loss, alpha, trainers or process groups.
 """
@@ -188,28 +188,6 @@ class Objective(nn.Module):
         idle = (p for name, term in self.terms.items() if not self.weights[name] for p in term.parameters())
         # FSDP2 and ZeRO-3 hold shares of them, and wait for nobody.
         return sum((0.0 * p.sum() for p in idle if type(p) is nn.Parameter and not hasattr(p, "ds_id")), 0.0)
-
-
-def normalise(total: Tensor, count: Tensor, world_size: int = 1) -> Tensor:
-    """Divide a sum by what was counted in the whole optimizer step; the only division of a loss in this package.
-
-    Args:
-        total: scalar, this rank's and this micro-batch's share of the sum.
-        count: scalar, how many things were counted over all micro-batches and ranks; 0 divides by 1.
-        world_size: how many ranks hold different data. Data-parallel training averages gradients over them: the
-            factor turns that mean back into the sum.
-
-    Returns:
-        A scalar with the gradient of ``total``. Added over micro-batches and averaged over ranks it is sum / count.
-
-    Example:
-        >>> import torch
-        >>> whole = normalise(torch.tensor(8.0), torch.tensor(4))
-        >>> ranks = [normalise(torch.tensor(t), torch.tensor(4), world_size=2) for t in (2.0, 6.0)]
-        >>> whole.item(), sum(ranks).item() / 2
-        (2.0, 2.0)
-    """
-    return total * world_size / count.clamp(min=1)
 
 
 def _highest(weight: float | Schedule) -> float:

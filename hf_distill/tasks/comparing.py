@@ -25,6 +25,11 @@ class Comparing(ABC):
 
     alignment: Any = None
 
+    @property
+    def alignment_columns(self) -> frozenset[str]:
+        """The batch columns that say how the two models' tokens belong together."""
+        return frozenset() if self.alignment is None else self.alignment.columns
+
     @abstractmethod
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
         """Bring the teacher's signals into the student's order of classes, rows and tokens.

@@ -55,19 +55,19 @@ class AdapterOffTeacher(LiveTeacher):
         name = self.facts.name
         self._read(student)
         self.facts = Facts(**{**vars(self.facts), "name": name})
-        self._precision(trainer)
+        self._precision(trainer.args.device.type, lambda: trainer.accelerator.autocast())
 
     def held(self) -> list[Tensor]:
         """What the adapter does not change; see ``Teacher.held``."""
         return [p for p in self.model.parameters() if not p.requires_grad]
 
-    def fingerprint(self, trainer: Trainer) -> str | None:
+    def fingerprint(self, student: nn.Module | None = None) -> str | None:
         """Hash what the adapter does not change, to know the teacher again.
 
         Args:
-            trainer: whose student it is.
+            student: the student, before it is prepared; then it is known.
         """
-        frozen = (p for p in trainer.model.parameters() if not p.requires_grad)
+        frozen = (p for p in (student or self.model).parameters() if not p.requires_grad)
         return weights_of(nn.ParameterList(frozen))
 
     @property

@@ -96,7 +96,7 @@ class ColumnTeacher(Teacher):
         return 1.0 if len(self.names) == 2 else None
 
     def prepare(self, trainer: Trainer) -> None:
-        """Look at the data sets, and put a collator around the trainer's; see ``Teacher.prepare``."""
+        """Look at the data sets; see ``Teacher.prepare``."""
         self.task = self.task or trainer.task
         self._check_task()
         args = trainer.args
@@ -126,7 +126,10 @@ class ColumnTeacher(Teacher):
                 f"{COLUMN}{','.join(self.names)} was given, and how many classes {type(trainer.model).__name__} has "
                 "is not known: give a column of logits."
             )
-        trainer.data_collator = ColumnCollator(trainer.data_collator, self.names, self.task)
+
+    def collator(self, collator: Any) -> ColumnCollator:
+        """Put a collator around the run's, which lays the columns where that puts the tokens; see the base."""
+        return ColumnCollator(collator, self.names, self.task)
 
     def _check_task(self) -> None:
         if not self.task.label_names and len(self.names) == 1:

@@ -183,6 +183,12 @@ class Several(Teacher):
         if isinstance(data, datasets.Dataset) and self.choose in data.column_names:
             check_choice(np.asarray(data.with_format("numpy")[self.choose]), list(self.given), self.choose)
 
+    def collator(self, collator: Any) -> Any:
+        """Put each one's around those of the others; see ``Teacher.collator``."""
+        for member in self.members.values():
+            collator = member.collator(collator)
+        return collator
+
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what any of them is fed; a cache belongs around each, not around all. See ``Teacher.inputs``."""
         return {n: value for member in self.members.values() for n, value in member.inputs(self._rest(batch)).items()}

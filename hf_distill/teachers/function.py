@@ -66,11 +66,11 @@ class FunctionTeacher(Teacher):
         """The models and tensors that the function may answer with; see ``Teacher.held``."""
         return held_in(self.function)
 
-    def fingerprint(self, trainer: Trainer | None = None) -> str | None:
+    def fingerprint(self, student: nn.Module | None = None) -> str | None:
         """Hash the models that the function may answer with, to know it again; None where there are none.
 
         Args:
-            trainer: not looked at.
+            student: not looked at.
         """
         models = [one for one in self.held() if isinstance(one, nn.Module)]
         return weights_of(nn.ModuleList(models)) if models else None

@@ -116,10 +116,10 @@ class LiveTeacher(Teacher):
         if self._run is None:  # a second trainer takes the teacher as the first one left it
             if self.dtype is not None:
                 self.model.to(self.dtype)
-            self._run, self.collective = place(self.model, trainer, self.dtype)
+            self._run, self.collective = place(self.model, trainer.accelerator, self.dtype)
             if self._compiled is not None and self._run is self.model and not self.collective:
                 self._run = self._compiled
-        self._precision(trainer)
+        self._precision(trainer.args.device.type, lambda: trainer.accelerator.autocast())
 
     def _check_head(self, task: Task) -> None:
         name = type(core_of(self.model)).__name__
@@ -129,11 +129,9 @@ class LiveTeacher(Teacher):
                 "AutoModelFor... class of your task."
             )
 
-    def _precision(self, trainer: Trainer) -> None:
-        if self.dtype is not None:
-            self._autocast = lambda: torch.autocast(trainer.args.device.type, enabled=False)
-        else:  # asked anew for each call: a hyperparameter search replaces the accelerator in every trial
-            self._autocast = lambda: trainer.accelerator.autocast()
+    def _precision(self, device: str, autocast: Callable[[], Any]) -> None:
+        # The student's is asked anew for each call: a search replaces the accelerator in every trial.
+        self._autocast = autocast if self.dtype is None else lambda: torch.autocast(device, enabled=False)
 
     def held(self) -> list[nn.Module]:
         """What its answers depend on; see ``Teacher.held``."""

@@ -6,18 +6,18 @@ Knows: devices, FSDP2, DeepSpeed ZeRO-3. Does not know: batches, Signals, what a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-if TYPE_CHECKING:
-    from transformers import Trainer
 
-
-def place(model: nn.Module, trainer: Trainer, dtype: torch.dtype | None = None) -> tuple[Callable[..., Any], bool]:
-    """Put a frozen model where a trainer's student will be.
+def place(
+    model: nn.Module, accelerator: Accelerator, dtype: torch.dtype | None = None
+) -> tuple[Callable[..., Any], bool]:
+    """Put a frozen model where a run's student will be.
 
     A model that is quantised, spread by a ``device_map`` or already sharded stays where it is. Under ZeRO-3 it gets a
     frozen engine of its own, under FSDP2 it is sharded block by block, so each rank holds its share. Otherwise every
@@ -25,17 +25,14 @@ def place(model: nn.Module, trainer: Trainer, dtype: torch.dtype | None = None) 
 
     Args:
         model: the model, frozen and in eval mode; it is changed in place.
-        trainer: the trainer, fully constructed.
-        dtype: the precision that the user asked for; None follows the trainer's.
+        accelerator: the run's.
+        dtype: the precision that the user asked for; None follows the run's.
 
     Returns:
         What to call instead of the model, and whether all ranks must call it together.
 
     Example:
-        >>> import tempfile
-        >>> from transformers import Trainer, TrainingArguments
-        >>> args = TrainingArguments(tempfile.mkdtemp(), use_cpu=True)
-        >>> run, collective = place(nn.Linear(2, 2), Trainer(nn.Linear(1, 1), args))
+        >>> run, collective = place(nn.Linear(2, 2), Accelerator(cpu=True))
         >>> run(torch.zeros(1, 2)).shape, collective
         (torch.Size([1, 2]), False)
     """
@@ -43,12 +40,13 @@ def place(model: nn.Module, trainer: Trainer, dtype: torch.dtype | None = None) 
         return model, False
     if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return model, True
-    if trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.hf_ds_config.is_zero3():
-        return _zero3_engine(model, trainer, dtype), True
-    if trainer.is_fsdp_enabled and trainer.accelerator.num_processes > 1:
-        _shard(model, trainer, dtype)
+    deepspeed = getattr(accelerator.state, "deepspeed_plugin", None)
+    if deepspeed is not None and deepspeed.hf_ds_config.is_zero3():
+        return _zero3_engine(model, accelerator, dtype), True
+    if getattr(accelerator.state, "fsdp_plugin", None) is not None and accelerator.num_processes > 1:
+        _shard(model, accelerator, dtype)
         return model, True
-    return model.to(trainer.args.device), False
+    return model.to(accelerator.device), False
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -88,7 +86,7 @@ def _outermost(module: nn.Module, wanted: Callable[[nn.Module, nn.Module], bool]
             yield from _outermost(child, wanted)
 
 
-def _shard(model: nn.Module, trainer: Trainer, dtype: torch.dtype | None) -> None:
+def _shard(model: nn.Module, accelerator: Accelerator, dtype: torch.dtype | None) -> None:
     """FSDP2, each block and then the rest; accelerate's prepare_model does not shard what is not trained."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -98,7 +96,7 @@ def _shard(model: nn.Module, trainer: Trainer, dtype: torch.dtype | None) -> Non
             "the teacher was loaded without its weights on this rank, as fsdp_cpu_ram_efficient_loading does for a "
             "student: set it to false."
         )
-    accelerator, plugin = trainer.accelerator, trainer.accelerator.state.fsdp_plugin
+    plugin = accelerator.state.fsdp_plugin
     mesh, config = getattr(accelerator, "torch_device_mesh", None), getattr(accelerator, "parallelism_config", None)
     if mesh is not None and config is not None:
         mesh = mesh[tuple(config.fsdp_dim_names)]
@@ -116,13 +114,13 @@ def _shard(model: nn.Module, trainer: Trainer, dtype: torch.dtype | None) -> Non
     fully_shard(model, **options)
 
 
-def _zero3_engine(model: nn.Module, trainer: Trainer, dtype: torch.dtype | None) -> nn.Module:
+def _zero3_engine(model: nn.Module, accelerator: Accelerator, dtype: torch.dtype | None) -> nn.Module:
     """Give the model an engine without an optimizer: it partitions the parameters and gathers them when they run."""
     import deepspeed
 
-    asked = trainer.accelerator.state.deepspeed_plugin.hf_ds_config.config["zero_optimization"]
+    asked = accelerator.state.deepspeed_plugin.hf_ds_config.config["zero_optimization"]
     kept = {name: value for name, value in asked.items() if value != "auto" and name != "offload_optimizer"}
-    precision = dtype or {"bf16": torch.bfloat16, "fp16": torch.float16}.get(trainer.accelerator.mixed_precision)
+    precision = dtype or {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
     config = {
         "train_micro_batch_size_per_gpu": 1,  # it is asked for and, without an optimizer, changes nothing
         "zero_optimization": kept,

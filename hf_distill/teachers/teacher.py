@@ -92,6 +92,14 @@ class Teacher:
         """
         self.task = self.task or trainer.task
 
+    def collator(self, collator: Any) -> Any:
+        """Return what makes batches with the columns that it reads, once it is prepared: by default as it was.
+
+        Args:
+            collator: the run's data collator.
+        """
+        return collator
+
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return what it really reads of a batch: by default everything but the labels.
 
@@ -127,11 +135,11 @@ class Teacher:
         """Return what its answers depend on, so that a change is noticed: by default what is among its attributes."""
         return [one for one in vars(self).values() if isinstance(one, (nn.Module, Tensor))]
 
-    def fingerprint(self, trainer: Trainer | None = None) -> str | None:
+    def fingerprint(self, student: nn.Module | None = None) -> str | None:
         """Hash its weights, to know it again; None where there are none, or none that are whole.
 
         Args:
-            trainer: whose teacher it is.
+            student: whose teacher it is, which one that is a part of it looks at.
         """
         return weights_of(self.model, self.dtype) if isinstance(self.model, nn.Module) else None
 

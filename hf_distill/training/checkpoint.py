@@ -19,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_distill.models.sharding import whole_state
 from hf_distill.objectives import Objective
-from hf_distill.training.projections import CHILD, equip
+from hf_distill.training.projections import CHILD
 
 FILE = "distillation.safetensors"
 """The objective's parameters, beside the student's in a checkpoint; never in a published folder."""
@@ -63,7 +63,7 @@ def is_whole(checkpoint: str | Path) -> bool:
 class CheckpointMixin:
     """The part of the trainer that saves and loads; it keeps the objective's parameters out of every export."""
 
-    distillation: Objective | None
+    distillation: Any
     teacher: Any
     _in_checkpoint = False
     uploads_checkpoints: bool
@@ -120,7 +120,7 @@ class CheckpointMixin:
         folder = output_dir or self.args.output_dir
         beside = self._carried and not self.is_deepspeed_enabled  # DeepSpeed's own checkpoint has it
         if beside and self._in_checkpoint:
-            state = whole_state(self.distillation)
+            state = whole_state(self.distillation.objective)
             if self.args.should_save:
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 save_file(state, Path(folder) / FILE)
@@ -152,7 +152,7 @@ class CheckpointMixin:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.teacher is not None:
-            equip(self)  # the student that is loaded into must carry what the checkpoint holds
+            self._equip()  # the student that is loaded into must carry what the checkpoint holds
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._load_objective(resume_from_checkpoint)
 
@@ -163,7 +163,7 @@ class CheckpointMixin:
     def _load_objective(self, checkpoint: str | Path) -> None:
         if not self._carried or self.is_deepspeed_enabled:  # DeepSpeed has loaded all that it trains
             return
-        path, ours = Path(checkpoint) / FILE, self.distillation.state_dict()
+        path, ours = Path(checkpoint) / FILE, self.distillation.objective.state_dict()
         state = load_file(path) if path.is_file() else {}
         found, wanted = ({name: list(value.shape) for name, value in held.items()} for held in (state, ours))
         if found != wanted:

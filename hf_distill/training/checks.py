@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import Trainer, TrainingArguments
+from accelerate import Accelerator
+from transformers import TrainingArguments
 
 if TYPE_CHECKING:
     from hf_distill.models.facts import Facts
@@ -171,21 +172,22 @@ def check_optimizer(optimizer: Any, objective: Objective) -> None:
         )
 
 
-def check_parallelism(trainer: Trainer) -> None:
+def check_parallelism(args: TrainingArguments, accelerator: Accelerator) -> None:
     """Refuse ways of splitting a batch inside one process that a teacher cannot follow.
 
     Args:
-        trainer: the trainer, constructed.
+        args: the run's arguments.
+        accelerator: the run's.
 
     Raises:
         ValueError: in one sentence.
     """
-    if trainer.args.n_gpu > 1:
+    if args.n_gpu > 1:
         raise ValueError(
-            f"{trainer.args.n_gpu} GPUs were found in one process (DataParallel), which cannot split a teacher's "
+            f"{args.n_gpu} GPUs were found in one process (DataParallel), which cannot split a teacher's "
             "answers: start one process a GPU with accelerate launch or torchrun."
         )
-    config = getattr(trainer.accelerator, "parallelism_config", None)
+    config = getattr(accelerator, "parallelism_config", None)
     if config is not None and (config.cp_size > 1 or config.sp_size > 1):
         raise ValueError(
             "context or sequence parallelism was asked for, which gives each rank a part of each row, but the "
@@ -193,22 +195,25 @@ def check_parallelism(trainer: Trainer) -> None:
         )
 
 
-def check_kernels(trainer: Trainer) -> None:
+def check_kernels(args: TrainingArguments, task: Task, alpha: float, student: str) -> None:
     """Refuse a fused loss that gives no logits to compare.
 
     A task that sums the loss itself calls the student without labels, and is then given logits.
 
     Args:
-        trainer: the trainer, constructed, with its task.
+        args: the run's arguments.
+        task: how the models are read.
+        alpha: the teacher's share of the loss.
+        student: the name of its class.
 
     Raises:
         ValueError: in one sentence.
     """
-    config = getattr(trainer.args, "liger_kernel_config", None) or {}
-    fused = getattr(trainer.args, "use_liger_kernel", False) and config.get("fused_linear_cross_entropy", True)
-    if fused and trainer.task.own_loss and trainer.alpha < 1:
+    config = getattr(args, "liger_kernel_config", None) or {}
+    fused = getattr(args, "use_liger_kernel", False) and config.get("fused_linear_cross_entropy", True)
+    if fused and task.own_loss and alpha < 1:
         raise ValueError(
-            f"use_liger_kernel fuses the loss of {type(trainer.model).__name__} with its head, which then gives no "
+            f"use_liger_kernel fuses the loss of {student} with its head, which then gives no "
             'logits to compare: set liger_kernel_config={"fused_linear_cross_entropy": False}.'
         )
 

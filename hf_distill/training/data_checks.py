@@ -1,51 +1,52 @@
 """What a run's data sets must hold before the first step.
 
-Knows: a trainer's data sets, transforms. Does not know: what is right about a label, models, losses.
+Knows: data sets, transforms. Does not know: what is right about a label, models, losses.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
 
-from hf_distill.training.label_checks import check_labels, wanted_of
-
-if TYPE_CHECKING:
-    from hf_distill.trainer import DistillationMixin
+TRAINING = "the training set"
 
 
-def check_data(trainer: DistillationMixin) -> None:
+def check_data(
+    train: Any,
+    evaluation: Any,
+    kept: Callable[[], Collection[str] | None],
+    look: Callable[[Any, str, bool], None] | None,
+) -> None:
     """Refuse data sets that this run cannot learn from, or be evaluated on.
 
     Args:
-        trainer: the trainer, with its task and teacher.
+        train: the training set, or None.
+        evaluation: the evaluation set, several by name, or None.
+        kept: names the columns that Trainer leaves in a row; called only where that matters.
+        look: refuses rows whose labels cannot be learned from, given how to name them and whether they are trained
+            on; None: nobody learns from labels.
 
     Raises:
         ValueError: in one sentence; see ``first_transformed`` and ``check_labels``.
     """
-    wanted = wanted_of(trainer.task, trainer.compute_loss_func is not None)
-    for which, rows in _data_sets(trainer):
+    for which, rows in _data_sets(train, evaluation):
         if is_transformed(rows):
-            row = first_transformed(trainer, rows, which)
+            row = first_transformed(rows, which, kept())
             rows = [] if row is None else [row]  # what the others become is seen batch by batch
-        if trainer.alpha < 1:
-            check_labels(rows, trainer.label_names, trainer.data_collator, wanted, which, which == TRAINING)
+        if look is not None:
+            look(rows, which, which == TRAINING)
 
 
-TRAINING = "the training set"
-
-
-def _data_sets(trainer: DistillationMixin) -> Iterator[tuple[str, Any]]:
-    if trainer.train_dataset is not None:
-        yield TRAINING, trainer.train_dataset
-    found = trainer.eval_dataset
-    for name, rows in found.items() if isinstance(found, Mapping) else [("", found)]:
+def _data_sets(train: Any, evaluation: Any) -> Iterator[tuple[str, Any]]:
+    if train is not None:
+        yield TRAINING, train
+    for name, rows in evaluation.items() if isinstance(evaluation, Mapping) else [("", evaluation)]:
         if rows is not None:
             yield f"the evaluation set{name and f' {name!r}'}", rows
 
@@ -64,15 +65,15 @@ def is_transformed(rows: Any) -> bool:
     return isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom"
 
 
-def first_transformed(trainer: DistillationMixin, rows: datasets.Dataset, which: str) -> Mapping[str, Any] | None:
+def first_transformed(rows: datasets.Dataset, which: str, kept: Collection[str] | None) -> Mapping[str, Any] | None:
     """Make the first row as the run will make it; nobody's random numbers move.
 
     Trainer takes the columns that the model does not read out of the table, and a transform then no longer finds them.
 
     Args:
-        trainer: the trainer.
         rows: with a transform.
         which: how to name them.
+        kept: the columns that Trainer leaves in; None: all of them.
 
     Returns:
         The row; None where there is none, or where the transform fails with all columns too.
@@ -80,10 +81,7 @@ def first_transformed(trainer: DistillationMixin, rows: datasets.Dataset, which:
     Raises:
         ValueError: it fails because columns were taken away.
     """
-    removed: list[str] = []
-    if trainer.args.remove_unused_columns:
-        trainer._set_signature_columns_if_needed()
-        removed = [name for name in rows.column_names if name not in trainer._signature_columns]
+    removed = [] if kept is None else [name for name in rows.column_names if name not in kept]
     if not len(rows):
         return None
     with _unmoved():

@@ -16,6 +16,7 @@ from torch import Tensor
 from hf_distill.objectives.fidelity import fidelity
 from hf_distill.signals import Signals
 from hf_distill.training.tally import Tally
+from hf_distill.training.window import Window
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class LogMixin:
 
     teacher: Any
     task: Any
+    distillation: Any
     _training: Tally
     _fidelity: Tally
     _evaluating: Tally | None
@@ -55,7 +57,7 @@ class LogMixin:
 
     def _drain_rows(self) -> dict[str, float]:
         """Return the share of rows without a label since the last time, where there are some; tell it once."""
-        beyond = self.teacher is not None and self.alpha > 0 and self.distillation.needs != {"heads"}
+        beyond = self.distillation is not None and self.distillation.needs_hidden
         if self.task is None or not self.task.positions or beyond:  # a hidden state is taught without a label too
             return {}
         counts = torch.zeros(2, dtype=torch.int64) if self._rows is None else self._rows
@@ -66,12 +68,12 @@ class LogMixin:
             logger.warning(WITHOUT_LABEL, none, every)
         return {UNLEARNED: none / every} if none else {}
 
-    def _note(self, parts: Mapping[str, Tensor], window: Mapping[str, Tensor], stepping: bool) -> None:
+    def _note(self, parts: Mapping[str, Tensor], window: Window, stepping: bool) -> None:
         if stepping:
             self._training.add(parts)
         elif self._evaluating is not None:
             if "hard" in parts and self.task.linear:
-                labels = window["labels"].float()  # perplexity is that of all labels, not a mean over batches
+                labels = window.counts["labels"].float()  # perplexity is that of all labels, not a mean over batches
                 self._fidelity.add({"nats": parts["hard"] * labels, "labels": labels})
             # As Trainer treats the loss: once for each sample, without those that only fill up the last batch.
             each = torch.stack([value.detach().float() for value in parts.values()])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -24,11 +24,8 @@ from transformers import (
 from hf_distill.models.classes import reads_text, strangers_of
 from hf_distill.models.context import Limits, limits_of
 from hf_distill.models.outputs import core_of
-
-if TYPE_CHECKING:
-    from transformers import Trainer
-
-    from hf_distill.tasks import Task
+from hf_distill.tasks import Task
+from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -57,20 +54,24 @@ def check_text(task: Task, model: nn.Module) -> None:
         )
 
 
-def check_texts(trainer: Trainer) -> None:
+def check_texts(task: Task, student: nn.Module, tokenizer: Any, teacher: Teacher, dataset: Any, collator: Any) -> None:
     """Refuse a training set with a row that a model cannot read, and tell where the ends of texts are lost.
 
     Args:
-        trainer: the trainer, with its task, and its teacher prepared.
+        task: how the models are read.
+        student: the student.
+        tokenizer: the run's tokenizer or processor, or None.
+        teacher: the teacher, prepared.
+        dataset: the training set.
+        collator: the data collator.
 
     Raises:
         ValueError: in one sentence.
     """
-    tell_lost_ends(trainer.task, trainer.data_collator)
-    members = trainer.teacher.uncached.members.values() or [trainer.teacher.uncached]
+    tell_lost_ends(task, collator)
+    members = teacher.uncached.members.values() or [teacher.uncached]
     theirs = [one.limits for one in members if one.limits is not None]
-    limits = [limits_of(trainer.model, trainer.processing_class), *theirs]
-    check_lengths(trainer.train_dataset, trainer.data_collator, limits)
+    check_lengths(dataset, collator, [limits_of(student, tokenizer), *theirs])
 
 
 def check_lengths(dataset: Any, collator: Any, limits: Sequence[Limits]) -> None:

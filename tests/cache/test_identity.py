@@ -52,7 +52,7 @@ def test_a_students_base_is_known_without_its_adapter(tmp_path):
     runs = [tiny.trainer(tmp_path, student(**changes), teacher_model=AdapterOffTeacher()) for changes in ({}, {})]
     runs[1].train()  # moves the adapter and the head's copy alone
     other = tiny.trainer(tmp_path, student(seed=5), teacher_model=AdapterOffTeacher())
-    one, two, three = (run.teacher.fingerprint(run) for run in (*runs, other))
+    one, two, three = (run.teacher.fingerprint(run.model) for run in (*runs, other))
     assert one == two
     assert one != three
 

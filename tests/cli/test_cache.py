@@ -198,7 +198,7 @@ def test_auto_with_a_folder_is_auto_without_one(made, capsys):
     live, kept = (run(teacher_cache=cache, teacher_dtype="float32") for cache in ("off", str(folder / "answers")))
     for one in (live, kept):
         one.train()
-        assert one.distillation.told == {"forward_kl": 1.0, "hidden_mse": 1.0}
+        assert one.distillation.objective.told == {"forward_kl": 1.0, "hidden_mse": 1.0}
     assert tiny.losses(kept, "teacher_cache_hits") == [1.0] * 10
     assert tiny.losses(kept)[0] == pytest.approx(tiny.losses(live)[0], rel=1e-5)
     assert tiny.losses(kept) == pytest.approx(tiny.losses(live), rel=2**-8)  # the student's own rounding, then

@@ -45,7 +45,7 @@ def test_8_x_1_equals_2_x_4_and_only_what_the_assistant_says_counts(tmp_path, ob
         run.processing_class.apply_chat_template(chat["messages"], tokenize=True)["input_ids"]
         for chat in tiny_language.chats()
     ]
-    counted = run._window[0].item()
+    counted = run._window.counts["rows"].item()
     assert counted == (answers if only_assistant else sum(len(text) - 1 for text in texts))
 
 

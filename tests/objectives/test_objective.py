@@ -1,9 +1,8 @@
 """Objectives by name, their weights, and the one division."""
 
 import pytest
-import torch
 
-from hf_distill.objectives import Objective, Term, build, normalise
+from hf_distill.objectives import Objective, Term, build
 from hf_distill.objectives.logits import ForwardKL
 
 
@@ -64,20 +63,6 @@ def test_weights_must_name_terms():
 def test_a_term_may_not_take_the_name_of_the_supervised_loss():
     with pytest.raises(ValueError, match="named 'hard'"):
         build({"hard": {"term": "forward_kl"}})
-
-
-def test_a_step_adds_up_however_it_is_cut():
-    values = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    whole = normalise(values.sum(), torch.tensor(5))
-    cut = sum(normalise(part.sum(), torch.tensor(5)) for part in values.split(2))
-    ranks = sum(normalise(part.sum(), torch.tensor(5), world_size=3) for part in values.split(2)) / 3
-    assert whole == 3.0
-    assert torch.allclose(cut, whole)
-    assert torch.allclose(ranks, whole)
-
-
-def test_an_empty_window_divides_by_one():
-    assert normalise(torch.tensor(0.0), torch.tensor(0)) == 0.0
 
 
 def test_a_term_may_listen_to_one_teacher_of_several():

@@ -24,9 +24,9 @@ def terms(folder, **parts):
     )
     run.train()
     assert {key for key in run.state.log_history[0] if key.startswith("loss/")} == {
-        "loss/hard", *(f"loss/{name}" for name in run.distillation.terms)
+        "loss/hard", *(f"loss/{name}" for name in run.distillation.objective.terms)
     }  # fmt: skip
-    return set(run.distillation.terms)
+    return set(run.distillation.objective.terms)
 
 
 def test_two_models_with_layers_are_compared_inside_too(tmp_path):
@@ -46,7 +46,7 @@ def test_where_the_inside_cannot_be_compared_the_logits_are(tmp_path, case):
         run = tiny.trainer(
             tmp_path, data=data, objective="auto", teacher_model=tiny.teacher(), args={"max_steps": 1}
         )  # fmt: skip
-        assert set(run.distillation.terms) == {"forward_kl"}
+        assert set(run.distillation.objective.terms) == {"forward_kl"}
         return
     teacher = look_up if case == "function" else [tiny.teacher(), tiny.bert(layers=2, seed=9)]
     assert terms(tmp_path, teacher_model=teacher) == {"forward_kl"}
@@ -68,7 +68,7 @@ def with_folder(folder, teacher=None, objective="auto", **args):
 
 def test_a_folder_that_training_fills_keeps_what_auto_needs(tmp_path):
     first = with_folder(tmp_path, tiny.teacher())
-    assert set(first.distillation.terms) == WHOLE
+    assert set(first.distillation.objective.terms) == WHOLE
     header = json.loads((tmp_path / "answers" / "teacher.json").read_text())
     assert header["needs"] == ["heads", "hidden"]
     expected = tiny.losses(first)
@@ -76,7 +76,7 @@ def test_a_folder_that_training_fills_keeps_what_auto_needs(tmp_path):
     assert tiny.losses(live) == pytest.approx(expected, rel=1e-5)  # its rows stood beside others, padded otherwise
     for teacher in (tiny.teacher(), None):
         again = with_folder(tmp_path, teacher)
-        assert set(again.distillation.terms) == WHOLE
+        assert set(again.distillation.objective.terms) == WHOLE
         assert tiny.losses(again) == expected
         assert tiny.losses(again, "teacher_cache_hits") == [1.0] * 4
 
@@ -103,7 +103,7 @@ def test_without_a_teacher_auto_uses_what_a_folder_has_and_says_so_once(tmp_path
     with caplog.at_level(logging.WARNING, logger="hf_distill"):
         run = with_folder(tmp_path)
         run.train()
-    assert run.distillation.told == {"forward_kl": 1.0}
+    assert run.distillation.objective.told == {"forward_kl": 1.0}
     assert [record.getMessage()[:85] for record in caplog.records] == [
         "objective=auto is {'forward_kl': 1.0} here, and not {'forward_kl': 1.0, 'hidden_mse':"
     ]
@@ -115,7 +115,7 @@ def test_the_mean_of_several_folders_lacks_nothing_that_it_could_have(tmp_path, 
     with_folder(tmp_path, models)
     with caplog.at_level(logging.WARNING, logger="hf_distill"):
         run = tiny.trainer(tmp_path, teacher_model=folders, objective="auto")
-    assert set(run.distillation.terms) == {"forward_kl"}
+    assert set(run.distillation.objective.terms) == {"forward_kl"}
     assert [record for record in caplog.records if record.name.startswith("hf_distill")] == []
 
 

@@ -54,7 +54,7 @@ def test_other_terms_and_other_widths(tmp_path):
     run.train()
     assert tiny.losses(run)[-1] < tiny.losses(run)[0]
     auto = tiny_tasks.trainer(tmp_path, "embedding", objective="auto")
-    assert set(auto.distillation.terms) == {"pooled_mse", "hidden_mse"}
+    assert set(auto.distillation.objective.terms) == {"pooled_mse", "hidden_mse"}
 
 
 def test_a_label_in_the_data_is_left_alone(tmp_path):
@@ -163,7 +163,7 @@ def test_one_text_in_two_tokenizers(tmp_path):
 
 
 def test_token_with_token_is_not_compared_where_tokens_differ(tmp_path):
-    assert set(apart(tmp_path, objective="auto").distillation.terms) == {"pooled_mse"}
+    assert set(apart(tmp_path, objective="auto").distillation.objective.terms) == {"pooled_mse"}
     for name in ("hidden_mse", "pkd", "attention_mse"):
         with pytest.raises(ValueError, match=f"{name} compares token with token, the teacher reads tokens of its own"):
             apart(tmp_path, objective={"pooled_mse": 1.0, name: 1.0})

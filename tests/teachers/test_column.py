@@ -193,7 +193,7 @@ def test_a_column_of_that_name_is_not_taken_for_the_teachers_own_tokens(tmp_path
     both = {"live": one.teacher, "kept": "column:teacher_logits"}
     assert trained(tmp_path / "d", one, one.columns(), both)[1] == pytest.approx(expected, rel=1e-5)
     auto = trained(tmp_path / "e", one, one.columns(), one.teacher, objective="auto", remove_unused_columns=True)
-    assert set(auto[0].distillation.terms) == {"forward_kl", "hidden_mse"}
+    assert set(auto[0].distillation.objective.terms) == {"forward_kl", "hidden_mse"}
 
 
 def test_a_collator_that_lays_the_column_itself_is_left_to_it(tmp_path):

@@ -13,7 +13,7 @@ def test_what_is_placed_already_is_left_where_it_is(tmp_path):
     for name, value in (("hf_device_map", {"": "meta"}), ("quantization_method", "bitsandbytes")):
         model = tiny.teacher().to("meta")  # moving it anywhere would fail
         setattr(model, name, value)
-        assert place(model, run) == (model, False)
+        assert place(model, run.accelerator) == (model, False)
         assert {p.device.type for p in model.parameters()} == {"meta"}
 
 
@@ -62,7 +62,7 @@ def test_a_parameter_that_is_shared_keeps_its_modules_out_of_the_blocks():
 
 def test_a_model_goes_to_the_trainers_device(tmp_path):
     model = tiny.teacher()
-    run, collective = place(model, tiny.trainer(tmp_path))
+    run, collective = place(model, tiny.trainer(tmp_path).accelerator)
     assert run is model
     assert not collective
     assert model.device == torch.device("cpu")

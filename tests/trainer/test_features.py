@@ -72,7 +72,7 @@ def test_hyperparameter_search_over_alpha_and_temperature(tmp_path):
             seen.append((args.alpha, args.temperature))
 
         def on_step_end(self, args, state, control, **kwargs):
-            assert run.distillation.terms["forward_kl"].temperature == args.temperature
+            assert run.distillation.objective.terms["forward_kl"].temperature == args.temperature
 
     run = tiny.trainer(
         tmp_path, model_init=lambda: tiny.bert(), teacher_model=tiny.teacher(), eval_dataset=tiny.rows(6, seed=9),

@@ -98,7 +98,10 @@ def test_what_cannot_be_served_is_refused_when_the_trainer_is_made(tmp_path):
 
 
 def test_the_temperature_that_was_kept_is_accepted(tmp_path):
-    assert trainer(tmp_path, teacher=Few(2.0), temperature=2.0).distillation.terms["forward_kl"].temperature == 2.0
+    assert (
+        trainer(tmp_path, teacher=Few(2.0), temperature=2.0).distillation.objective.terms["forward_kl"].temperature
+        == 2.0
+    )
     assert trainer(tmp_path, {"forward_kl": {"temperature": 1.0}}, temperature=9.0)
     assert trainer(tmp_path, "top1_cross_entropy", temperature=9.0)
 

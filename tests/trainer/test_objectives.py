@@ -86,7 +86,7 @@ def test_a_lora_student_learns_from_a_teacher_and_from_its_own_base(tmp_path, na
 def test_what_an_objective_trains_is_saved_resumed_and_in_no_export(tmp_path, name, kind):
     make = partial(trainer, name=name, kind=kind, max_steps=4)
     run = make(tmp_path, save_strategy="steps", save_steps=2)
-    trained = bool(run.distillation.state_dict())
+    trained = bool(run.distillation.objective.state_dict())
     run.train()
     assert (tmp_path / "checkpoint-2" / "distillation.safetensors").is_file() == trained
     again = make(tmp_path / "again")

@@ -94,7 +94,7 @@ def test_accepts_plain_training_arguments_and_positional_parameters(tmp_path):
     made = DistillationTrainer(
         tiny.bert(), args, DataCollatorWithPadding(tiny.tokenizer()), tiny.rows(), teacher_model=tiny.teacher()
     )
-    assert (made.alpha, made.temperature, list(made.distillation.terms)) == (0.5, 2.0, ["forward_kl"])
+    assert (made.alpha, made.temperature, list(made.distillation.objective.terms)) == (0.5, 2.0, ["forward_kl"])
     assert made.train().global_step == 3
 
 

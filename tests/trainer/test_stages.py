@@ -40,7 +40,7 @@ def test_representation_first_then_prediction_in_one_run_that_resumes_exactly(tm
 def test_what_rests_is_not_trained(tmp_path):
     """Its projections have a gradient of zero, which DDP needs, and keep their values."""
     run = stages(tmp_path, optim="sgd", learning_rate=1.0, max_steps=8)
-    projections = run.distillation.terms["hidden_mse"].projections
+    projections = run.distillation.objective.terms["hidden_mse"].projections
     seen = []
 
     class Look(tiny.TrainerCallback):

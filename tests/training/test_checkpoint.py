@@ -54,7 +54,7 @@ def test_the_best_model_brings_its_own_projections(tmp_path):
     best = Path(run.state.best_model_checkpoint)
     assert best.name != "checkpoint-8"  # the rate is far too high: the last is not the best
     kept = load_file(best / FILE)
-    assert all(torch.equal(value, kept[name]) for name, value in whole_state(run.distillation).items())
+    assert all(torch.equal(value, kept[name]) for name, value in whole_state(run.distillation.objective).items())
     assert run.evaluate()["eval_loss/hidden_mse"] == pytest.approx(run.state.best_metric, rel=1e-6)
 
 
@@ -76,8 +76,8 @@ def test_a_module_that_is_no_transformers_model_is_saved_without_them(tmp_path):
     again = trainer(tmp_path, Student(), task=SequenceClassification(num_labels=3))
     again.train(resume_from_checkpoint=True)
     assert torch.equal(
-        whole_state(again.distillation)["terms.hidden_mse.projections.1_2.weight"],
-        whole_state(run.distillation)["terms.hidden_mse.projections.1_2.weight"],
+        whole_state(again.distillation.objective)["terms.hidden_mse.projections.1_2.weight"],
+        whole_state(run.distillation.objective)["terms.hidden_mse.projections.1_2.weight"],
     )
 
 

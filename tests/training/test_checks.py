@@ -34,9 +34,8 @@ def test_a_finished_run_is_not_written_over(tmp_path, name):
 )
 def test_a_batch_split_where_no_teacher_can_follow_is_refused(gpus, sizes, message):
     config = None if sizes is None else SimpleNamespace(**sizes)
-    trainer = SimpleNamespace(args=SimpleNamespace(n_gpu=gpus), accelerator=SimpleNamespace(parallelism_config=config))
     with pytest.raises(ValueError, match=message):
-        check_parallelism(trainer)
+        check_parallelism(SimpleNamespace(n_gpu=gpus), SimpleNamespace(parallelism_config=config))
 
 
 def test_an_objective_is_refused_without_a_teacher(tmp_path):

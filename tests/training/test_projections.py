@@ -74,7 +74,7 @@ def test_building_it_moves_no_random_number_and_is_equal_everywhere(tmp_path):
         torch.manual_seed(len(made))  # ranks may have come to different states
         before = torch.get_rng_state()
         run = tiny.trainer(tmp_path, teacher_model=tiny.teacher(), args={"seed": 3}, objective=HIDDEN)
-        made.append(whole_state(run.distillation))
+        made.append(whole_state(run.distillation.objective))
         assert not torch.equal(before, torch.get_rng_state())  # Trainer itself sets the seed
     plain = tiny.trainer(tmp_path, args={"seed": 3})
     state = torch.get_rng_state()
@@ -106,9 +106,9 @@ def test_an_optimizer_that_was_made_before_is_refused(tmp_path):
         objective=HIDDEN,
         optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1}),
     )
-    before = whole_state(run.distillation)
+    before = whole_state(run.distillation.objective)
     run.train()
-    assert all(not torch.equal(before[name], value) for name, value in whole_state(run.distillation).items())
+    assert all(not torch.equal(before[name], value) for name, value in whole_state(run.distillation.objective).items())
 
 
 def test_without_a_share_for_the_teacher_nothing_is_carried(tmp_path):
@@ -122,11 +122,11 @@ def test_a_search_may_change_what_is_learned(tmp_path):
         tmp_path, model_init=lambda: tiny.bert(), teacher_model=tiny.teacher(), args={"objective": HIDDEN}
     )
     run.train()
-    first, student = run.distillation, run.model
+    first, student = run.distillation.objective, run.model
     run.train()
-    assert run.distillation is not first  # a new student learns with new projections
+    assert run.distillation.objective is not first  # a new student learns with new projections
     assert run.model is not student
-    assert run.model.distillation is run.distillation
+    assert run.model.distillation is run.distillation.objective
     run.args.objective = "forward_kl"
     run.train()
     assert not hasattr(run.model, "distillation")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import datasets
@@ -17,9 +17,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hf_distill.models.facts import Facts
 from hf_distill.tasks.alignment.tokens import PREFIX, TokenAlignment
 from hf_distill.tasks.comparing import reads_own
-
-if TYPE_CHECKING:
-    from transformers import Trainer
 
 __all__ = ["PREFIX", "check_tokenizers", "columns_of", "introduce", "own_tokens", "tokenizer_at", "vocabulary_of"]
 
@@ -128,26 +125,27 @@ def check_tokenizers(
         )
 
 
-def introduce(trainer: Trainer) -> None:
-    """Tell the task which tokens the student and each teacher have, if it compares vocabularies.
+def introduce(alignment: Any, student: Facts, ours: Any, teacher: Any, dataset: Any) -> None:
+    """Tell an alignment which tokens the student and each teacher have.
 
     Tokenizers are looked for beside the weights only where the models' sizes, the data set's columns or the alignment
     ask for them.
 
     Args:
-        trainer: the trainer, its teacher prepared.
+        alignment: the task's; see ``Alignment``.
+        student: what is known of the student.
+        ours: its tokenizer or processor, or None.
+        teacher: the teacher, prepared.
+        dataset: the training set.
 
     Raises:
         ValueError: in one sentence, if two vocabularies cannot be compared; see ``Alignment.meet``.
     """
-    alignment, teacher, student = trainer.task.alignment, trainer.teacher, Facts.of(trainer.model)
-    if alignment is None:
-        return
-    own = own_tokens(trainer.train_dataset)
+    own, given = own_tokens(dataset), ours
     plain, members = isinstance(alignment, TokenAlignment), teacher.members or {None: teacher}
     for name, one in members.items():
         sizes = {one.facts.vocab_size, student.vocab_size} - {None}
-        ours, theirs = trainer.processing_class, one.tokenizer
+        ours, theirs = given, one.tokenizer
         if not plain or own or len(sizes) > 1:
             ours = getattr(ours, "tokenizer", ours) or tokenizer_at(student.name)
             theirs = theirs or (

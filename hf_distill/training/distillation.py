@@ -1,0 +1,249 @@
+"""Distillation: one task, one teacher, one objective, and how a student's forward is compared with an answer.
+
+Knows: when each of them speaks. Does not know: how a task reads a model, where a teacher's answers come from, what a
+term compares; optimizers, data loaders, logging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerState, TrainingArguments
+
+from hf_distill.models.facts import Facts
+from hf_distill.models.hooks import LINEAR, hearing
+from hf_distill.models.outputs import asking
+from hf_distill.objectives import Objective
+from hf_distill.signals import Signals, Sum
+from hf_distill.tasks import Task
+from hf_distill.teachers import Teacher
+from hf_distill.training.build_objective import build_objective, check_positions, make_visible
+from hf_distill.training.checks import check_objective, named_facts
+from hf_distill.training.fused_logits import FusedLogits, FusionArguments, loss_weights
+from hf_distill.training.inside_forward import joined
+from hf_distill.training.projections import attach
+from hf_distill.training.supervised_loss import SupervisedLoss
+from hf_distill.training.window import Window
+
+TEMPERATURE = 2.0
+"""The run's temperature where nobody sets one."""
+
+
+def alpha_of(args: TrainingArguments, task: Task, taught: bool) -> float:
+    """Return the teacher's share of the loss: ``args.alpha``, or 0 without a teacher, 0.5 with one, 1 without labels.
+
+    Args:
+        args: the run's arguments.
+        task: how the models are read.
+        taught: whether there is a teacher.
+    """
+    usual = 0.0 if not taught else 0.5 if task.label_names else 1.0
+    asked = getattr(args, "alpha", None)
+    return usual if asked is None else asked
+
+
+@dataclass
+class Compared:
+    """What came of one forward of the student.
+
+    Args:
+        outputs: what the student returned.
+        sums: name -> the sum of each term, and of the supervised loss (``"hard"``) where it came with the logits.
+        unused: a zero with the graph of what no term uses now.
+        asked: the flags that the student was called with beside its inputs.
+    """
+
+    outputs: Any
+    sums: dict[str, Sum] = field(default_factory=dict)
+    unused: Tensor | float = 0.0
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Distillation:
+    """What a trainer holds beside its student.
+
+    Args:
+        task: how the models are read.
+        teacher: who is asked.
+        args: the run's arguments, read anew each time, because a hyperparameter search changes them between trials.
+        objective: what to learn, before ``args.objective``; None leaves it to these.
+        own_tokens: whether the teacher reads tokens of its own.
+
+    Attributes:
+        objective: what is learned; None until ``equip``.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        teacher: Teacher,
+        args: TrainingArguments,
+        objective: str | Mapping[str, Any] | Objective | None = None,
+        own_tokens: bool = False,
+    ) -> None:
+        self.task, self.teacher, self.args, self.own_tokens = task, teacher, args, own_tokens
+        self.objective: Objective | None = None
+        self._asked, self._built = objective, (None, None)  # what to learn, and for whom it was built
+
+    @property
+    def alpha(self) -> float:
+        """The teacher's share of the loss."""
+        return alpha_of(self.args, self.task, True)
+
+    @property
+    def temperature(self) -> float:
+        """The run's temperature: ``args.temperature``, or the field's default under plain TrainingArguments."""
+        return getattr(self.args, "temperature", TEMPERATURE)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The batch columns that are read beside the student's: the teacher's, and how two tokenizers belong."""
+        return self.teacher.columns | self.task.alignment_columns
+
+    @property
+    def needs_hidden(self) -> bool:
+        """Whether more than distributions is compared."""
+        return self.alpha > 0 and self.objective.needs != {"heads"}
+
+    # ---- Before the first step ----
+
+    def equip(self, student: nn.Module, supervised: SupervisedLoss, sharded: bool) -> None:
+        """Build what is learned for the student at hand, and let the student carry what has to be trained with it.
+
+        It is called whenever the student or what was asked may have changed: ``model_init`` makes a new student for
+        every training, a search may change the objective. What is still right is kept, with what it has learned.
+
+        Args:
+            student: the unwrapped student.
+            supervised: the supervised half of the loss.
+            sharded: whether a strategy is going to shard the student.
+
+        Raises:
+            ValueError: in one sentence, if the two models cannot be compared by the objective.
+        """
+        spec = self._asked if self._asked is not None else getattr(self.args, "objective", None)
+        kept, facts = self._built[0] is student and self._built[1] == spec, Facts.of(student)
+        objective = self.objective
+        if not kept:
+            first = objective is None
+            objective = build_objective(spec, self.task, facts, self.teacher, self.own_tokens, first)
+        objective.follow(self.temperature)  # before it is checked: a teacher's few ids may hold for one temperature
+        check_objective(objective, self.task, self.teacher)
+        check_positions(objective, self.task, self.own_tokens)
+        if not kept:
+            # Equal on all ranks, and nobody else's random numbers move: with alpha=0 a run is plain Trainer's.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(self.args.seed)
+                objective.build(facts, self.teacher.facts, named_facts(self.teacher))
+            self.objective, self._built = objective, (student, spec)
+            self._fusing(supervised).check(student, sharded)
+            make_visible(objective, student, self.teacher, self._compiled)
+        attach(student, self.objective if self.alpha > 0 else None)
+
+    @property
+    def _compiled(self) -> bool:
+        return getattr(self.args, "torch_compile", False)
+
+    def _fusing(self, supervised: SupervisedLoss) -> FusedLogits:
+        asked = getattr(self.args, "fused_logits", FusionArguments.fused_logits)
+        return FusedLogits(asked, supervised, self.objective.needs, self._compiled)
+
+    # ---- A step ----
+
+    def ask(self, batch: Mapping[str, Any], fused: bool, state: TrainerState) -> Signals:
+        """Ask the teacher about a micro-batch.
+
+        Args:
+            batch: the micro-batch.
+            fused: ask for what enters the teacher's head in place of its logits, if it can show that.
+            state: at which step the run is.
+
+        Returns:
+            What the teacher shows.
+
+        Raises:
+            ValueError: a logit that is not finite, or a step at which nothing is learned.
+        """
+        objective, teacher = self.objective, self.teacher
+        objective.follow(self.temperature)
+        objective.at(state.global_step, state.max_steps)
+        if self.alpha == 1 and (gap := objective.gap(state.max_steps)) is not None:
+            raise ValueError(
+                f"alpha=1 learns from the teacher alone, and from step {gap} of {state.max_steps} no term has a "
+                "weight: let the schedules of the weights meet, or set alpha below 1."
+            )
+        signals = teacher(batch, objective.asks | ({LINEAR} if fused and teacher.linear else set()))
+        for name, head in signals.answers(teacher.facts.name):
+            finite = head.logits.finite()
+            lost = ~finite & head.rows.to(finite.device)
+            if lost.any():
+                rows = sorted({row[0] for row in lost.nonzero().tolist()})
+                raise ValueError(
+                    f"the teacher {name} gave infinite or NaN logits for rows {rows} of the batch after step "
+                    f"{state.global_step}, nothing was trained on it: run the teacher in a wider dtype, or remove "
+                    "the rows."
+                )
+        return signals
+
+    def forward(
+        self,
+        model: nn.Module,
+        student: nn.Module,
+        fed: Mapping[str, Any],
+        batch: Mapping[str, Any],
+        window: Window,
+        supervised: SupervisedLoss,
+        state: TrainerState,
+        autocast: Callable[[], AbstractContextManager],
+        note: Callable[[tuple[Signals, Signals]], None],
+        whole: bool = False,
+    ) -> Compared:
+        """Ask the teacher, run the student, and compare the two inside the student's wrapped forward.
+
+        Args:
+            model: the student as it is called: wrapped by DDP, an engine, a compiler.
+            student: what is inside of that.
+            fed: what the student reads of the batch.
+            batch: the micro-batch.
+            window: what the whole optimizer step counts.
+            supervised: the supervised half of the loss, which large vocabularies compute with the terms.
+            state: at which step the run is.
+            autocast: makes the context that the comparison runs in.
+            note: is shown both models' signals.
+            whole: somebody wants the student's logits.
+
+        Returns:
+            The student's outputs and the sums of the terms.
+        """
+        fused = not whole and self._fusing(supervised).applies(student, batch)
+        taught = self.ask(batch, fused, state)
+        needs = self.objective.needs | ({LINEAR} if fused else set())
+        asked = asking(needs, student)
+        weights = loss_weights(self.objective, self.alpha, window) if fused else None
+
+        def compare(outputs: Any) -> tuple[dict[str, Sum], Tensor | float]:
+            shown = self.task.shown(student, batch, outputs, heard)
+            both = self.task.compared(shown, taught, batch)
+            note(both)
+            if self.objective.needs != {"heads"}:
+                both = self.task.each_text(*both, batch)
+            return self.objective(*both, batch, weights, shown), self.objective.resting()
+
+        with hearing(student, needs) as heard, joined(student, compare, autocast):
+            found = model(**fed, **asked)
+        sums, unused = found["parts"]
+        return Compared(found["outputs"], sums, unused, asked)
+
+    def parts(self, sums: Mapping[str, Sum], window: Window) -> dict[str, Tensor]:
+        """Divide each term's sum by what the whole step counts of its unit.
+
+        Args:
+            sums: name -> sum, of the terms.
+            window: what the whole optimizer step counts.
+        """
+        return {name: window.divide(one.total, self.objective.terms[name].unit) for name, one in sums.items()}
