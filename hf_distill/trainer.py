@@ -7,41 +7,40 @@ answers come from, or what a term compares; a new task, teacher or objective cha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
 from hf_distill.arguments import cache_settings, check_blend, teacher_dtype
-from hf_distill.augmentation import TransferMixin
+from hf_distill.augmentation.source import Augmenting
 from hf_distill.hub.card import Trained, add_distillation
 from hf_distill.hub.push import PushMixin
 from hf_distill.models.context import limits_of
 from hf_distill.models.facts import Facts
-from hf_distill.models.outputs import core_of, without
+from hf_distill.models.outputs import without
 from hf_distill.objectives import Objective, Term
 from hf_distill.rollouts import Rollout
-from hf_distill.rollouts.training import RolloutMixin
+from hf_distill.rollouts.source import Rollouts
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.settings import align_by
 from hf_distill.tasks.alignment.tokenizers import introduce, own_tokens
-from hf_distill.tasks.supervision import STUDENT_WROTE
 from hf_distill.teachers import Teacher
 from hf_distill.training import checks, text_checks
+from hf_distill.training.batches import BatchMixin
 from hf_distill.training.build_teacher import build_teacher, with_cache
 from hf_distill.training.checkpoint import CheckpointMixin
 from hf_distill.training.data_checks import check_data
 from hf_distill.training.distillation import TEMPERATURE, Compared, Distillation, alpha_of
-from hf_distill.training.label_checks import check_batch, check_labels, wanted_of
+from hf_distill.training.label_checks import check_labels, wanted_of
 from hf_distill.training.metrics import LogMixin
 from hf_distill.training.supervised_loss import SupervisedLoss, check_supervision
 from hf_distill.training.tally import Tally
-from hf_distill.training.window import UNITS, Window
+from hf_distill.training.window import Window
 
 
-class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, RolloutMixin):
+class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
     """What distillation adds to any ``Trainer``; put it before the class that it extends.
 
     Args:
@@ -96,6 +95,10 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             self.teacher = with_cache(teacher, **cache_settings(self.args))
             own = own_tokens(self.train_dataset)
             self.distillation = Distillation(task, self.teacher, self.args, objective, own)
+        own_loss, ours = self.compute_loss_func is not None, self.processing_class
+        tokenizer = getattr(self.data_collator, "tokenizer", None) if ours is None else ours
+        self.rollouts = Rollouts(task, self.teacher, self.args, rollout, tokenizer)
+        self.augmentation = Augmenting(task, self.teacher is not None, self.args, ours, own_loss)
         self._check_settings()
         if self.teacher is None:
             checks.check_alone(self.args, objective)
@@ -113,7 +116,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
             check_labels(rows, self.label_names, self.data_collator, wanted, which, trained)
 
         check_data(self.train_dataset, self.eval_dataset, self._kept_columns, look if self.alpha < 1 else None)
-        self.prepare_rollout()
+        self.rollouts.prepare(self.alpha, self._now())
         self.teacher.prepare(self)
         self.data_collator = self.teacher.collator(self.data_collator)
         facts, ours = Facts.of(self.model), self.processing_class
@@ -153,58 +156,6 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         check_blend(getattr(self.args, "alpha", None), self.temperature, self.teacher is not None)
         if self.task is not None and (self.teacher is not None or self.task.label_names):
             check_supervision(self.task, self.alpha, self.label_smoother is not None)
-
-    # ---- Data ----
-
-    def _set_signature_columns_if_needed(self) -> None:
-        """Keep the teacher's columns in the data set beside the student's, and those that a collator says it reads."""
-        super()._set_signature_columns_if_needed()
-        if self.teacher is not None:
-            extra = self.distillation.columns | getattr(self.data_collator, "columns", frozenset())
-            self._signature_columns += sorted(extra - set(self._signature_columns))
-
-    def _kept_columns(self) -> list[str] | None:
-        """The columns that Trainer leaves in a row; None: all of them."""
-        if not self.args.remove_unused_columns:
-            return None
-        self._set_signature_columns_if_needed()
-        return self._signature_columns
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list, Tensor | int | None]:
-        """Take the micro-batches of one optimizer step, and count what all their losses are divided by.
-
-        Args:
-            epoch_iterator: the batches of the epoch.
-            num_batches: how many the step takes.
-            device: the trainer's device.
-
-        Returns:
-            The batches, and Trainer's own count of labels.
-        """
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.task is not None:
-            total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
-            for batch in batches:
-                total += self._counts(batch).to(device)
-                self._note_rows(batch)
-            everywhere = self.accelerator.reduce(total, reduction="sum")
-            copies = self.accelerator.num_processes // self.data_ranks()
-            self._window = Window.of(everywhere // copies, self.data_ranks())
-            self._training.weight += 1
-        if self.teacher is not None and self.alpha > 0:
-            self.teacher.prefetch(batches, self.distillation.objective.asks)
-        return batches, num_items
-
-    def _counts(self, batch: Mapping[str, Any]) -> Tensor:
-        """Count one batch: int64 [len(UNITS)]."""
-        if self.teacher is not None and self.alpha < 1:
-            check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
-        if self.task.settle(self.model, batch) and self.teacher is not None:
-            checks.check_pair(self.task, Facts.of(self.model), self.teacher)
-        counts = self.task.counts(batch)
-        return torch.stack([counts[unit] for unit in UNITS])
 
     # ---- The loss ----
 
@@ -268,18 +219,6 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         limits_of(self.model, self.processing_class).check(fed)
         return fed if own else self.task.complete(self.model, fed, inputs)
 
-    @property
-    def foreign(self) -> set[str]:
-        """The columns that the student does not read."""
-        ours = set(inspect.signature(core_of(self.model).forward).parameters)
-        theirs = () if self.distillation is None else self.distillation.columns
-        return {STUDENT_WROTE} | (set(theirs) - ours)
-
-    def data_ranks(self) -> int:
-        """How many ranks hold different data; the ranks of a tensor-parallel group share theirs."""
-        config = getattr(self.accelerator, "parallelism_config", None)
-        return self.accelerator.num_processes // (getattr(config, "tp_size", 1) or 1)
-
     def _undivided(self, num_items: Any) -> int:
         """What to multiply by where Trainer, not reading ``loss_is_scaled_for_ga`` yet, will divide by it again."""
         reads = hasattr(Trainer, "loss_is_scaled_for_ga") or self.compute_loss_func is not None
@@ -331,7 +270,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, TransferMixin, Rol
         super().create_model_card(*args, **kwargs)
         if self.teacher is not None and self.is_world_process_zero():
             told = Trained(self.distillation, self.model, self.args, self.state, self.report or {}, self.train_dataset)
-            add_distillation(told, self.hub_model_id, str(self.rolling() or ""), kwargs)
+            add_distillation(told, self.hub_model_id, str(self.rollouts.asked(self.alpha) or ""), kwargs)
 
 
 def signature_of(base: type[Trainer]) -> inspect.Signature:

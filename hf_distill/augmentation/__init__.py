@@ -4,7 +4,6 @@ from hf_distill.augmentation.augment import Augmentation, Crop, Marks, Mask, Mix
 from hf_distill.augmentation.collator import AugmentingCollator
 from hf_distill.augmentation.settings import TransferArguments, augmentations_of
 from hf_distill.augmentation.substitute import Substitute
-from hf_distill.augmentation.training import TransferMixin
 
 __all__ = [
     "Augmentation",
@@ -16,6 +15,5 @@ __all__ = [
     "Substitute",
     "Tokens",
     "TransferArguments",
-    "TransferMixin",
     "augmentations_of",
 ]

@@ -20,8 +20,6 @@ from hf_distill.tasks.supervision import STUDENT_WROTE
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    from hf_distill.cache.teacher import CachedTeacher
-
 logger = logging.getLogger(__name__)
 PATIENCE = 1000
 """How many rows of a later epoch may all be new before nothing more is kept."""
@@ -35,7 +33,7 @@ class Watch(TrainerCallback):
         prepass: ask for all training rows before the first step.
     """
 
-    def __init__(self, cached: CachedTeacher, prepass: bool = False) -> None:
+    def __init__(self, cached: Any, prepass: bool = False) -> None:
         self.cached, self.prepass = cached, prepass
         self.repeats = self.reevaluates = self.stopped = False
         self.device: Any = "cpu"

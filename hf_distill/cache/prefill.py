@@ -9,7 +9,7 @@ stand together here, and short ones come many at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
@@ -17,15 +17,12 @@ from tqdm.auto import tqdm
 
 from hf_distill.tasks.batches import spans_of
 
-if TYPE_CHECKING:
-    from hf_distill.cache.teacher import CachedTeacher
-
 TOKENS = 4096
 """How many tokens a batch holds, with its padding; on CPUs 2,048 to 8,192 made no difference."""
 
 
 def fill(
-    teacher: CachedTeacher,
+    teacher: Any,
     rows: Sequence[Mapping[str, Any]],
     collator: Callable[[list[Mapping[str, Any]]], Mapping[str, Any]],
     needs: frozenset[str] = frozenset({"heads"}),
@@ -62,7 +59,7 @@ def fill(
 
 
 def _fill(
-    teacher: CachedTeacher,
+    teacher: Any,
     rows: Sequence[Mapping[str, Any]],
     collator: Callable[[list[Mapping[str, Any]]], Mapping[str, Any]],
     needs: frozenset[str],
@@ -101,7 +98,7 @@ def _fill(
     return len(todo)
 
 
-def _widths_seen(teacher: CachedTeacher, batch: Mapping[str, Any]) -> set[int]:
+def _widths_seen(teacher: Any, batch: Mapping[str, Any]) -> set[int]:
     """The width of a batch whose padding the teacher sees."""
     mask, padding = teacher.inputs(batch).get("attention_mask"), teacher.memory.padding
     if mask is not None and mask.ndim == 3 and not mask.all():  # several texts a row, whose padding stays content

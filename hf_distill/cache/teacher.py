@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_distill.cache.answers import KEPT, unkeepable
 from hf_distill.cache.cacheable import examine, inseparable
@@ -32,6 +32,7 @@ from hf_distill.cache.pairing import placeholders_of
 from hf_distill.models.hooks import LINEAR
 from hf_distill.signals import Signals
 from hf_distill.tasks.batches import KEYS, join, plain, spans_of, take
+from hf_distill.teachers.around import TeacherAround
 from hf_distill.teachers.changes import Changes
 from hf_distill.teachers.teacher import Teacher
 
@@ -46,7 +47,7 @@ NUMBERS = count()
 """Each cached teacher puts its keys into a batch under a column of its own."""
 
 
-class CachedTeacher(Teacher):
+class CachedTeacher(TeacherAround):
     """A memory around another teacher, or around none: then a row that was not kept is an error.
 
     Args:
@@ -99,19 +100,9 @@ class CachedTeacher(Teacher):
         self._world, self._counted, self._placeholders = 1, False, {}
         self._weights, self._moved, self._changes = None, False, Changes(lambda: self.teacher.held())
 
-    # What the teacher can show, or the folder holds; the keys that `ahead` puts into a batch are a column too.
+    # What the teacher can show, or the folder holds; the keys that `prefetch` puts into a batch are a column too.
     serves = property(lambda self: self.teacher.serves if self.memory.needs is None else self.memory.needs)
-    collective = property(lambda self: self.teacher.collective)
     columns = property(lambda self: self.teacher.columns | {self.column})
-    model = property(lambda self: self.teacher.model)
-    dtype = property(lambda self: self.teacher.dtype)
-    tokenizer = property(lambda self: self.teacher.tokenizer)
-    vocabulary = property(lambda self: self.teacher.vocabulary)
-    limits = property(lambda self: self.teacher.limits)
-    linear = property(lambda self: self.teacher.linear)
-    moves = property(lambda self: self.teacher.moves)
-    writes = property(lambda self: self.teacher.writes)
-    uncached = property(lambda self: self.teacher.uncached)
 
     @property
     def temperature(self) -> float | None:
@@ -296,24 +287,6 @@ class CachedTeacher(Teacher):
         told = torch.tensor(float(flag), device=self.watch.device)
         torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
         return bool(told)
-
-    # ---- What belongs to whoever is asked ----
-
-    def collator(self, collator: Any) -> Any:
-        """Let whoever is asked have its columns; see ``Teacher.collator``."""
-        return self.teacher.collator(collator)
-
-    def generate(self, **inputs: Any) -> Tensor:
-        """Let whoever is asked write; see ``Teacher.generate``."""
-        return self.teacher.generate(**inputs)
-
-    def held(self) -> list[nn.Module | Tensor]:
-        """What the answers depend on; see ``Teacher.held``."""
-        return self.teacher.held()
-
-    def fingerprint(self, student: nn.Module | None = None) -> str | None:
-        """Hash the weights of whoever is asked; see ``Teacher.fingerprint``."""
-        return self.teacher.fingerprint(student)
 
     # ---- What a trainer tells it ----
 

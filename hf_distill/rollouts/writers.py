@@ -1,16 +1,19 @@
 """Who writes in a run: its student as it is now, its teacher once for each prompt.
 
-Knows: a trainer's two models, whether ranks must write together. Does not know: which rows are chosen, losses.
+Knows: a run's two models, whether ranks must write together. Does not know: which rows are chosen, losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hf_distill.models.context import context_of
@@ -21,12 +24,9 @@ from hf_distill.rollouts.served import Served
 from hf_distill.rollouts.settings import Rollout
 from hf_distill.rollouts.texts import Texts, keys_for
 from hf_distill.rollouts.writing import OnlyTokens, drawing, students_way, teachers_way, write
-from hf_distill.tasks import CausalLM, Seq2SeqLM
+from hf_distill.tasks import CausalLM, Seq2SeqLM, Task
 from hf_distill.teachers.adapter_off import evaluating
 from hf_distill.teachers.teacher import Teacher
-
-if TYPE_CHECKING:
-    from transformers import Trainer
 
 Chosen = Sequence[tuple[tuple[int, int], Row, np.ndarray]]
 """(micro-batch, row), its prompt, and a number for each token that is drawn."""
@@ -35,77 +35,120 @@ FOLDER = "_teacher_texts"
 """Under ``output_dir``; what begins with ``_`` is not uploaded with a student."""
 
 
-class Writers:
-    """The student and the teacher of a trainer, as writers.
+@dataclass(frozen=True)
+class Now:
+    """Who writes at a step, and where.
 
     Args:
-        trainer: the trainer; its teacher's weights are still whole.
+        student: the student as it is now, without the wrappers of a strategy; ``model_init`` makes one for every
+            training.
+        accelerator: the run's; a search makes one for every trial.
+        autocast: makes the context that the student computes in.
+    """
+
+    student: nn.Module
+    accelerator: Accelerator
+    autocast: Callable[[], AbstractContextManager]
+
+    @property
+    def fsdp(self) -> bool:
+        """Whether the student is sharded by FSDP."""
+        return getattr(self.accelerator.state, "fsdp_plugin", None) is not None
+
+    @property
+    def synced(self) -> bool:
+        """Whether the student is spread over ranks, which must then write together."""
+        deepspeed = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        spread = self.fsdp or (deepspeed is not None and deepspeed.zero_stage == 3)
+        return spread and self.accelerator.num_processes > 1
+
+    def anywhere(self, flag: bool, together: bool) -> bool:
+        """Say whether somebody writes: a sharded model needs all ranks, also those that have nothing to write.
+
+        Args:
+            flag: whether this rank does.
+            together: whether ranks must write together.
+        """
+        if not together:
+            return flag
+        told = torch.tensor(float(flag), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, reduction="sum"))
+
+
+class Writers:
+    """The student and the teacher of a run, as writers.
+
+    Args:
         asked: what is written.
+        task: how the models are read.
+        student: the student.
+        teacher: the teacher; its weights are still whole.
+        tokenizer: the student's, or None.
+        folder: where the teacher's texts are kept, if nothing else was asked.
+        rank: of this process.
 
     Raises:
         ValueError: the teacher was asked to write and cannot.
     """
 
-    def __init__(self, trainer: Trainer, asked: Rollout) -> None:
-        self.trainer, self.asked, self.tokenizer = trainer, asked, trainer.processing_class
-        self.tokenizer = getattr(self.tokenizer, "tokenizer", self.tokenizer)  # of a processor
-        if self.tokenizer is None:
-            self.tokenizer = getattr(trainer.data_collator, "tokenizer", None)
-        vocabulary = self.tokenizer.get_vocab() if hasattr(self.tokenizer, "get_vocab") else None
+    def __init__(
+        self,
+        asked: Rollout,
+        task: Task,
+        student: nn.Module,
+        teacher: Teacher,
+        tokenizer: Any,
+        folder: str | Path,
+        rank: int,
+    ) -> None:
+        self.asked, self.tokenizer = asked, tokenizer
+        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
         self.only = [OnlyTokens(1 + max(vocabulary.values()))] if vocabulary else []
-        kind = DecoderLayout if trainer.task.shifts_labels else EncoderDecoderLayout
-        pad = students_way(self.core, asked, self.tokenizer).pad_token_id
-        self.layout = kind(pad, getattr(self.tokenizer, "padding_side", "right") == "left")
-        self.author: Any = None
+        kind = DecoderLayout if task.shifts_labels else EncoderDecoderLayout
+        pad = students_way(core_of(student), asked, tokenizer).pad_token_id
+        self.layout = kind(pad, getattr(tokenizer, "padding_side", "right") == "left")
+        self.models: dict[str, nn.Module | None] = {"the teacher": teacher.model}
+        self.author: Teacher | None = None
         self.served: Served | None = None
         if asked.seq_kd:
-            self.author = _author(trainer.teacher)
-            self.texts = Texts(asked.folder or Path(trainer.args.output_dir) / FOLDER, trainer.args.process_index)
-            self._who = self.author.fingerprint(trainer) or repr(self.author.facts)
+            self.author = _author(teacher)
+            self.texts = Texts(asked.folder or Path(folder) / FOLDER, rank)
+            self._who = self.author.fingerprint(student) or repr(self.author.facts)
             if asked.server:
                 name = getattr(core_of(self.author.model), "name_or_path", "") or self.author.facts.name
                 self.served = Served(asked.server, name)
-                self.served.check(teachers_way(self.author.model, asked, self.tokenizer))
+                self.served.check(teachers_way(self.author.model, asked, tokenizer))
                 self._who += f" {self.served.model}"  # it may serve other weights than the teacher's
 
-    @property
-    def student_model(self) -> nn.Module:
-        """The student without the wrappers of a strategy; asked anew, ``model_init`` makes one for every training."""
-        return self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)
-
-    @property
-    def core(self) -> nn.Module:
-        """The transformers model inside the student."""
-        return core_of(self.student_model)
-
-    def student(self, chosen: Chosen) -> dict[tuple[int, int], Tensor]:
+    def student(self, chosen: Chosen, now: Now) -> dict[tuple[int, int], Tensor]:
         """Let the student write, in eval mode.
 
         Args:
             chosen: what to continue.
+            now: the student as it is.
 
         Returns:
             (micro-batch, row) -> tokens.
         """
-        trainer, model = self.trainer, self.student_model
-        synced = trainer.accelerator.num_processes > 1 and (trainer.is_fsdp_enabled or _is_zero3(trainer))
-        if not self.asked.on_policy or not self._anywhere(bool(chosen), synced):
+        if not self.asked.on_policy or not now.anywhere(bool(chosen), now.synced):
             return {}
         prompts, uniform = [prompt for _, prompt, _ in chosen], [numbers for _, _, numbers in chosen]
         if not chosen:
             prompts, uniform = [self._anything()], [np.zeros(self.asked.max_new_tokens)]
-        check_room(trainer, prompts, self.asked, self.layout.left_prompts)
+        model, left = now.student, self.layout.left_prompts
+        check_room(self.contexts(now), prompts, self.asked, left)
         way = students_way(model, self.asked, self.tokenizer)
-        with evaluating(model), trainer.compute_loss_context_manager():
+        with evaluating(model), now.autocast():
             processors = [*self.only, *drawing(self.asked, uniform)]
-            texts = write(model, prompts, way, self.layout.left_prompts, processors, synced=synced)
+            texts = write(model, prompts, way, left, processors, synced=now.synced)
         return {place: text for (place, _, _), text in zip(chosen, texts, strict=False)}
 
-    def teacher(self, chosen: Chosen) -> dict[tuple[int, int], Tensor]:
+    def teacher(self, chosen: Chosen, now: Now) -> dict[tuple[int, int], Tensor]:
         """Return what the teacher writes, which it is asked for once for each prompt.
 
         Args:
             chosen: what to continue.
+            now: where the run is.
 
         Returns:
             (micro-batch, row) -> tokens.
@@ -118,71 +161,94 @@ class Writers:
         keys = keys_for(prompts, f"{self._who} {way.to_json_string(use_diff=True, ignore_metadata=True)}")
         missing = self.texts.missing(keys)
         collective = self.author.collective and not self.served  # a server waits for no rank
-        if self._anywhere(bool(missing), collective):
+        if now.anywhere(bool(missing), collective):
             new = [prompts[keys.index(key)] for key in missing] or [self._anything()]
-            check_room(self.trainer, new, self.asked, left)
+            check_room(self.contexts(now), new, self.asked, left)
             if self.served:
                 texts = self.served.write(new, way)
             else:
-                synced = collective and self.trainer.accelerator.num_processes > 1
+                synced = collective and now.accelerator.num_processes > 1
                 texts = write(model, new, way, left, self.only, self.author.generate, synced)
             if missing:
                 self.texts.add({key: text.numpy() for key, text in zip(missing, texts, strict=True)})
         written = (torch.from_numpy(self.texts[key].astype(np.int64)) for key in keys)
         return {place: text for (place, _, _), text in zip(chosen, written, strict=True)}
 
-    def _anywhere(self, flag: bool, together: bool) -> bool:
-        """Whether somebody writes: a sharded model needs all ranks, also those that have nothing to write."""
-        if not together:
-            return flag
-        told = torch.tensor(float(flag), device=self.trainer.args.device)
-        return bool(self.trainer.accelerator.reduce(told, reduction="sum"))
+    def contexts(self, now: Now) -> dict[str, int]:
+        """Return how many positions each model reads, where its configuration says so.
+
+        Args:
+            now: the student as it is.
+        """
+        return contexts_of({"the student": now.student, **self.models})
 
     def _anything(self) -> Row:
         return {"input_ids": torch.tensor([self.layout.pad])}
 
 
-def check_student(trainer: Trainer, asked: Rollout) -> None:
+def contexts_of(models: Mapping[str, nn.Module | None]) -> dict[str, int]:
+    """Return how many positions each model reads, where its configuration says so.
+
+    Args:
+        models: what to call it -> the model, or None.
+    """
+    found = {}
+    for name, model in models.items():
+        if model is not None and (limit := context_of(model)) is not None:
+            found[f"{name} {type(core_of(model)).__name__}"] = limit
+    return found
+
+
+def check_student(asked: Rollout, task: Task, alpha: float, teacher: Teacher, now: Now) -> None:
     """Refuse rollouts for a model that does not write, or that would learn from what it wrote.
 
     Args:
-        trainer: the trainer, constructed, with its task.
         asked: what is written.
+        task: how the models are read.
+        alpha: the teacher's share of the loss.
+        teacher: the teacher.
+        now: the student.
 
     Raises:
         ValueError: in one sentence.
     """
-    core = core_of(trainer.model)
-    if not isinstance(trainer.task, (CausalLM, Seq2SeqLM)) or not getattr(core, "can_generate", lambda: False)():
+    core = core_of(now.student)
+    if not isinstance(task, (CausalLM, Seq2SeqLM)) or not getattr(core, "can_generate", lambda: False)():
         raise ValueError(
             f"rollout was asked for {type(core).__name__}, but only a causal or an encoder-decoder language model "
             "writes: leave it out."
         )
-    if asked.server and not trainer.task.shifts_labels:
+    if asked.server and not task.shifts_labels:
         raise ValueError(
             f"rollout was given server={asked.server!r}, and vLLM does not write for encoder-decoder models such as "
             f"{type(core).__name__}: leave server out."
         )
-    if asked.on_policy and trainer.task.own_loss and trainer.alpha < 1:
+    if asked.on_policy and task.own_loss and alpha < 1:
         raise ValueError(
             f"on_policy={asked.on_policy:g} adds rows that the supervised loss must not count, and "
             f"{type(core).__name__} computes a loss of its own: set alpha=1, or on_policy=0."
         )
-    if asked.on_policy and trainer.is_fsdp_enabled and not getattr(trainer.accelerator, "is_fsdp2", False):
+    if asked.on_policy and now.fsdp and not getattr(now.accelerator, "is_fsdp2", False):
         raise ValueError("on_policy was asked for under FSDP1, whose student cannot write: set fsdp_version to 2.")
-    if trainer.is_fsdp_enabled and not trainer.task.shifts_labels:
+    if now.fsdp and not task.shifts_labels:
         raise ValueError(
             "rollout was asked for encoder-decoder models under FSDP, which cannot run an encoder alone as generating "
             "does: use DDP or ZeRO, or leave it out."
         )
-    check_room(trainer, [], asked, trainer.task.shifts_labels)
+    check_room(contexts_of({"the student": now.student, "the teacher": teacher.model}), [], asked, task.shifts_labels)
+    if isinstance(task, CausalLM) and not task.shifts_labels:
+        raise ValueError(
+            f"rollout was asked for {type(core).__name__}, whose labels are those of the next "
+            "position, which do not say where a prompt ends: use a model that shifts its labels itself, or leave "
+            "rollout out."
+        )
 
 
-def check_room(trainer: Trainer, prompts: Sequence[Row], asked: Rollout, behind: bool) -> None:
+def check_room(contexts: Mapping[str, int], prompts: Sequence[Row], asked: Rollout, behind: bool) -> None:
     """Refuse a text that one of the models could not read to its end.
 
     Args:
-        trainer: the trainer.
+        contexts: how many positions each model reads.
         prompts: what is continued; none: only the text itself is looked at.
         asked: how long a text may be.
         behind: whether a text stands behind its prompt, or in a decoder of its own.
@@ -191,7 +257,7 @@ def check_room(trainer: Trainer, prompts: Sequence[Row], asked: Rollout, behind:
         ValueError: in one sentence.
     """
     longest = max((len(prompt["input_ids"]) for prompt in prompts), default=0) if behind else 0
-    for name, limit in _contexts(trainer).items():
+    for name, limit in contexts.items():
         if longest + asked.max_new_tokens > limit:
             prompt = f"a prompt of {longest} tokens and " if longest else ""
             raise ValueError(
@@ -200,32 +266,23 @@ def check_room(trainer: Trainer, prompts: Sequence[Row], asked: Rollout, behind:
             )
 
 
-def check_context(trainer: Trainer, batch: Mapping[str, Any]) -> None:
+def check_context(contexts: Mapping[str, int], batch: Mapping[str, Any]) -> None:
     """Refuse a batch that is longer than one of the models reads.
 
     Args:
-        trainer: the trainer.
+        contexts: how many positions each model reads.
         batch: the batch, rewritten.
 
     Raises:
         ValueError: in one sentence.
     """
     length = max(batch[name].shape[1] for name in ("input_ids", "labels") if name in batch)
-    for name, limit in _contexts(trainer).items():
+    for name, limit in contexts.items():
         if length > limit:
             raise ValueError(
                 f"the batch is {length} tokens long, {name} reads {limit} positions (max_position_embeddings): cut "
                 "the rows, or use models that read as much."
             )
-
-
-def _contexts(trainer: Trainer) -> dict[str, int]:
-    """How many positions each model reads, where its configuration says so."""
-    found = {}
-    for name, model in (("the student", trainer.model), ("the teacher", trainer.teacher.model)):
-        if model is not None and (limit := context_of(model)) is not None:
-            found[f"{name} {type(core_of(model)).__name__}"] = limit
-    return found
 
 
 def _author(teacher: Teacher) -> Teacher:
@@ -237,7 +294,3 @@ def _author(teacher: Teacher) -> Teacher:
             "teacher_model, or set seq_kd=0."
         )
     return author
-
-
-def _is_zero3(trainer: Trainer) -> bool:
-    return trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3

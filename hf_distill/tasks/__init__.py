@@ -15,6 +15,7 @@ TASKS: tuple[type[Task], ...] = (
     SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
+Task.known = TASKS
 
 __all__ = [
     "TASKS",

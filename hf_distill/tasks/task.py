@@ -41,6 +41,7 @@ class Task(Comparing, ABC):
         frames: the positions of an answer are the answering model's own, as waves have other frames in another model;
             its ``Signals`` then bring their mask, and a cache keeps each row with its own length.
         packs: a row may hold several texts, of which each is a sample; see ``Documents``.
+        known: the tasks of this package, in the order in which they are tried for a model.
     """
 
     auto_class: ClassVar[str]
@@ -56,6 +57,7 @@ class Task(Comparing, ABC):
     of_text: ClassVar[bool] = False
     frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
+    known: ClassVar[tuple[type[Task], ...]] = ()
 
     @classmethod
     def of(cls, model: nn.Module) -> Task:
@@ -78,7 +80,7 @@ class Task(Comparing, ABC):
         reads = f", which reads {', '.join(strangers)}" if (strangers := strangers_of(model)) else ""
         raise ValueError(
             f"no task is known for {type(core_of(model)).__name__}{reads}, only for those of "
-            f"{', '.join(task.auto_class for task in _tasks())}: pass task= an instance of hf_distill.Task."
+            f"{', '.join(task.auto_class for task in Task.known)}: pass task= an instance of hf_distill.Task."
         )
 
     @classmethod
@@ -89,7 +91,7 @@ class Task(Comparing, ABC):
             model: any module.
             taught: there is a teacher, so the task needs no labels of its own.
         """
-        known = (task for task in _tasks() if taught or task.label_names)
+        known = (task for task in Task.known if taught or task.label_names)
         return next((found for task in known if (found := task.reading(model)) is not None), None)
 
     @classmethod
@@ -248,9 +250,3 @@ class Task(Comparing, ABC):
         if heard is not None:
             signals = replace(signals, taps=heard.taps, qkv=taken_apart(core_of(model), heard.qkv))
         return without_prompt(signals, virtual_tokens(model))
-
-
-def _tasks() -> tuple[type[Task], ...]:
-    from hf_distill.tasks import TASKS  # the tasks import this file
-
-    return TASKS

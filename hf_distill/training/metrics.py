@@ -41,6 +41,7 @@ class LogMixin:
     teacher: Any
     task: Any
     distillation: Any
+    rollouts: Any
     _training: Tally
     _fidelity: Tally
     _evaluating: Tally | None
@@ -95,8 +96,8 @@ class LogMixin:
 
         Args:
             logs: what Trainer logs; ``loss/hard``, ``loss/forward_kl``, ... are added to its training entries,
-                ``teacher_cache_hits`` where the teacher's answers are kept, and ``unlearned_rows`` where rows have no
-                label at any position.
+                ``teacher_cache_hits`` where the teacher's answers are kept, ``unlearned_rows`` where rows have no
+                label at any position, and what ``Rollouts.drain`` names.
             start_time: when training started.
         """
         if "loss" in logs:
@@ -106,6 +107,8 @@ class LogMixin:
                 counted = torch.tensor(counted, device=self.args.device)
                 hits, rows = self.accelerator.reduce(counted, reduction="sum").tolist()
                 logs.update({HITS: hits / rows} if rows else {})
+            if self.rollouts.asked(self.alpha) is not None:
+                logs.update(self.rollouts.drain(self.accelerator))
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:

@@ -23,8 +23,8 @@ def trainer(folder, rollout, **args):
 
 def test_the_student_answers_the_questions(tmp_path, monkeypatch):
     run, seen = trainer(tmp_path, {"on_policy": 1.0, "max_new_tokens": 5}), []
-    rewrite = run._rewrite
-    monkeypatch.setattr(run, "_rewrite", lambda *given: seen.append(rewrite(*given)) or seen[-1])
+    rewrite = run.rollouts.rewrite
+    monkeypatch.setattr(run.rollouts, "rewrite", lambda *given: seen.append(rewrite(*given)) or seen[-1])
     run.train()
     (batch,), tokenizer = seen[0], tiny_language.tokenizer()
     asked = {

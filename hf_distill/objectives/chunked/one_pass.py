@@ -11,17 +11,15 @@ shares are known before, because an optimizer step is counted before its first f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hf_distill.models.linear_logits import LinearLogits
 from hf_distill.objectives.chunked.linear_pass import Part, totals_of
+from hf_distill.objectives.term import Term
 from hf_distill.signals import Head, Logits, Signals, Sum
-
-if TYPE_CHECKING:
-    from hf_distill.objectives.logits import LogitTerm
 
 CHUNK_ELEMENTS = 2**24
 """How many float32 logits a chunk holds at most: 64 MiB, enough rows for a matrix product to be one."""
@@ -30,7 +28,7 @@ CUDA_CHUNK_ELEMENTS = 2**27
 
 
 def compared(
-    asked: Mapping[str, tuple[LogitTerm, Signals, Signals | None]], shares: Mapping[str, Tensor] | None = None
+    asked: Mapping[str, tuple[Term, Signals, Signals | None]], shares: Mapping[str, Tensor] | None = None
 ) -> dict[str, Sum]:
     """Add up what each term makes of every row that counts in every head.
 
@@ -84,7 +82,7 @@ class _Stack:
     def __len__(self) -> int:
         return self.ours.shape[0]
 
-    def add(self, key: str, term: LogitTerm, head: Head, pick: Callable, theirs: Logits | None) -> None:
+    def add(self, key: str, term: Term, head: Head, pick: Callable, theirs: Logits | None) -> None:
         if theirs is not None and id(theirs) not in self.theirs:
             self.theirs[id(theirs)] = _Once(theirs.select(self.rows), self.size)
         once = None if theirs is None else self.theirs[id(theirs)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,6 @@ from torch import Tensor
 from hf_distill.signals import Head, Signals
 from hf_distill.tasks.alignment.tokens import Alignment, own_columns, whole_heads
 from hf_distill.tasks.alignment.vocabulary import Columns
-
-if TYPE_CHECKING:
-    from hf_distill.tasks.language_modeling import LanguageModel
 
 
 class SortedAlignment(Alignment):
@@ -33,13 +30,13 @@ class SortedAlignment(Alignment):
     same_classes: ClassVar[bool] = False
     same_positions: ClassVar[bool] = False
 
-    def count(self, task: LanguageModel, batch: Mapping[str, Any]) -> Tensor:
+    def count(self, task: Any, batch: Mapping[str, Any]) -> Tensor:
         """Count the pairs; see ``Alignment.count``."""
         return self._pairs(task, batch)[0].sum()
 
     def pair(
         self,
-        task: LanguageModel,
+        task: Any,
         student: Signals,
         teacher: Signals,
         batch: Mapping[str, Any],
@@ -57,7 +54,7 @@ class SortedAlignment(Alignment):
             made.append(replace(shown, heads={"logits": Head(logits, counted)}))
         return made[0], made[1]
 
-    def _pairs(self, task: LanguageModel, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def _pairs(self, task: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         read = task.theirs(batch)
         both = task.rows(batch), task.rows(read)
         without = {name: value for name, value in batch.items() if name not in ("labels", "shift_labels")}

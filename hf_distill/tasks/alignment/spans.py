@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from hf_distill.tasks.alignment.segments import Side, Tokens, spans
 from hf_distill.tasks.alignment.spelling import spelled
 from hf_distill.tasks.alignment.tokens import KNOW, PREFIX, Alignment, own_columns, whole_heads
 from hf_distill.tasks.alignment.vocabulary import Shared, Vocabulary, places
-
-if TYPE_CHECKING:
-    from hf_distill.tasks.language_modeling import LanguageModel
 
 OFFSETS = "offset_mapping"
 """The batch column [B, T, 2] of where each predicted token is in the text, and ``teacher_offset_mapping``."""
@@ -86,14 +83,14 @@ class SpanAlignment(Alignment):
             ours, theirs = spelled(ours), spelled(theirs)
         super().meet(student, ours, teacher, theirs, own, name)
 
-    def count(self, task: LanguageModel, batch: Mapping[str, Any]) -> Tensor:
+    def count(self, task: Any, batch: Mapping[str, Any]) -> Tensor:
         """Count the spans; see ``Alignment.count``."""
         lengths = self._sides(task, batch)[0].lengths
         return lengths.new_tensor(len(lengths))
 
     def pair(
         self,
-        task: LanguageModel,
+        task: Any,
         student: Signals,
         teacher: Signals,
         batch: Mapping[str, Any],
@@ -124,7 +121,7 @@ class SpanAlignment(Alignment):
         )
         return torch.where(ours >= 0, ours, theirs)
 
-    def _sides(self, task: LanguageModel, batch: Mapping[str, Any]) -> tuple[Side, Side]:
+    def _sides(self, task: Any, batch: Mapping[str, Any]) -> tuple[Side, Side]:
         ours, theirs = task.text(batch), task.text(task.theirs(batch))
         if ours is None or theirs is None or ours.offsets is None or theirs.offsets is None:
             raise ValueError(

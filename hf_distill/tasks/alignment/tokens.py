@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from hf_distill.models.facts import Facts
 from hf_distill.models.topk_logits import TopKLogits
 from hf_distill.signals import Head, Signals
 from hf_distill.tasks.alignment.vocabulary import Columns, Shared, Vocabulary, looked_up, places, renamed
-
-if TYPE_CHECKING:
-    from hf_distill.tasks.language_modeling import LanguageModel
 
 PREFIX = "teacher_"
 """A batch column ``teacher_input_ids`` is the teacher's ``input_ids``, and nobody else's."""
@@ -72,7 +69,7 @@ class Alignment(ABC):
         self.known[name] = (ours, theirs)
         self._made.clear()
 
-    def count(self, task: LanguageModel, batch: Mapping[str, Any]) -> Tensor:
+    def count(self, task: Any, batch: Mapping[str, Any]) -> Tensor:
         """Count the distributions that are compared, from the batch alone.
 
         Args:
@@ -87,7 +84,7 @@ class Alignment(ABC):
     @abstractmethod
     def pair(
         self,
-        task: LanguageModel,
+        task: Any,
         student: Signals,
         teacher: Signals,
         batch: Mapping[str, Any],
@@ -171,7 +168,7 @@ the teacher's, 1 of its 1 are none of the student's): set teacher_alignment="spa
 
     def pair(
         self,
-        task: LanguageModel,
+        task: Any,
         student: Signals,
         teacher: Signals,
         batch: Mapping[str, Any],
@@ -242,9 +239,7 @@ def _heads(student: Signals, teacher: Signals) -> tuple[Head, Head]:
     return student.heads["logits"], teacher.heads["logits"]
 
 
-def _same_tokens(
-    task: LanguageModel, batch: Mapping[str, Any], read: Mapping[str, Any], shared: Shared, size: int
-) -> None:
+def _same_tokens(task: Any, batch: Mapping[str, Any], read: Mapping[str, Any], shared: Shared, size: int) -> None:
     """Refuse rows whose tokens are other ones for the teacher: their positions say nothing of each other."""
     ours, theirs = task.text(batch), task.text(read)
     if ours is None or theirs is None or ours.ids.shape != theirs.ids.shape:

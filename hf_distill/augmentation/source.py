@@ -1,4 +1,4 @@
-"""The part of the trainer that augments training rows, and only those.
+"""Batches with augmented copies behind their rows, in training only.
 
 Knows: when a training starts and an epoch begins, what can be augmented at all. Does not know: how a row is changed,
 how a loss is computed, where a teacher's answers are kept.
@@ -7,10 +7,10 @@ how a loss is computed, where a teacher's answers are kept.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
-from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from hf_distill.augmentation.collator import AugmentingCollator, check_columns
 from hf_distill.augmentation.settings import augmentations_of
@@ -40,50 +40,29 @@ class Epochs(TrainerCallback):
         self.next += 1
 
 
-class TransferMixin:
-    """The part of the trainer that makes transfer data; it reads ``args.augmentation``, see ``TransferArguments``."""
+class Augmenting:
+    """Makes the collator of training batches; it reads ``args.augmentation``, see ``TransferArguments``.
 
-    teacher: Any
-    task: Any
-    _epochs: Epochs | None = None
-    _augmenting: tuple[Any, AugmentingCollator] | None = None
+    Args:
+        task: how the student is read.
+        taught: whether there is a teacher, who alone can speak about a row without a label.
+        args: the run's arguments, read anew each time.
+        tokenizer: the run's tokenizer, a processor, or None.
+        own_loss: whether the user has a loss function of their own.
+    """
 
-    def get_train_dataloader(self) -> DataLoader:
-        """Return Trainer's own loader, whose collator adds the augmented copies; no other loader has them.
+    def __init__(self, task: Any, taught: bool, args: TrainingArguments, tokenizer: Any, own_loss: bool) -> None:
+        self.task, self.taught, self.args, self.tokenizer, self.own_loss = task, taught, args, tokenizer, own_loss
+        self.epochs = Epochs()
+        self._made: tuple[Any, AugmentingCollator | None] | None = None
 
-        Raises:
-            ValueError: the rows cannot be augmented, or a loader of the user's own has another collator.
-        """
-        collator = self.augmenting()
-        if self._epochs is not None:
-            self._epochs.collator = collator
-        if collator is None:
-            return super().get_train_dataloader()
-        if self._epochs is None:
-            self._epochs = Epochs()
-            self._epochs.collator = collator
-            self.add_callback(self._epochs)
-        self.data_collator = collator  # for the one call that makes the training loader
-        try:
-            loader = super().get_train_dataloader()
-        finally:
-            self.data_collator = collator.collator
-        held = getattr(loader, "collate_fn", collator)
-        if held is not collator and getattr(held, "data_collator", None) is not collator:
-            raise ValueError(
-                "augmentation was asked for, but get_train_dataloader() made a loader with another collator than "
-                "self.data_collator: use that one, or wrap yours in AugmentingCollator and leave augmentation out."
-            )
-        return loader
-
-    @property
-    def copies(self) -> int:
-        """How many augmented copies follow the rows of a training batch."""
-        collator = self.augmenting()
-        return 0 if collator is None else collator.copies
-
-    def augmenting(self) -> AugmentingCollator | None:
+    def collator(self, alpha: float, inner: Any, columns: Iterable[str]) -> AugmentingCollator | None:
         """Return the collator of training batches; None where nothing is augmented.
+
+        Args:
+            alpha: the teacher's share of the loss.
+            inner: the run's own collator.
+            columns: those of the training set.
 
         Raises:
             ValueError: in one sentence, what was asked for cannot be done.
@@ -91,18 +70,20 @@ class TransferMixin:
         asked = getattr(self.args, "augmentation", None)
         if asked is None:
             return None
-        if self.teacher is None or self.alpha == 0:
-            if self._augmenting is None or self._augmenting[0] != "told":
+        if not self.taught or alpha == 0:
+            if self._made is None or self._made[0] != "told":
                 logger.warning(LEFT_OUT, asked)
-                self._augmenting = ("told", None)
+                self._made = ("told", None)
             return None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        key = (asked, self.alpha < 1, seed, id(self.data_collator))
-        if self._augmenting is None or self._augmenting[0] != key:
-            self._augmenting = (key, self._make(*augmentations_of(asked), seed))
-        return self._augmenting[1]
+        key = (asked, alpha < 1, seed, id(inner))
+        if self._made is None or self._made[0] != key:
+            self._made = (key, self._make(*augmentations_of(asked), seed, alpha, inner, columns))
+        return self._made[1]
 
-    def _make(self, augmentations: list[Any], copies: int, seed: int) -> AugmentingCollator:
+    def _make(
+        self, augmentations: list[Any], copies: int, seed: int, alpha: float, inner: Any, columns: Iterable[str]
+    ) -> AugmentingCollator:
         # Only a task whose samples have one label each can say what a sample without one looks like.
         if (no_label := getattr(self.task, "no_label", None)) is None:
             raise ValueError(
@@ -110,8 +91,8 @@ class TransferMixin:
                 "labels go with the tokens: leave augmentation out."
             )
         args, workers = self.args, self.args.dataloader_num_workers
-        own = "a compute_loss_func" if self.compute_loss_func is not None else "a loss of its own"
-        if self.alpha < 1 and (self.compute_loss_func is not None or self.task.own_loss):
+        own = "a compute_loss_func" if self.own_loss else "a loss of its own"
+        if alpha < 1 and (self.own_loss or self.task.own_loss):
             raise ValueError(
                 f"augmentation adds rows without a label, and {own} may count them: set alpha=1, or leave "
                 "augmentation out."
@@ -127,16 +108,14 @@ class TransferMixin:
                 f"augmentation {here} runs a model while batches are made, dataloader_num_workers={workers} makes "
                 "them in other processes: set dataloader_num_workers=0."
             )
-        known = (self.processing_class, getattr(self.data_collator, "tokenizer", None))
+        known = (self.tokenizer, getattr(inner, "tokenizer", None))
         tokenizer = next((one for one in known if hasattr(one, "all_special_ids")), None)
         if tokenizer is None:
             raise ValueError(
                 "augmentation must know which tokens are special, and no tokenizer was given: pass processing_class=."
             )
-        check_columns(getattr(self.train_dataset, "column_names", None) or ())
+        check_columns(columns)
         for one in augmentations:
             if one.here:
                 one.load(tokenizer, args.device)
-        return AugmentingCollator(
-            self.data_collator, augmentations, copies, seed=seed, tokenizer=tokenizer, no_label=no_label
-        )
+        return AugmentingCollator(inner, augmentations, copies, seed=seed, tokenizer=tokenizer, no_label=no_label)

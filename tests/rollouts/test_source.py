@@ -197,7 +197,8 @@ def test_the_student_is_left_in_the_mode_it_was_in(tmp_path):
     modes, own = {name: module.training for name, module in student.named_modules()}, student.generation_config
     random = torch.get_rng_state()
     batch = run.data_collator(tiny_language.texts())
-    run._rewrite(Rollout(on_policy=1.0, max_new_tokens=4), [dict(batch)], 1)
+    run.rollouts.given = Rollout(on_policy=1.0, max_new_tokens=4)
+    run.rollouts.rewrite([dict(batch)], 1, 0, run.alpha, 1, run._now())
     assert {name: module.training for name, module in student.named_modules()} == modes
     assert student.generation_config is own
     assert torch.equal(torch.get_rng_state(), random)  # dropout goes on as without rollouts
@@ -294,7 +295,7 @@ def test_what_only_pads_a_head_is_never_written(tmp_path):
     )  # fmt: skip
     run.train()
     ((batch,),) = run.seen
-    assert {"student", "teacher"} == {draw(run.rolling(), 42, 0, row).writer for row in range(8)}
+    assert {"student", "teacher"} == {draw(run.rollouts.asked(run.alpha), 42, 0, row).writer for row in range(8)}
     assert batch["input_ids"].max() < len(tiny_language.tokenizer())
 
 
@@ -302,7 +303,7 @@ def test_all_batches_of_a_step_get_the_same_columns(tmp_path):
     run = trainer(tmp_path, rollout={"on_policy": 0.5, "max_new_tokens": 4}, args={"alpha": 1.0, "max_steps": 1})
     writers = [draw(Rollout(on_policy=0.5, max_new_tokens=4), 42, 0, row).writer for row in range(8)]
     batches = [{"input_ids": torch.tensor([[5, 6, 7]])} for _ in writers]
-    found = run._rewrite(run.rolling(), batches, 8)
+    found = run.rollouts.rewrite(batches, 8, 0, run.alpha, 1, run._now())
     assert {"student", ""} == set(writers)
     assert {frozenset(batch) for batch in found} == {
         frozenset(("input_ids", "attention_mask", "labels", STUDENT_WROTE))
@@ -345,7 +346,7 @@ def test_the_arguments_say_it_too_and_the_trainer_comes_first(tmp_path):
     run.train()
     assert run.state.log_history[0]["rollout/student"] == 1
     run = trainer(tmp_path, rollout={"seq_kd": 1.0, "max_new_tokens": 3}, args={"rollout": {"on_policy": 1.0}})
-    assert run.rolling() == Rollout(seq_kd=1.0, max_new_tokens=3)
+    assert run.rollouts.asked(run.alpha) == Rollout(seq_kd=1.0, max_new_tokens=3)
 
 
 def test_what_comes_behind_a_first_answer_is_left_out_and_counted(tmp_path, caplog):

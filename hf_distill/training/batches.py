@@ -1,0 +1,152 @@
+"""The part of the trainer that draws batches: each step draws, rewrites, counts and lets the teacher see them.
+
+Knows: the order in which a step's batches come to be. Does not know: losses, what a source does to a row.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hf_distill.augmentation import AugmentingCollator
+from hf_distill.augmentation.source import Augmenting
+from hf_distill.models.facts import Facts
+from hf_distill.models.outputs import core_of
+from hf_distill.rollouts.source import Rollouts
+from hf_distill.rollouts.writers import Now
+from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
+from hf_distill.training.checks import check_pair
+from hf_distill.training.distillation import Distillation
+from hf_distill.training.label_checks import check_batch, wanted_of
+from hf_distill.training.window import UNITS, Window
+
+
+class BatchMixin:
+    """The part of the trainer that draws batches."""
+
+    teacher: Any
+    task: Any
+    distillation: Distillation | None
+    rollouts: Rollouts
+    augmentation: Augmenting
+    _window: Window | None
+
+    # ---- Columns ----
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep the teacher's columns in the data set beside the student's, and those that a collator says it reads."""
+        super()._set_signature_columns_if_needed()
+        if self.distillation is not None:
+            extra = self.distillation.columns | getattr(self.data_collator, "columns", frozenset())
+            self._signature_columns += sorted(extra - set(self._signature_columns))
+
+    def _kept_columns(self) -> list[str] | None:
+        """The columns that Trainer leaves in a row; None: all of them."""
+        if not self.args.remove_unused_columns:
+            return None
+        self._set_signature_columns_if_needed()
+        return self._signature_columns
+
+    @property
+    def foreign(self) -> set[str]:
+        """The columns that the student does not read."""
+        ours = set(inspect.signature(core_of(self.model).forward).parameters)
+        theirs = () if self.distillation is None else self.distillation.columns
+        return {STUDENT_WROTE} | (set(theirs) - ours)
+
+    # ---- Augmentation ----
+
+    def augmenting(self) -> AugmentingCollator | None:
+        """Return the collator of training batches; None where nothing is augmented."""
+        columns = getattr(self.train_dataset, "column_names", None) or ()
+        return self.augmentation.collator(self.alpha, self.data_collator, columns)
+
+    @property
+    def copies(self) -> int:
+        """How many augmented copies follow the rows of a training batch."""
+        collator = self.augmenting()
+        return 0 if collator is None else collator.copies
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return Trainer's own loader, whose collator adds the augmented copies; no other loader has them.
+
+        Raises:
+            ValueError: the rows cannot be augmented, or a loader of the user's own has another collator.
+        """
+        collator, epochs = self.augmenting(), self.augmentation.epochs
+        epochs.collator = collator
+        if collator is None:
+            return super().get_train_dataloader()
+        if epochs not in self.callback_handler.callbacks:
+            self.add_callback(epochs)
+        self.data_collator = collator  # for the one call that makes the training loader
+        try:
+            loader = super().get_train_dataloader()
+        finally:
+            self.data_collator = collator.collator
+        held = getattr(loader, "collate_fn", collator)
+        if held is not collator and getattr(held, "data_collator", None) is not collator:
+            raise ValueError(
+                "augmentation was asked for, but get_train_dataloader() made a loader with another collator than "
+                "self.data_collator: use that one, or wrap yours in AugmentingCollator and leave augmentation out."
+            )
+        return loader
+
+    # ---- The batches of a step ----
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """Take the micro-batches of one optimizer step, and count what all their losses are divided by.
+
+        Args:
+            epoch_iterator: the batches of the epoch.
+            num_batches: how many the step takes.
+            device: the trainer's device.
+
+        Returns:
+            The batches, and Trainer's own count of labels.
+        """
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.rollouts.asked(self.alpha) is not None:
+            step, ranks = self.state.global_step, self.data_ranks()
+            batches = self.rollouts.rewrite(batches, num_batches, step, self.alpha, ranks, self._now())
+            num_items = self._get_num_items_in_batch([supervised(batch) for batch in batches], device)
+        if self.task is not None:
+            self._window = self._count(batches, device)
+        if self.distillation is not None and self.alpha > 0:
+            self.teacher.prefetch(batches, self.distillation.objective.asks)
+        return batches, num_items
+
+    def _count(self, batches: list[Mapping[str, Any]], device: torch.device) -> Window:
+        """Count the micro-batches of a step, over all ranks."""
+        total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
+        for batch in batches:
+            total += self._counts(batch).to(device)
+            self._note_rows(batch)
+        everywhere = self.accelerator.reduce(total, reduction="sum")
+        self._training.weight += 1
+        return Window.of(everywhere // (self.accelerator.num_processes // self.data_ranks()), self.data_ranks())
+
+    def _counts(self, batch: Mapping[str, Any]) -> Tensor:
+        """Count one batch: int64 [len(UNITS)]."""
+        if self.distillation is not None and self.alpha < 1:
+            check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
+        if self.task.settle(self.model, batch) and self.distillation is not None:
+            check_pair(self.task, Facts.of(self.model), self.teacher)
+        counts = self.task.counts(batch)
+        return torch.stack([counts[unit] for unit in UNITS])
+
+    def data_ranks(self) -> int:
+        """How many ranks hold different data; the ranks of a tensor-parallel group share theirs."""
+        config = getattr(self.accelerator, "parallelism_config", None)
+        return self.accelerator.num_processes // (getattr(config, "tp_size", 1) or 1)
+
+    def _now(self) -> Now:
+        """Who writes rollouts at this step."""
+        return Now(self._unwrapped(self.model), self.accelerator, self.compute_loss_context_manager)
