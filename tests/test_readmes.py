@@ -226,6 +226,27 @@ def check(line):
         assert program in ("hf", "vllm"), f"{program} is not known here: say how it is checked"
 
 
+# ---- What an example prints ----
+
+
+def run(path):
+    """Run the python blocks of a README in one namespace; a text block shows the end of what the last one printed."""
+    everything, printed = {"__name__": "readme"}, None
+    for language, code, fragment in blocks(path):
+        assert language, f"{named(path)} has a block that does not say what it is"
+        if language == "python" and fragment:
+            compile(code, str(path), "exec")
+        elif language == "python":
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+                exec(compile(code, str(path), "exec"), everything)
+            printed = out.getvalue()
+        elif language == "text" and printed is not None:
+            shown, said = (NUMBER.sub("#", words.strip()) for words in (code, printed))
+            assert said.endswith(shown), printed  # digits differ from one processor to the next, words do not
+            printed = None
+
+
 # ---- The tests ----
 
 
@@ -249,23 +270,10 @@ def test_every_link_resolves(path):
 def test_every_python_block_runs_and_prints_what_it_shows(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    everything, printed, threads = {"__name__": "readme"}, "", torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for language, code, fragment in blocks(path):
-            assert language, f"{named(path)} has a block that does not say what it is"
-            if language == "python" and not fragment:
-                out = io.StringIO()
-                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-                    exec(compile(code, str(path), "exec"), everything)
-                printed = out.getvalue()
-            elif language == "python":
-                compile(code, str(path), "exec")
-            elif language == "text" and printed:
-                # Digits differ from one processor to the next, words do not.
-                shown, said = (NUMBER.sub("#", words.strip()) for words in (code, printed))
-                assert said.endswith(shown), printed
-                printed = ""
+        run(path)
     finally:
         torch.set_num_threads(threads)
 
@@ -301,6 +309,31 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     page.write_text("# One `two`: three\n[a](#one-two-three) [b](#four) [c](no.md) [d][e] `[f](g)`\n\n[e]: nowhere\n")
     assert list(broken(page)) == ["#four", "no.md", "nowhere"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nprint(absent)\n```\n",
+        "```python\nprint('two', 1)\n```\n\n```text\none 2\n```\n",
+        "<!-- fragment: never run -->\n```python\nprint(\n```\n",
+        "```\nwhat is this?\n```\n",
+    ],
+)
+def test_an_example_that_is_wrong_is_found(text, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises((AssertionError, NameError, SyntaxError)):
+        run(tmp_path / "README.md")
+
+
+def test_a_fragment_is_not_run_and_digits_may_differ(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(
+        "<!-- fragment: never run -->\n```python\nabsent()\n```\n"
+        "```python\nprint('loss', 0.25)\n```\n```text\nloss 0.26\n```\n"
+    )
+    run(page)
 
 
 @pytest.mark.parametrize(
