@@ -21,8 +21,8 @@ def preset(own: str, student: Facts, teacher: Facts, serves: Iterable[str], same
     """Choose an objective for two models.
 
     The logits as the task compares them, and hidden states beside them where both models have layers of known width
-    over the same tokens. Figures of all rows that were tried are in the README, under "What to learn from a teacher";
-    they are made by ``tests/benchmarks/objectives.py``.
+    over the same tokens. Figures of all rows that were tried are in ``tests/benchmarks/README.md``; they are made by
+    ``tests/benchmarks/objectives.py``.
 
     Args:
         own: the name of the task's own objective.
