@@ -26,15 +26,15 @@ ALWAYS = (
 SMALL = f"{ALWAYS} --teacher_layers 1 --teacher_hidden_size 64 --student_layers 1 --student_hidden_size 64"
 RECIPES = {
     "bert_chinese": f"{SMALL} --eval_strategy steps --eval_steps 1",
-    "bert_chinese ": f"{SMALL} --augmentation mask --lora_rank 2",
+    "bert_chinese (adapter)": f"{SMALL} --augmentation mask --lora_rank 2 --merge_lora",
     "causal_lm": f"{SMALL} --max_length 24 --measure_assistant 2 --assistant_tokens 6",
     "question_answering": SMALL,
     "sentence_embeddings": f"{ALWAYS} --teacher_model_name_or_path teacher --train_file texts.jsonl",
     "token_tagging": SMALL,
     "translation": f"{SMALL} --per_device_train_batch_size 16",
 }
-"""A recipe's name, and flags; spaces behind a name tell two runs of it apart."""
-MEASURED = re.compile(r"second|minute|hour|time|speed|per_s|date|version|memory|commit|cpu|faster")
+"""A recipe's name, and flags; what stands in brackets behind a name tells two runs of it apart."""
+MEASURED = re.compile(r"second|minute|hour|time|speed|latency|per_s|date|version|memory|commit|cpu|faster")
 """In the names of what is another number every time."""
 COMMAND = "import sys; from {} import {} as main; sys.exit(main())"
 
@@ -84,7 +84,7 @@ def recipes(folders, trees, checkout, only):
             if "texts.jsonl" in flags:
                 texts_and_teacher(here)
             entry = re.search(r'^hf-distill = "(.+):(.+)"', (tree / "pyproject.toml").read_text(), re.MULTILINE)
-            words = ["-c", COMMAND.format(*entry.groups()), "train", name.strip(), "--output_dir", "run"]
+            words = ["-c", COMMAND.format(*entry.groups()), "train", name.partition(" ")[0], "--output_dir", "run"]
             runs.append((here, started(here, tree, checkout, [*words, *flags.split()])))
         for made, (here, run) in zip(found, runs, strict=True):
             run.wait()
