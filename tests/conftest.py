@@ -1,5 +1,6 @@
 """Every test is offline, seeded and quiet."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +16,20 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imports_are_no_garbage():
+    """Trainer collects garbage after each training: three quarters of a tiny one's time if it looks at torch again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """`pytest -m all` runs every test; without it those that are marked as slow are left out, see pyproject.toml."""
+    for item in items:
+        item.add_marker("all")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,5 +1,6 @@
 """Tiny random models, rows and trainers that many tests share."""
 
+import gc
 from dataclasses import fields
 
 import torch
@@ -20,6 +21,7 @@ CHECKPOINTING = next(
     f.name for f in fields(TrainingArguments) if f.name in ("activation_checkpointing", "gradient_checkpointing")
 )  # its name changed within 5.x
 WORDS = [f"w{i}" for i in range(24)]
+gc.freeze()  # Trainer collects garbage after each training: what is imported by now need not be looked at again
 
 
 def tokenizer():

@@ -73,11 +73,12 @@ def test_the_embedded_words():
     assert 324_000 < sum(sizes.values()) < 326_000
     assert sizes["test"] == pytest.approx(sum(sizes.values()) / 20, rel=0.02)
     assert splits["train"].features["label"].names == list(CATEGORIES)
-    texts = {name: set(split["text"]) for name, split in splits.items()}
+    columns = {name: split[:] for name, split in splits.items()}
+    texts = {name: set(split["text"]) for name, split in columns.items()}
     assert not texts["train"] & texts["test"]
     assert not texts["validation"] & texts["test"]
     label = {}
-    for split in splits.values():
+    for split in columns.values():
         label |= dict(zip(split["text"], split["label"], strict=True))
     assert [list(CATEGORIES)[label[word]] for word in ("一心一意", "北京大学")] == ["idiom", "organisation"]
 
@@ -352,6 +353,7 @@ def test_a_repository_that_cannot_be_made_is_known_before_the_teacher_is_trained
     assert not list((tmp_path / "run").glob("_teacher-*"))
 
 
+@pytest.mark.slow
 def test_the_student_is_pushed_and_loads_from_the_hub_in_another_process(tmp_path):
     folder = tmp_path / "run"
     flags = ["--output_dir", str(folder), "--push_to_hub", "1", "--hub_model_id", "me/student", *SHORT, *SMALL, *QUIET]

@@ -124,6 +124,7 @@ def test_a_language_is_a_code(tmp_path, recipe):
     refused(recipe, tmp_path, "--language", "Chinese", message=r"no code of ISO 639: did you mean zh \(Chinese\)")
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_not_there_is_one_sentence_of_the_script(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(20))
     flags = ["--train_file", path, "--teacher_model_name_or_path", str(tmp_path / "nowhere"), "--output_dir", "out"]

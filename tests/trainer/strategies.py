@@ -3,6 +3,7 @@
 The same file runs in one process, which is what every strategy is held against.
 """
 
+import gc
 import importlib.util
 import json
 import os
@@ -400,6 +401,8 @@ def main(folder, strategy):
     chosen = {"one": (*everything, record_tensor_parallel), "tensor": (record_tensor_parallel,)}
     for part in chosen.get(strategy, everything):
         part(folder, strategy)
+        gc.collect()
+        gc.freeze()  # Trainer collects after each training, and DeepSpeed and TRL are large: see tiny.py
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

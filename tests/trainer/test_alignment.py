@@ -181,6 +181,7 @@ def test_8_x_1_equals_2_x_4(tmp_path, way):
     assert tiny.relative(found[2][1], found[0][1]) < 1e-5
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one(tmp_path):
     file = Path(__file__).parent / "two_texts.py"
     found = subprocess.run(

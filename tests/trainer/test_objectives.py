@@ -44,6 +44,7 @@ def test_micro_batches_make_no_difference(tmp_path, name, kind):
     assert run.state.log_history[0][f"loss/{name}"] > 0
 
 
+@pytest.mark.slow
 @EACH
 @BOTH
 def test_ranks_make_no_difference(tmp_path, two_ranks, name, kind):

@@ -25,8 +25,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 CONFIGS = Path(__file__).parents[2] / "recipes" / "accelerate"
 SHARDED = ("fsdp2", "zero3")
 ZERO = tuple(
-    pytest.param(f"zero{stage}", marks=pytest.mark.skipif(
-        importlib.util.find_spec("deepspeed") is None, reason='needs pip install -e ".[deepspeed]"'))
+    pytest.param(f"zero{stage}", marks=(pytest.mark.slow, pytest.mark.skipif(
+        importlib.util.find_spec("deepspeed") is None, reason='needs pip install -e ".[deepspeed]"')))
     for stage in (1, 2, 3)
 )  # fmt: skip
 OTHERS = ("accumulation", "ddp", "fsdp2", *ZERO)
@@ -282,6 +282,7 @@ def test_trls_trainer_is_exact_too(ran, strategy):
     assert mine["num_tokens"] == theirs["num_tokens"]
 
 
+@pytest.mark.slow
 def test_tensor_parallel_ranks_share_their_rows_and_equal_one_process(ran):
     mine, theirs = facts(ran("tensor"), "split"), facts(ran("one"), "split")
     assert mine["world_size"] == 2

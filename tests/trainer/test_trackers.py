@@ -61,6 +61,7 @@ def test_tensorboard(tmp_path, monkeypatch):
     assert [point.step for point in read.Scalars("train/loss/forward_kl")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_trackio(tmp_path):
     pytest.importorskip("trackio")
     script = (

@@ -1,5 +1,6 @@
 """Checkpoints: what is trained beside the student comes back, half-written folders are not taken for whole ones."""
 
+import json
 import os
 import signal
 import subprocess
@@ -96,24 +97,30 @@ def test_another_objective_than_the_checkpoints_is_refused(tmp_path, whole):
 MOMENTS = ["save_model", "_save_rng_state", "trainer_state.json"]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_killed_while_saving_goes_on_from_the_last_whole_checkpoint(tmp_path, whole, moment):
-    killed = subprocess.run(
-        [sys.executable, __file__, str(tmp_path), moment],
-        capture_output=True,
-        timeout=120,
-        check=False,
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder for each moment in which a run was killed, and how each run ended: one start, which imports once."""
+    folder = tmp_path_factory.mktemp("killed")
+    found = subprocess.run(
+        [sys.executable, __file__, str(folder)], capture_output=True, text=True, timeout=240, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "checkpoint-4").is_dir()  # there is a half of it
-    assert not is_whole(tmp_path / "checkpoint-4")
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
-    again = trainer(tmp_path)
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-3000:]
+    return folder, json.loads(found.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_killed_while_saving_goes_on_from_the_last_whole_checkpoint(killed, whole, moment):
+    folder = killed[0] / moment
+    assert killed[1][moment] == -signal.SIGKILL
+    assert (folder / "checkpoint-4").is_dir()  # there is a half of it
+    assert not is_whole(folder / "checkpoint-4")
+    assert last_whole_checkpoint(folder) == folder / "checkpoint-2"
+    again = trainer(folder)
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 8
     assert tiny.losses(again) == pytest.approx(tiny.losses(whole), rel=1e-6)  # another process, other threads
-    assert is_whole(tmp_path / "checkpoint-4")  # written anew on the way
+    assert is_whole(folder / "checkpoint-4")  # written anew on the way
 
 
 def test_a_checkpoint_that_is_not_whole_is_refused_by_name(tmp_path, whole):
@@ -178,4 +185,10 @@ def main(folder, moment):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    ends = {}
+    for moment in MOMENTS:
+        if (child := os.fork()) == 0:
+            main(Path(sys.argv[1], moment), moment)
+            os._exit(0)  # nobody killed it, which is to be seen
+        ends[moment] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps(ends))
