@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import hf_distill
@@ -32,9 +34,14 @@ ALLOWED = {
     "origins": {"snapshots", "students"},
     "cache": {"faults", "push", "signals", "topk"},
     "commands": {
-        "arguments", "cache", "objectives", "origins", "parsing", "push", "reports", "students", "tasks", "teachers",
+        "arguments", "cache", "experiments", "objectives", "origins", "parsing", "push", "reports", "students",
+        "tasks", "teachers",
     },
     "cli": {"commands", "parsing"},
+    "experiments": {
+        "checkpoint", "commands", "objectives", "parsing", "preflight", "push", "reports", "sharding",
+        "students",
+    },
     "logs": {"objectives", "signals", "tally"},
     "checkpoint": {"carry", "objectives", "sharding"},
     "objectives": {"linear", "signals", "topk"},
@@ -96,8 +103,23 @@ def test_imports_run_down_only():
 def test_the_installed_package_has_every_room_and_the_recipes():
     project = ROOT.parent / "pyproject.toml"
     listed = re.search(r"^packages = \[(.*?)\]", project.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1]
-    rooms = {f"hf_distill.{path.parent.name}" for path in ROOT.glob("*/__init__.py")}
+    rooms = {".".join(path.parent.relative_to(ROOT.parent).parts) for path in ROOT.rglob("*/__init__.py")}
     assert set(re.findall(r'"(.+?)"', listed)) == {"hf_distill", "hf_distill.recipes", *rooms}
+
+
+def test_experiments_know_of_the_commands_only_how_texts_and_languages_are_checked():
+    found = {n for path in files() if room(path) == "experiments" for n in imports(path)}
+    commands = {name for name in found if name.startswith("hf_distill.commands")}
+    assert commands == {"hf_distill.commands.hub_words", "hf_distill.commands.text_rows"}
+
+
+def test_the_package_is_imported_without_its_experiments_and_no_script_finds_modules_beside_it():
+    program = "import hf_distill, sys; print([n for n in sys.modules if n.startswith('hf_distill.')])"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+    own = [path for path in files() if path.relative_to(ROOT).as_posix() != "objectives/own.py"]
+    for path in [*own, *ROOT.parent.glob("recipes/*.py")]:
+        assert "sys.path" not in path.read_text(encoding="utf-8"), path
 
 
 def test_functional_imports_nothing_of_ours():

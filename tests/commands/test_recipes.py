@@ -4,6 +4,7 @@ import pytest
 
 from hf_distill import cli
 from hf_distill.commands.recipes import load_recipe, recipe_names, recipes_folder
+from hf_distill.experiments import Recipe
 
 NAMES = ["bert_chinese", "causal_lm", "question_answering", "sentence_embeddings", "token_tagging", "translation"]
 
@@ -12,7 +13,7 @@ def test_every_recipe_is_known_and_its_file_says_whose_it_is():
     assert recipe_names() == NAMES
     for name in NAMES:
         recipe, rest = load_recipe([str(recipes_folder() / f"{name}.yaml"), "--seed", "1"])
-        assert recipe.__name__ == name
+        assert recipe.name == name
         assert rest == [str(recipes_folder() / f"{name}.yaml"), "--seed", "1"]
         assert load_recipe([name, "--seed", "1"])[1] == ["--seed", "1"]
 
@@ -20,10 +21,10 @@ def test_every_recipe_is_known_and_its_file_says_whose_it_is():
 def test_a_file_runs_from_anywhere_and_flags_override_it(tmp_path, monkeypatch):
     (tmp_path / "my.yaml").write_text("recipe: token_tagging\nseed: 3\n", encoding="utf-8")
     seen = []
-    monkeypatch.setattr(load_recipe(["token_tagging"])[0], "main", seen.append)
+    monkeypatch.setattr(Recipe, "main", lambda recipe, argv: seen.append((recipe.name, argv)))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "my.yaml", "--seed", "4"]) == 0
-    assert seen == [["my.yaml", "--seed", "4"]]
+    assert seen == [("token_tagging", ["my.yaml", "--seed", "4"])]
 
 
 @pytest.mark.parametrize("command", ["train", "compare", "report"])
