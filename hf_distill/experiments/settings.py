@@ -84,7 +84,8 @@ def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> t
     if hasattr(recipe, "check"):
         recipe.check()
     if args.device.type == "cpu":  # accelerate launch gives a process one thread, which leaves cores idle
-        torch.set_num_threads(recipe.num_threads or max(1, (os.cpu_count() or 1) // args.world_size))
+        asked = getattr(recipe, "num_threads", None)
+        torch.set_num_threads(asked or max(1, (os.cpu_count() or 1) // args.world_size))
     return recipe, args, root
 
 

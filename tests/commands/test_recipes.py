@@ -1,9 +1,13 @@
 """The commands that run a recipe: which one, and what they say where there is none."""
 
+import importlib
+import sys
+
 import pytest
 
 from hf_distill import cli
-from hf_distill.commands.recipes import load_recipe, recipe_names, recipes_folder
+from hf_distill.commands import recipes
+from hf_distill.commands.recipes import load_recipe, recipe_module, recipe_names, recipes_folder
 from hf_distill.experiments import Recipe
 
 NAMES = ["bert_chinese", "causal_lm", "question_answering", "sentence_embeddings", "token_tagging", "translation"]
@@ -60,3 +64,23 @@ def test_settings_of_another_recipe_are_refused(tmp_path):
 def test_vectors_have_no_student_alone(capsys):
     assert cli.main(["compare", "sentence_embeddings"]) == 1
     assert "sentence_embeddings has no student alone to compare with" in capsys.readouterr().err
+
+
+def test_a_recipe_is_imported_without_a_look_into_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "translation.py").write_text("MINE = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = list(sys.path)
+    module = recipe_module("translation")
+    assert recipe_module("translation") is module
+    assert module.RECIPE.name == "translation"
+    assert sys.path == before
+    assert importlib.import_module("translation").MINE == 1
+    monkeypatch.delitem(sys.modules, "translation")
+
+
+def test_a_script_that_cannot_be_run_is_tried_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "recipes_folder", lambda: tmp_path)
+    (tmp_path / "torn.py").write_text("import a_package_that_is_not_there")
+    for _ in range(2):
+        with pytest.raises(ImportError, match="a_package_that_is_not_there"):
+            recipe_module("torn")
