@@ -73,7 +73,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         splits,
         tokenizer,
         scoring := ClassScoring(names),
-        {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.on_the_way},
+        {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.compute_metrics},
         language="zh" if recipe.source == recipe.embedded else None,
         student_splits=with_unlabeled(splits, args.alpha),
         notes={**({"left_out": left_out} if left_out else {}), "pair": len(columns) > 1},

@@ -79,7 +79,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         splits,
         tokenizer,
         scoring := TagScoring(names),
-        {"data_collator": DataCollatorForTokenClassification(tokenizer), "compute_metrics": scoring.on_the_way},
+        {"data_collator": DataCollatorForTokenClassification(tokenizer), "compute_metrics": scoring.compute_metrics},
         language="zh" if recipe.source == recipe.embedded else None,
         notes={"left_out": lost.removeprefix("; ")} if lost else {},
     )

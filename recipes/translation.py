@@ -96,7 +96,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         splits,
         tokenizer,
         scoring := TranslationScoring(tokenizer, pairs["test"]),
-        {"data_collator": DataCollatorForSeq2Seq(tokenizer), "compute_metrics": scoring.on_the_way},
+        {"data_collator": DataCollatorForSeq2Seq(tokenizer), "compute_metrics": scoring.compute_metrics},
         language=recipe.language or ("zh" if own else None),
         notes={"left_out": left_out} if left_out else {},
         trainer_class=Seq2SeqDistillationTrainer,

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import EvalPrediction, Trainer
 
 from hf_distill.experiments.assisted_generation import accepted_tokens
-from hf_distill.experiments.scoring import Column, Look, Scoring, percent
+from hf_distill.experiments.scoring import Column, Measurement, Scoring, percent
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.reports import GapClosed
 
@@ -64,7 +64,7 @@ class LanguageModelScoring(Scoring):
     """
 
     score: ClassVar[str] = "loss"
-    drawn: ClassVar[tuple[str, str]] = ("accuracy", "next token right")
+    plotted: ClassVar[tuple[str, str]] = ("accuracy", "next token right")
     hub: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "perplexity": "perplexity"}
     speed_rows: ClassVar[int] = 256
     unit: ClassVar[str] = "texts"
@@ -83,37 +83,41 @@ class LanguageModelScoring(Scoring):
             **(helped if prompts else {}),
         }
 
-    def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
+    def evaluate(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
         """Let the students and their teacher read the same text, each true token after the other; see ``Scoring``.
 
         A row's value is its sum over tokens, scaled so that the mean over rows is the mean over all tokens.
         """
         models = {name: one.model.eval() for name, one in trainers.items()}
         names, sums, counts = ["teacher", *models], [], []
-        for batch in judge.get_test_dataloader(rows):
-            batch = judge._prepare_inputs(batch)
-            known = judge.task.rows(batch)
+        for batch in reference.get_test_dataloader(rows):
+            batch = reference._prepare_inputs(batch)
+            known = reference.task.rows(batch)
             targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)[known]
             fed = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
             with torch.no_grad():
-                told = judge.teacher(batch, frozenset({"heads"})).heads["logits"].logits.tensor[known].float()
+                signals = reference.teacher(batch, frozenset({"heads"}))
+                teacher_logits = signals.heads["logits"].logits.tensor[known].float()
                 shown = {name: model(**fed).logits[known].float() for name, model in models.items()}
-            found = torch.stack([_compared(one, told, targets) for one in (told, *shown.values())])  # [M, 4, n]
+            found = [_compared(one, teacher_logits, targets) for one in (teacher_logits, *shown.values())]
+            found = torch.stack(found)  # [M, 4, n]
             place = known.nonzero()[:, 0]
             total = found.new_zeros(len(known), *found.shape[:2]).index_add_(0, place, found.permute(2, 0, 1))
-            total, count = judge.accelerator.gather_for_metrics((total, known.sum(dim=1)))
+            total, count = reference.accelerator.gather_for_metrics((total, known.sum(dim=1)))
             sums.append(total.cpu().numpy())
             counts.append(count.cpu().numpy())
         sums, counts = np.concatenate(sums).astype(np.float64), np.concatenate(counts)
         scaled = sums * (len(counts) / counts.sum())
         each = {name: {key: scaled[:, m, k] for k, key in enumerate(KEYS)} for m, name in enumerate(names)}
-        return {name: Look(one, {"perplexity": float(np.exp(one["loss"].mean()))}) for name, one in each.items()}
+        return {
+            name: Measurement(one, {"perplexity": float(np.exp(one["loss"].mean()))}) for name, one in each.items()
+        }
 
-    def scores(self, look: Look) -> np.ndarray:
+    def scores(self, measurement: Measurement) -> np.ndarray:
         """The loss, so that higher is better."""
-        return -look.each["loss"]
+        return -measurement.each["loss"]
 
-    def told(self, gap: GapClosed) -> str:
+    def summary(self, gap: GapClosed) -> str:
         """Say what the teacher gave in the unit of the loss."""
         share = gap.withheld
         if gap.ratio is not None:
@@ -125,18 +129,18 @@ class LanguageModelScoring(Scoring):
             f"alone, the teacher's {gap.gap:.3f} ± {gap.gap_error:.3f}: {share}"
         )
 
-    def further(self, model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
-        """How many of a student's tokens the teacher accepts, if it is asked; see ``Scoring.further``."""
+    def extra_figures(self, model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
+        """How many of a student's tokens the teacher accepts, if it is asked; see ``Scoring.extra_figures``."""
         return accepted_tokens(teacher, model, self.prompts, self.new_tokens) if self.prompts else {}
 
 
-def _compared(logits: Tensor, told: Tensor, targets: Tensor) -> Tensor:
+def _compared(logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
     """The four figures of every token: float32 [4, n]; ids that only one of the heads has are left out of the KL."""
-    both, best = min(logits.shape[-1], told.shape[-1]), logits.argmax(-1)
+    both, best = min(logits.shape[-1], teacher_logits.shape[-1]), logits.argmax(-1)
     figures: tuple[Any, ...] = (
         F.cross_entropy(logits, targets, reduction="none"),
         best == targets,
-        forward_kl(logits[:, :both], told[:, :both]),
-        best == told.argmax(-1),
+        forward_kl(logits[:, :both], teacher_logits[:, :both]),
+        best == teacher_logits.argmax(-1),
     )
     return torch.stack([one.float() for one in figures])

@@ -18,7 +18,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from hf_distill.experiments.scoring import Look, Scoring
+from hf_distill.experiments.scoring import Measurement, Scoring
 from hf_distill.experiments.without_autocast import dtype_of, precision
 from hf_distill.reports import (
     ClassChange,
@@ -38,12 +38,16 @@ SPEED_BATCH = 64
 
 
 def compare(
-    looks: Mapping[str, Look], models: Mapping[str, nn.Module], test: Dataset, student: Trainer, scoring: Scoring
+    measurements: Mapping[str, Measurement],
+    models: Mapping[str, nn.Module],
+    test: Dataset,
+    student: Trainer,
+    scoring: Scoring,
 ) -> dict[str, Any]:
     """Put together what was found of each model, its size and its speed.
 
     Args:
-        looks: ``teacher``, ``distilled`` and, if there is one, the baseline, in the order of the table.
+        measurements: ``teacher``, ``distilled`` and, if there is one, the baseline, in the order of the table.
         models: the same names: whole models, as ``published`` gives them.
         test: tokenised rows: the first of them are fed to the clock.
         student: the distilled student's trainer.
@@ -53,15 +57,20 @@ def compare(
         ``models`` (a row each), ``gap`` and its ``summary``, and on which ``machine`` and in which ``mode`` with which
         ``versions``.
     """
-    rows, taken = [], costs({name: models[name] for name in looks}, test, student, scoring)
-    for name, look in looks.items():
-        further = {} if name == "teacher" else scoring.further(models[name], models["teacher"])
-        rows.append({"name": name, **look.row(scoring.drawn[0], scoring.share), **taken[name], **further})
+    rows, taken = [], costs({name: models[name] for name in measurements}, test, student, scoring)
+    for name, measurement in measurements.items():
+        further = {} if name == "teacher" else scoring.extra_figures(models[name], models["teacher"])
+        rows.append({"name": name, **measurement.row(scoring.plotted[0], scoring.share), **taken[name], **further})
     found = {"models": rows, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
-    if scoring.baseline in looks:
-        gap = gap_closed(*(scoring.scores(looks[name]) for name in (scoring.baseline, "distilled", "teacher")))
-        found |= {"gap": asdict(gap), "summary": scoring.told(gap)}
-    return {**found, **surroundings(student.args, models), "metrics": dict(scoring.hub), **scoring.noted(looks)}
+    if scoring.baseline in measurements:
+        gap = gap_closed(*(scoring.scores(measurements[name]) for name in (scoring.baseline, "distilled", "teacher")))
+        found |= {"gap": asdict(gap), "summary": scoring.summary(gap)}
+    return {
+        **found,
+        **surroundings(student.args, models),
+        "metrics": dict(scoring.hub),
+        **scoring.details(measurements),
+    }
 
 
 def costs(
@@ -164,7 +173,7 @@ def labelled(scoring: Scoring, split: str) -> tuple[str, str]:
         scoring: how models are measured.
         split: the rows'.
     """
-    score, name = scoring.drawn
+    score, name = scoring.plotted
     return score, name.format(split=split)
 
 
@@ -189,20 +198,20 @@ def as_json(found: Any) -> str:
     return json.dumps(known(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write(student: Trainer, scoring: Scoring, looks: Mapping[str, Look], card: bool = True) -> None:
+def write(student: Trainer, scoring: Scoring, measurements: Mapping[str, Measurement], card: bool = True) -> None:
     """Write ``report.json``, pictures and the card beside the student's weights, and show the table.
 
     Args:
         student: the distilled student's trainer, with the report.
         scoring: how figures are shown.
-        looks: what was found of each model.
+        measurements: what was found of each model.
         card: whether to write a model card too.
     """
     folder, found = Path(student.args.output_dir), student.report
     title = f"{found['dataset']}: did the teacher help?"
     plot_comparison(found["models"], folder / "report.png", title, *labelled(scoring, found["split"]))
     found["pictures"] = {"report.png": "Quality, latency and size of the teacher and its students"}
-    found["pictures"] |= scoring.pictures(looks, folder)
+    found["pictures"] |= scoring.pictures(measurements, folder)
     if any("loss" in entry for entry in student.state.log_history):
         plot_losses(student.state.log_history, folder / "losses.png")
         found["pictures"]["losses.png"] = "The parts of the loss over the training of the distilled student"

@@ -47,11 +47,11 @@ def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dic
             "a report was asked for without a finished student and its teacher: name both with "
             "--student_model_name_or_path and --teacher_model_name_or_path."
         )
-    judge = experiment.trainer(experiment.kind.kept(student), experiment.args, teacher)
-    trainers = {"distilled": judge}
+    reference = experiment.trainer(experiment.kind.kept(student), experiment.args, teacher)
+    trainers = {"distilled": reference}
     if asked.alone:
         alone = experiment.trainer(experiment.kind.kept(asked.alone), arguments_for(experiment.args, ""))
         trainers = {"student alone": alone, **trainers}
     Path(experiment.args.output_dir).mkdir(parents=True, exist_ok=True)
     report(experiment, trainers, started, card=False)
-    return judge.report
+    return reference.report

@@ -186,12 +186,12 @@ def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: flo
     say(experiment.args, "measuring")
     student, test = trainers["distilled"], experiment.splits["test"]
     with as_published(student, trainers) as models:
-        looks = experiment.scoring.look(trainers, test, student)
-        found = compare(looks, models, test, student, experiment.scoring)
-    told = ("alpha", "temperature", "objective", "augmentation", "rollout", "learning_rate", "seed")
-    noted = {name: getattr(experiment.args, name) for name in told}
-    if noted["objective"] in (None, AUTO):
-        noted["objective"] = student.distillation.told  # what that was for these two models
+        measurements = experiment.scoring.measure(trainers, test, student)
+        found = compare(measurements, models, test, student, experiment.scoring)
+    names = ("alpha", "temperature", "objective", "augmentation", "rollout", "learning_rate", "seed")
+    settings = {name: getattr(experiment.args, name) for name in names}
+    if settings["objective"] in (None, AUTO):
+        settings["objective"] = student.distillation.told  # what that was for these two models
     student.report = {
         "dataset": experiment.source,
         "language": experiment.language,
@@ -202,11 +202,11 @@ def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: flo
         **found,
         "rows": {name: len(rows) for name, rows in experiment.splits.items()},
         **experiment.notes,
-        "settings": noted,
+        "settings": settings,
         "seconds": round(time() - started, 1),
     }
     if student.is_world_process_zero():
-        write(student, experiment.scoring, looks, card)
+        write(student, experiment.scoring, measurements, card)
 
 
 def make_teacher(experiment: Experiment) -> PreTrainedModel | str:

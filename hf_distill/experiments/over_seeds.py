@@ -30,7 +30,7 @@ from hf_distill.parsing import parse_some
 from hf_distill.reports import gap_closed, mean_interval, plot_comparison
 
 STUDENTS = ("student alone", "distilled")
-TOLD = (
+FIXED = (
     *SHAPES, "world_size", "alpha", "temperature", "objective", "augmentation", "rollout", "teacher_alignment",
     "teacher_dtype", "teacher_quantization", "num_train_epochs",
 )  # fmt: skip
@@ -90,12 +90,12 @@ class Runs:
     def __init__(self, experiment: Experiment, asked: SeedArguments) -> None:
         self.experiment, self.asked, self.folder = experiment, asked, experiment.root / "over_seeds"
         self.file, args = self.folder / "runs.jsonl", experiment.args
-        told = {name: getattr(args, name) for name in TOLD}
-        told |= {"rows": {name: rows._fingerprint for name, rows in experiment.splits.items()}}
-        told |= asdict(experiment.recipe)
+        fixed = {name: getattr(args, name) for name in FIXED}
+        fixed |= {"rows": {name: rows._fingerprint for name, rows in experiment.splits.items()}}
+        fixed |= asdict(experiment.recipe)
         if args.bf16 or args.fp16:  # scores of earlier versions were taken under autocast
-            told["measured"] = "as published"
-        own = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+            fixed["measured"] = "as published"
+        own = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self.found = [json.loads(line) for line in self._lines()]
         if self.found and self.found[0] != {"settings": own}:
             raise ValueError(
@@ -106,34 +106,34 @@ class Runs:
         self.teacher = make_teacher(experiment)
         own = {"alpha": args.alpha, "output_dir": str(self.folder / "_judge"), "eval_strategy": "no"}
         # It is never trained: it asks the teacher.
-        self.judge = experiment.distilled(self.teacher, arguments_for(args, "", **own))
+        self.reference = experiment.distilled(self.teacher, arguments_for(args, "", **own))
 
     def report(self, started: float) -> dict[str, Any]:
         """Make what is missing, and write ``report.json`` and its picture; see ``main``."""
         rates, experiment, test = self.tuned(), self.experiment, self.experiment.splits["test"]
         split = experiment.recipe.tested
         runs = [self.run(name, rates[name], seed) for seed in self.asked.seeds for name in STUDENTS]
-        drawn = experiment.scoring.drawn[0]
-        with as_published(self.judge, {"student": self.judge}) as models:
-            teacher = experiment.scoring.look({}, test, self.judge)["teacher"]
-            taken = costs(models, test, self.judge, experiment.scoring)
-        rows = [{"name": "teacher", **teacher.row(drawn, experiment.scoring.share), **taken["teacher"]}]
+        plotted = experiment.scoring.plotted[0]
+        with as_published(self.reference, {"student": self.reference}) as models:
+            teacher = experiment.scoring.measure({}, test, self.reference)["teacher"]
+            taken = costs(models, test, self.reference, experiment.scoring)
+        rows = [{"name": "teacher", **teacher.row(plotted, experiment.scoring.share), **taken["teacher"]}]
         for name in STUDENTS:
             own = [run for run in runs if run["student"] == name]
             figures = {key: [run["figures"][key] for run in own] for key in own[0]["figures"]}
             spread = {key: float(np.mean(values)) for key, values in figures.items()}
             spread |= {f"{key}_error": _error(values) for key, values in figures.items()}
-            spread |= {f"{key}_interval": mean_interval(values) for key, values in figures.items() if key == drawn}
+            spread |= {f"{key}_interval": mean_interval(values) for key, values in figures.items() if key == plotted}
             rows.append({"name": name, **spread, **taken["student"]})
         score = {name: [run["score"] for run in runs if run["student"] == name] for name in STUDENTS}
-        told = [float(experiment.scoring.scores(teacher).mean())] * len(self.asked.seeds)
-        gap = gap_closed(score["student alone"], score["distilled"], told)
+        teachers = [float(experiment.scoring.scores(teacher).mean())] * len(self.asked.seeds)
+        gap = gap_closed(score["student alone"], score["distilled"], teachers)
         found = {
             "dataset": experiment.source,
             **experiment.recipe.measured,
             "models": rows,
             "gap": asdict(gap),
-            "summary": f"over {len(told)} seeds: {experiment.scoring.told(gap)}",
+            "summary": f"over {len(teachers)} seeds: {experiment.scoring.summary(gap)}",
             "rates": rates,
             "tuning": [_untested(run) for run in self.found[1:] if "validation" in run],
             "runs": runs,
@@ -142,7 +142,7 @@ class Runs:
         }
         if experiment.args.process_index == 0:
             (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
-            title = f"{experiment.source}: did the teacher help? ({len(told)} seeds)"
+            title = f"{experiment.source}: did the teacher help? ({len(teachers)} seeds)"
             plot_comparison(rows, self.folder / "report.png", title, *labelled(experiment.scoring, split))
             print(f"\n{table(rows, experiment.scoring)}\n\n{found['summary']}")
             print(f"± is one standard error over seeds, of the teacher over its {split} rows; all is in {self.folder}")
@@ -208,10 +208,10 @@ class Runs:
 
     def _measured(self, student: str, trainer: Trainer) -> dict[str, Any]:
         scoring, test = self.experiment.scoring, self.experiment.splits["test"]
-        with as_published(self.judge, {student: trainer}):
-            look = scoring.look({student: trainer}, test, self.judge)[student]
-        figures = {key: float(value) for key, value in look.means().items()}
-        return {"score": float(scoring.scores(look).mean()), "figures": figures}
+        with as_published(self.reference, {student: trainer}):
+            measurement = scoring.measure({student: trainer}, test, self.reference)[student]
+        figures = {key: float(value) for key, value in measurement.means().items()}
+        return {"score": float(scoring.scores(measurement).mean()), "figures": figures}
 
     def _lines(self) -> list[str]:
         """The lines that were written to their end: a run that was killed while it wrote one is made again."""

@@ -51,7 +51,7 @@ class AnswerScoring(PredictionScoring):
     """
 
     score: ClassVar[str] = "f1"
-    drawn: ClassVar[tuple[str, str]] = ("f1", "{split} F1 of answers")
+    plotted: ClassVar[tuple[str, str]] = ("f1", "{split} F1 of answers")
     each: ClassVar[str] = "questions"
     columns: ClassVar[Mapping[str, Column]] = {
         "F1 %": percent("f1"),

@@ -23,7 +23,7 @@ Column = Callable[[Mapping[str, Any]], str]
 
 
 @dataclass
-class Look:
+class Measurement:
     """What was found of one model on some rows.
 
     Args:
@@ -40,16 +40,16 @@ class Look:
         """All figures."""
         return {**{name: float(np.mean(one)) for name, one in self.each.items()}, **self.figures}
 
-    def row(self, drawn: str, share: bool) -> dict[str, Any]:
+    def row(self, plotted: str, share: bool) -> dict[str, Any]:
         """All figures, with ``<score>_error`` beside each mean, and the 95 % ``_interval`` of one.
 
         Args:
-            drawn: which one the picture shows.
+            plotted: which one the picture shows.
             share: whether it is a share of rows.
         """
         errors = {f"{name}_error": float(np.std(one) / np.sqrt(len(one))) for name, one in self.each.items()}
-        bounds = mean_interval(self.each[drawn], share=share)
-        return {**self.means(), **errors, f"{drawn}_interval": bounds and list(bounds)}
+        bounds = mean_interval(self.each[plotted], share=share)
+        return {**self.means(), **errors, f"{plotted}_interval": bounds and list(bounds)}
 
 
 def percent(key: str) -> Column:
@@ -72,7 +72,7 @@ class Scoring(ABC):
 
     Attributes:
         score: the figure that the gap is about.
-        drawn: which figure the picture shows, and how to name it beside an axis, ``{split}`` for which rows they are.
+        plotted: which figure the picture shows, and how to name it beside an axis, ``{split}`` for whose rows.
         share: whether that figure is a share of rows, each of which is right or wrong.
         columns: heading of the table -> how a row is shown under it, sizes and speed left out.
         hub: metric type on the Hub -> figure.
@@ -83,7 +83,7 @@ class Scoring(ABC):
     """
 
     score: ClassVar[str]
-    drawn: ClassVar[tuple[str, str]]
+    plotted: ClassVar[tuple[str, str]]
     share: ClassVar[bool] = False
     columns: Mapping[str, Column]
     hub: ClassVar[Mapping[str, str]]
@@ -92,34 +92,34 @@ class Scoring(ABC):
     unit: ClassVar[str] = "samples"
     each: ClassVar[str] = "rows"
 
-    def look(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
-        """Look at a teacher and its students.
+    def measure(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
+        """Measure a teacher and its students.
 
         Args:
             trainers: of the students, by their names.
             rows: tokenised rows with what they are measured by.
-            judge: a trainer with the teacher.
+            reference: a trainer with the teacher.
 
         Returns:
             For ``teacher`` and each name: what was found.
         """
-        for one in (judge, *trainers.values()):  # with group_by_length Trainer draws the order of test rows as well
+        for one in (reference, *trainers.values()):  # by length, Trainer draws the order of test rows as well
             one.args.train_sampling_strategy = "random"
-        return self.examine(trainers, rows, judge)
+        return self.evaluate(trainers, rows, reference)
 
     @abstractmethod
-    def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
-        """Do what ``look`` promises, with the rows in their order."""
+    def evaluate(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
+        """Do what ``measure`` promises, with the rows in their order."""
 
     def counted(self, rows: Dataset) -> str:
         """Say of how many rows the figures are."""
         return f"{len(rows):,} {self.each}"
 
-    def scores(self, look: Look) -> np.ndarray:
+    def scores(self, measurement: Measurement) -> np.ndarray:
         """The score of each row, higher is better: [N]."""
-        return look.each[self.score]
+        return measurement.each[self.score]
 
-    def told(self, gap: GapClosed) -> str:
+    def summary(self, gap: GapClosed) -> str:
         """Say in a sentence what the teacher gave."""
         return str(gap)
 
@@ -127,19 +127,19 @@ class Scoring(ABC):
         """What is timed of a model: its forward, if nothing else."""
         return model
 
-    def further(self, model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
+    def extra_figures(self, model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
         """What else is to be known of a student, with both models whole."""
         return {}
 
-    def noted(self, looks: Mapping[str, Look]) -> dict[str, Any]:
+    def details(self, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
         """What else belongs in the report."""
         return {}
 
-    def pictures(self, looks: Mapping[str, Look], folder: Path) -> dict[str, str]:
+    def pictures(self, measurements: Mapping[str, Measurement], folder: Path) -> dict[str, str]:
         """Draw what else can be shown of the models.
 
         Args:
-            looks: what was found of each.
+            measurements: what was found of each.
             folder: where the pictures go.
 
         Returns:

@@ -37,7 +37,7 @@ class VectorScoring(PredictionScoring):
     """How near vectors are to the teacher's, which stand in the place of labels: both [N, H]."""
 
     score: ClassVar[str] = "cosine"
-    drawn: ClassVar[tuple[str, str]] = ("cosine", "cosine to the teacher's vectors")
+    plotted: ClassVar[tuple[str, str]] = ("cosine", "cosine to the teacher's vectors")
     columns: ClassVar[Mapping[str, Column]] = {
         "cosine to teacher %": percent("cosine"),
         "Spearman of similarities %": percent("spearman"),
@@ -124,9 +124,9 @@ class EncoderExperiment:
         names = {VectorScoring.baseline: student, "distilled": student}  # of one size and speed: the same model
         with as_published(student, names) as models:
             vectors["distilled"] = encoded(student, models["distilled"], splits["test"], pool)
-            told, scoring = vectors["teacher"], VectorScoring()
-            looks = {name: scoring.seen(own, told, told) for name, own in vectors.items()}
-            found = compare(looks, models, splits["test"], student, scoring)
+            teacher, scoring = vectors["teacher"], VectorScoring()
+            measurements = {name: scoring.measurement(own, teacher, teacher) for name, own in vectors.items()}
+            found = compare(measurements, models, splits["test"], student, scoring)
         student.report = {
             "dataset": self.recipe.source,
             "language": self.language,
@@ -141,7 +141,7 @@ class EncoderExperiment:
             "seconds": round(time() - started, 1),
         }
         if student.is_world_process_zero():
-            write(student, scoring, looks)
+            write(student, scoring, measurements)
         if args.push_to_hub:
             student.push_to_hub()
         return student.report

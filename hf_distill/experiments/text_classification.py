@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hf_distill.experiments.predictions import AGREES, PROBABILITIES, PredictionScoring, nearness
-from hf_distill.experiments.scoring import Column, Look, percent
+from hf_distill.experiments.predictions import AGREES, PROBABILITIES, PredictionScoring, compare_probabilities
+from hf_distill.experiments.scoring import Column, Measurement, percent
 from hf_distill.reports import (
     ClassChange,
     ClassificationMetric,
@@ -33,7 +33,7 @@ class ClassScoring(PredictionScoring):
     """
 
     score: ClassVar[str] = "accuracy"
-    drawn: ClassVar[tuple[str, str]] = ("accuracy", "{split} accuracy")
+    plotted: ClassVar[tuple[str, str]] = ("accuracy", "{split} accuracy")
     share: ClassVar[bool] = True
     columns: ClassVar[Mapping[str, Column]] = {
         "accuracy %": percent("accuracy"),
@@ -47,28 +47,28 @@ class ClassScoring(PredictionScoring):
         super().__init__()
         self.names = list(names)
 
-    def probabilities(self, predictions: Any, labels: Any, told: Any) -> dict[str, float]:
+    def probabilities(self, predictions: Any, labels: Any, teacher: Any) -> dict[str, float]:
         """KL to the teacher and calibration error; see ``PredictionScoring``."""
-        return nearness(predictions, labels, told)
+        return compare_probabilities(predictions, labels, teacher)
 
-    def noted(self, looks: Mapping[str, Look]) -> dict[str, Any]:
-        """What each class won or lost, against the student alone or else the teacher; see ``Scoring.noted``."""
-        return {"classes": [asdict(one) for one in self._changes(looks)]} if "distilled" in looks else {}
+    def details(self, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
+        """What each class won or lost, against the student alone or else the teacher; see ``Scoring.details``."""
+        return {"classes": [asdict(one) for one in self._changes(measurements)]} if "distilled" in measurements else {}
 
-    def pictures(self, looks: Mapping[str, Look], folder: Path) -> dict[str, str]:
+    def pictures(self, measurements: Mapping[str, Measurement], folder: Path) -> dict[str, str]:
         """Draw how sure the models are, and what each class won or lost; see ``Scoring.pictures``."""
-        drawn = {name: calibration(*look.predictions) for name, look in looks.items()}
-        plot_reliability(drawn, folder / "reliability.png")
-        plot_classes(self._changes(looks), folder / "classes.png")
+        plotted = {name: calibration(*measurement.predictions) for name, measurement in measurements.items()}
+        plot_reliability(plotted, folder / "reliability.png")
+        plot_classes(self._changes(measurements), folder / "classes.png")
         return {
             "reliability.png": "How often each model is right, by how sure it is",
             "classes.png": "The classes that won and lost most",
         }
 
-    def _changes(self, looks: Mapping[str, Look]) -> list[ClassChange]:
-        chosen = {name: look.predictions[0].argmax(-1) for name, look in looks.items()}
-        labels = next(iter(looks.values())).predictions[1]
-        before = self.baseline if self.baseline in looks else "teacher"
+    def _changes(self, measurements: Mapping[str, Measurement]) -> list[ClassChange]:
+        chosen = {name: measurement.predictions[0].argmax(-1) for name, measurement in measurements.items()}
+        labels = next(iter(measurements.values())).predictions[1]
+        before = self.baseline if self.baseline in measurements else "teacher"
         return class_changes(chosen, labels, self.names, before=before)
 
     def figures(self, predictions: Any, labels: Any) -> dict[str, float]:

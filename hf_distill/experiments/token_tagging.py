@@ -13,7 +13,7 @@ from datasets import DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.experiments.data.tagging import BMES
-from hf_distill.experiments.predictions import AGREES, PROBABILITIES, PredictionScoring, nearness
+from hf_distill.experiments.predictions import AGREES, PROBABILITIES, PredictionScoring, compare_probabilities
 from hf_distill.experiments.scoring import percent
 from hf_distill.reports import f1_shares, span_counts, span_scores
 
@@ -28,7 +28,7 @@ class TagScoring(PredictionScoring):
     """
 
     score: ClassVar[str] = "f1"
-    drawn: ClassVar[tuple[str, str]] = ("f1", "{split} F1 of exact spans")
+    plotted: ClassVar[tuple[str, str]] = ("f1", "{split} F1 of exact spans")
     hub: ClassVar[Mapping[str, str]] = {name: name for name in ("f1", "precision", "recall", "accuracy")}
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -58,9 +58,9 @@ class TagScoring(PredictionScoring):
         accuracy = float((predictions.argmax(-1) == labels)[known].mean())
         return {**span_scores(self.counts(predictions, labels)), "accuracy": accuracy}
 
-    def probabilities(self, predictions: np.ndarray, labels: np.ndarray, told: np.ndarray) -> dict[str, float]:
+    def probabilities(self, predictions: np.ndarray, labels: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
         """KL to the teacher and calibration error of tags; see ``PredictionScoring``."""
-        return nearness(predictions, labels, told)
+        return compare_probabilities(predictions, labels, teacher)
 
     def units(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """What each row adds to F1; see ``PredictionScoring.units``."""

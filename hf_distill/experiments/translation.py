@@ -14,7 +14,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, MarianConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from hf_distill.experiments.scoring import Column, Look, Scoring, percent
+from hf_distill.experiments.scoring import Column, Measurement, Scoring, percent
 from hf_distill.experiments.settings import arguments_for
 from hf_distill.experiments.without_autocast import plainly
 from hf_distill.reports import GapClosed
@@ -33,7 +33,7 @@ class TranslationScoring(Scoring):
     """
 
     score: ClassVar[str] = "chrf"
-    drawn: ClassVar[tuple[str, str]] = ("chrf", "{split} chrF")
+    plotted: ClassVar[tuple[str, str]] = ("chrf", "{split} chrF")
     columns: ClassVar[Mapping[str, Column]] = {
         "BLEU": lambda row: f"{row['bleu']:.1f}",
         "chrF": percent("chrf"),
@@ -48,29 +48,29 @@ class TranslationScoring(Scoring):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, pairs: Dataset) -> None:
         self.tokenizer, self.pairs = tokenizer, pairs
 
-    def on_the_way(self, found: EvalPrediction) -> dict[str, float]:
+    def compute_metrics(self, found: EvalPrediction) -> dict[str, float]:
         """Score the validation rows, while a model is trained: Trainer's ``compute_metrics``."""
         scores, each = text_scores(self.texts(found.predictions), self.texts(found.label_ids))
         return {**scores, **{name: float(one.mean()) for name, one in each.items()}}
 
-    def examine(self, trainers: Mapping[str, Trainer], rows: Dataset, judge: Trainer) -> dict[str, Look]:
-        """Let the teacher and the students write; see ``Scoring.look``."""
-        own = arguments_for(judge.args, "", eval_strategy="no")  # nothing is written: no folder of its own
-        kept = {"data_collator": judge.data_collator, "processing_class": self.tokenizer}
-        teacher = type(judge)(unsharded(judge.teacher.model), own, **kept)
+    def evaluate(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
+        """Let the teacher and the students write; see ``Scoring.measure``."""
+        own = arguments_for(reference.args, "", eval_strategy="no")  # nothing is written: no folder of its own
+        kept = {"data_collator": reference.data_collator, "processing_class": self.tokenizer}
+        teacher = type(reference)(unsharded(reference.teacher.model), own, **kept)
         references = self.pairs["target"][:]
         with plainly(teacher):  # as its students are, by whoever looks at them
             found = {name: one.predict(rows) for name, one in {"teacher": teacher, **trainers}.items()}
         # Over several processes Trainer may repeat rows behind the last one, to give each process as many.
         texts = {name: self.texts(one.predictions[: len(references)]) for name, one in found.items()}
-        looks = {}
+        measurements = {}
         for name, written in texts.items():
             whole, each = text_scores(written, references)
             same = np.array([float(a == b) for a, b in zip(written, texts["teacher"], strict=True)])
-            looks[name] = Look({**each, "agreement": same}, whole, written)
-        return looks
+            measurements[name] = Measurement({**each, "agreement": same}, whole, written)
+        return measurements
 
-    def told(self, gap: GapClosed) -> str:
+    def summary(self, gap: GapClosed) -> str:
         """Say that the points are of chrF."""
         return f"{gap} (chrF)"
 
@@ -78,10 +78,10 @@ class TranslationScoring(Scoring):
         """Time how long a text takes to be written."""
         return Writer(model, trainer.args.generation_max_length)
 
-    def noted(self, looks: Mapping[str, Look]) -> dict[str, Any]:
+    def details(self, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
         """Show the first texts."""
         some = range(min(EXAMPLES, len(self.pairs)))
-        return {"examples": [{n: look.predictions[i] for n, look in looks.items()} | self.pairs[i] for i in some]}
+        return {"examples": [{n: one.predictions[i] for n, one in measurements.items()} | self.pairs[i] for i in some]}
 
     def texts(self, ids: np.ndarray) -> list[str]:
         """Turn token ids back into texts; Trainer fills short rows with -100.

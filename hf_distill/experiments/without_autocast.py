@@ -21,29 +21,29 @@ HALF = {"bf16_full_eval": False, "fp16_full_eval": False}
 
 
 @contextmanager
-def as_published(judge: Trainer, trainers: Mapping[str, Trainer]) -> Iterator[dict[str, nn.Module]]:
+def as_published(reference: Trainer, trainers: Mapping[str, Trainer]) -> Iterator[dict[str, nn.Module]]:
     """While open, trainers predict and a teacher answers as for a user who loads their models plainly.
 
     Under bfloat16 autocast a model is another one: of weak models a third of the figures change.
 
     Args:
-        judge: a trainer with the teacher.
-        trainers: of the students, by their names; the judge may be one of them.
+        reference: a trainer with the teacher.
+        trainers: of the students, by their names; the first may be one of them.
 
     Yields:
         ``teacher`` and each name: the whole model.
     """
-    asked = judge.teacher
+    asked = reference.teacher
     live = getattr(asked, "teacher", asked)  # kept answers were given under autocast, and perhaps as a few ids
     with ExitStack() as stack:
-        teacher = _placed(stack.enter_context(_plain(unsharded(live.model))), judge.args.device)
+        teacher = _placed(stack.enter_context(_plain(unsharded(live.model))), reference.args.device)
         models = {"teacher": teacher}
-        students = {one: stack.enter_context(plainly(one)) for one in dict.fromkeys([judge, *trainers.values()])}
-        judge.teacher = LiveTeacher(teacher, live.task, live.tokenizer)
+        students = {one: stack.enter_context(plainly(one)) for one in dict.fromkeys([reference, *trainers.values()])}
+        reference.teacher = LiveTeacher(teacher, live.task, live.tokenizer)
         try:
             yield models | {name: students[one] for name, one in trainers.items()}
         finally:
-            judge.teacher = asked
+            reference.teacher = asked
 
 
 @contextmanager

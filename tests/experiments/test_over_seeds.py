@@ -88,7 +88,7 @@ def test_a_seed_that_is_given_twice_counts_once(compared):
 def test_a_rate_at_which_the_student_diverges_is_never_the_best(compared):
     runs = object.__new__(over_seeds.Runs)
     runs.asked = over_seeds.SeedArguments()
-    runs.job = bert_chinese.RECIPE.prepare(compared[1][1 : compared[1].index("--seeds")])
+    runs.experiment = bert_chinese.RECIPE.prepare(compared[1][1 : compared[1].index("--seeds")])
     assert over_seeds._best({0.002: math.nan, 0.001: -1.0, 0.004: -2.0}) == 0.001
     assert over_seeds._best({0.002: math.nan, 0.001: math.nan}) == 0.001
     assert runs._next({0.002: math.nan}) == 0.001

@@ -14,9 +14,9 @@ def test_an_f1_of_nothing_has_no_bounds_of_a_share():
     windows = [Window(i, [(0, 1), (1, 2), (2, 3)]) for i in range(4)]
     logits = np.tile([9.0, 0.0, 0.0], (4, 1))
     scoring = AnswerScoring(rows, windows)
-    look = scoring.seen((logits, logits), None, (logits, logits))
-    assert look.row("f1", scoring.share)["f1"] == 0.0
-    assert look.row("f1", scoring.share)["f1_interval"] is None
+    measurement = scoring.measurement((logits, logits), None, (logits, logits))
+    assert measurement.row("f1", scoring.share)["f1"] == 0.0
+    assert measurement.row("f1", scoring.share)["f1_interval"] is None
 
 
 def test_every_window_that_holds_the_answer_says_where():

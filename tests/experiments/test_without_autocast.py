@@ -115,8 +115,10 @@ def test_a_translator(tmp_path, monkeypatch):
 
 
 def test_vectors(tmp_path, monkeypatch):
-    seen, plain = [], VectorScoring.seen
-    monkeypatch.setattr(VectorScoring, "seen", lambda self, *found: (seen.append(found[0]), plain(self, *found))[1])
+    seen, plain = [], VectorScoring.measurement
+    monkeypatch.setattr(
+        VectorScoring, "measurement", lambda self, *found: (seen.append(found[0]), plain(self, *found))[1]
+    )
     texts = [row["text"] for row in rows(60)]
     tokenizer = character_tokenizer(texts)
     tokenizer.save_pretrained(tmp_path / "teacher")

@@ -129,8 +129,10 @@ def test_windows_are_joined_in_their_order_whatever_the_sampler(tmp_path, monkey
     rows = [question(), *({**question(), "context": CONTEXT[: 20 + 7 * i], "question": "谁？"} for i in range(1, 9))]
     path, heard = write(tmp_path / "rows.jsonl", rows), []
     flags = ["--train_file", path, "--test_file", path, "--max_length", "40", "--stride", "8", "--skip_alone"]
-    plain = AnswerScoring.seen
-    monkeypatch.setattr(AnswerScoring, "seen", lambda self, *found: (heard.append(found[0]), plain(self, *found))[1])
+    plain = AnswerScoring.measurement
+    monkeypatch.setattr(
+        AnswerScoring, "measurement", lambda self, *found: (heard.append(found[0]), plain(self, *found))[1]
+    )
     run(tmp_path / "plain", *flags)
     teacher = str(next((tmp_path / "plain" / "run").glob("_teacher-*")))
     flags += ["--teacher_model_name_or_path", teacher, "--train_sampling_strategy", "group_by_length"]
