@@ -26,8 +26,8 @@ from hf_distill.experiments import (
     shared_tokenizer,
     teachers_labels,
 )
-from hf_distill.experiments.data.classification import TextDataArguments, load_text, texts_to_read, with_unlabeled
-from hf_distill.experiments.data.files import described
+from hf_distill.experiments.data.classification import TextDataArguments, load_text, with_unlabeled
+from hf_distill.experiments.data.files import described, texts_to_read
 from hf_distill.experiments.settings import RecipeTrainingArguments
 from hf_distill.experiments.text_classification import ClassScoring
 from hf_distill.experiments.tokenizers import character_tokenizer

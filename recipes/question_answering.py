@@ -17,8 +17,7 @@ from datasets import DatasetDict
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
 from hf_distill.experiments import Experiment, ModelArguments, ModelKind, Recipe, run, say, shared_tokenizer
-from hf_distill.experiments.data.classification import texts_to_read
-from hf_distill.experiments.data.files import described
+from hf_distill.experiments.data.files import described, texts_to_read
 from hf_distill.experiments.data.questions import QuestionDataArguments, load_questions
 from hf_distill.experiments.question_answering import AnswerScoring, fitting, windows
 from hf_distill.experiments.settings import RecipeTrainingArguments

@@ -5,7 +5,7 @@ Knows: columns, labels, and how to refuse bad ones in a sentence. Does not know:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -88,17 +88,6 @@ def with_unlabeled(splits: DatasetDict, alpha: float | None) -> DatasetDict:
             "leave the file out."
         )
     return DatasetDict({**splits, "train": concatenate_datasets([splits["train"], splits["unlabeled"]])})
-
-
-def texts_to_read(splits: DatasetDict, columns: Sequence[str]) -> list[str]:
-    """Return the texts that a student will meet in training.
-
-    Args:
-        splits: as ``load_text`` returns them.
-        columns: with texts.
-    """
-    found = [splits[name] for name in ("train", "unlabeled") if name in splits]
-    return [text for rows in found for column in columns for text in rows[column][:]]
 
 
 def _texts(data: TextDataArguments, rows: Dataset) -> list[tuple[str, ...]]:

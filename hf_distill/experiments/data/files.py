@@ -256,6 +256,17 @@ def check_columns(data: DataArguments, splits: DatasetDict, wanted: Sequence[str
             )
 
 
+def texts_to_read(splits: DatasetDict, columns: Sequence[str]) -> list[str]:
+    """Return the texts that a student will meet in training.
+
+    Args:
+        splits: as they were read.
+        columns: with texts.
+    """
+    found = [splits[name] for name in ("train", "unlabeled") if name in splits]
+    return [text for rows in found for column in columns for text in rows[column][:]]
+
+
 def described(splits: DatasetDict, tested: str = "test") -> str:
     """Say how many rows there are, and which were left out.
 
