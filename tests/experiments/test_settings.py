@@ -4,10 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from recipe_runs import (
-    rows,
-    write,
-)
+from recipe_runs import rows, write
 from transformers import BertConfig, BertForSequenceClassification, MarianConfig
 
 from hf_distill import DistillationTrainingArguments, cli

@@ -6,12 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from recipe_runs import (
-    QUIET,
-    SMALL,
-    rows,
-    write,
-)
+from recipe_runs import QUIET, SMALL, tagged_rows, write
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from hf_distill.commands.recipes import recipe_module
@@ -61,7 +56,7 @@ def test_the_card_says_what_was_measured(default):
 
 
 def test_columns_of_lists_conll_and_a_kept_teacher(tmp_path, capsys):
-    train = write(tmp_path / "train.jsonl.gz", rows(40, "tags"))
+    train = write(tmp_path / "train.jsonl.gz", tagged_rows(40, "tags"))
     test = tmp_path / "test.conll.gz"
     with gzip.open(test, "wt", encoding="utf-8") as file:
         file.write("-DOCSTART- -X- O\n\nAnna NNP B-name\nlives VB O\n\n\nin IN O\nBad NNP B-place\nEms NNP I-place\n")
@@ -98,7 +93,7 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path, what):
-    write(tmp_path / "good.jsonl", rows(30))
+    write(tmp_path / "good.jsonl", tagged_rows(30))
     write(tmp_path / "numbers.jsonl", [{"tokens": ["a"], "ner_tags": [1]}] * 30)
     write(tmp_path / "strange.jsonl", [{"tokens": ["a"], "ner_tags": ["B-animal"]}])
     write(tmp_path / "short.jsonl", [{"tokens": ["a", "b", "c"], "ner_tags": ["O", "O"]}] * 30)

@@ -2,9 +2,7 @@
 
 import pytest
 from datasets import ClassLabel, Dataset
-from recipe_runs import (
-    write,
-)
+from recipe_runs import write
 
 from hf_distill.experiments.data import class_labels, classification
 

@@ -1,12 +1,7 @@
 """Rows as users have them: cells that look like nothing, texts that are missing, numbers where a text is due."""
 
 import pytest
-from recipe_runs import (
-    QUIET,
-    SMALL,
-    rows,
-    write,
-)
+from recipe_runs import QUIET, SMALL, rows, write
 
 from hf_distill.commands.recipes import recipe_module
 from hf_distill.experiments.data import classification, questions, tagging
