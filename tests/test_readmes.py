@@ -28,6 +28,7 @@ NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(e[-+]?\d+)?")
 COMMANDS = ("accelerate", "hf-distill", "python", "pip", "pytest", "hf", "vllm", "torchrun")
 CODE_SPAN = re.compile(rf"`((?:{'|'.join(COMMANDS)}) [^`]+)`")
 MADE = {"ds.json": "{}", "my.yaml": "recipe: bert_chinese\n"}  # files of the user's that commands name
+USERS = ("script.py", "my_recipe.py", "recipes/NAME.py")  # scripts of the user's
 
 
 def named(path):
@@ -138,8 +139,8 @@ def check_hf_distill(words):
     assert command in cli.COMMANDS, command
     if command in ("train", "compare", "report"):
         if rest:
-            module, left = load_recipe(rest)
-            check_recipe(module.__name__, left, "recipe" if command == "train" else command)
+            recipe, left = load_recipe(rest)
+            check_recipe(recipe.name, left, "recipe" if command == "train" else command)
         return
     check_flags(rest, help_of(command, ""))
 
@@ -185,7 +186,7 @@ def launched(script, words, module):
     if module:
         assert script == "hf_distill.cli", script
         check_hf_distill(words)
-    elif script not in ("script.py", "recipes/NAME.py"):
+    elif script not in USERS:
         check_script(script, words)
 
 
@@ -197,7 +198,7 @@ def check_python(words):
         return launched(asked.training_script, asked.training_script_args, asked.module)
     if words[0] == "-m":
         return launched(words[1], words[2:], True)
-    return check_script(words[0], words[1:])
+    return launched(words[0], words[1:], False)
 
 
 def check_pip(words):
@@ -221,7 +222,8 @@ def check(line):
     elif program == "pip":
         check_pip(words)
     elif program == "pytest":
-        assert all((ROOT / word).exists() for word in words if not word.startswith("-")), words
+        paths = [word for word, before in zip(words, ["", *words], strict=False) if before not in ("-m", "-k", "-n")]
+        assert all((ROOT / word).exists() for word in paths if not word.startswith("-")), words
     else:
         assert program in ("hf", "vllm"), f"{program} is not known here: say how it is checked"
 

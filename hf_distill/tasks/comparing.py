@@ -30,9 +30,8 @@ class Comparing(ABC):
         """The batch columns that say how the two models' tokens belong together."""
         return frozenset() if self.alignment is None else self.alignment.columns
 
-    @abstractmethod
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
-        """Bring the teacher's signals into the student's order of classes, rows and tokens.
+        """Bring the teacher's signals into the student's order of classes, rows and tokens: by default as they are.
 
         Args:
             student: what the student shows.
@@ -45,6 +44,15 @@ class Comparing(ABC):
         Raises:
             ValueError: they cannot be compared.
         """
+        for name, head in student.heads.items():
+            ours = list(head.logits.shape)
+            theirs = list(teacher.heads[name].logits.shape) if name in teacher.heads else "none"
+            if ours != theirs:
+                raise ValueError(
+                    f"the teacher gave {name} of shape {theirs}, the student {ours}: both must give the same rows and "
+                    "classes."
+                )
+        return teacher
 
     def match(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
         """Bring both models' signals into one form, and what each of several teachers shows by itself.
