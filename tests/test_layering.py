@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import hf_distill
@@ -10,8 +12,8 @@ ROOT = Path(hf_distill.__file__).parent
 
 # From the top of the house down: a room may import those below it, for annotations and inside of functions too.
 ROOMS = (
-    "cli", "integrations", "trainer", "arguments", "training", "rollouts", "augmentation", "cache", "teachers",
-    "tasks", "objectives", "students", "models", "signals",
+    "cli", "experiments", "integrations", "trainer", "arguments", "training", "rollouts", "augmentation", "cache",
+    "teachers", "tasks", "objectives", "students", "models", "signals",
 )  # fmt: skip
 # Beside it: any room may import these, and they import no more than is named.
 BESIDE = {"reports": set(), "hub": {"students", "models", "signals"}}
@@ -107,6 +109,15 @@ def test_the_installed_package_has_every_room_and_the_recipes():
     listed = re.search(r"^packages = \[(.*?)\]", project.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1]
     rooms = {"hf_distill." + ".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("*/**/__init__.py")}
     assert set(re.findall(r'"(.+?)"', listed)) == {"hf_distill", "hf_distill.recipes", *rooms}
+
+
+def test_the_package_is_imported_without_its_experiments_and_no_script_finds_modules_beside_it():
+    program = "import hf_distill, sys; print([n for n in sys.modules if n.startswith('hf_distill.')])"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+    own = [path for path in files() if path.relative_to(ROOT).as_posix() != "objectives/own.py"]
+    for path in [*own, *ROOT.parent.glob("recipes/*.py")]:
+        assert "sys.path" not in path.read_text(encoding="utf-8"), path
 
 
 def test_functional_imports_nothing_of_ours():

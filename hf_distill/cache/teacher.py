@@ -130,7 +130,7 @@ class CachedTeacher(TeacherAround):
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the teacher reads, and what it would make its decoder's inputs of; see ``Teacher.inputs``."""
-        inputs, read = self.teacher.inputs(plain(batch)), self.task.theirs(batch)
+        inputs, read = self.teacher.inputs(plain(batch)), self.task.teacher_batch(batch)
         made = self.task.reads_labels and "decoder_input_ids" not in inputs and read.get("labels") is not None
         return {**inputs, "labels": read["labels"]} if made else inputs
 
@@ -175,7 +175,7 @@ class CachedTeacher(TeacherAround):
             if all_new and self.memory.encoding.exact:
                 return shown
         places = [found[key] for key in keys]
-        read = self.task.theirs(batch)
+        read = self.task.teacher_batch(batch)
         spans = None if self.task.frames else self._spans(batch)
         return self.memory.answers.signals(places, spans, self.task.rows(read), self.task.mask(read))
 
@@ -203,7 +203,7 @@ class CachedTeacher(TeacherAround):
         Args:
             batch: the batch.
         """
-        decoder = self.task.mask(self.task.theirs(batch)) if self.task.reads_labels else None
+        decoder = self.task.mask(self.task.teacher_batch(batch)) if self.task.reads_labels else None
         return keys_of(self.inputs(batch), self.memory.padding, decoder)
 
     def _take_in(self, shown: Signals, keys: Sequence[bytes]) -> Places:
@@ -212,7 +212,7 @@ class CachedTeacher(TeacherAround):
         return self.memory.take_in(shown, keys, spans, last=again and not self.watch.stopped)
 
     def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
-        mask = self.task.mask(self.task.theirs(batch))
+        mask = self.task.mask(self.task.teacher_batch(batch))
         return None if mask is None else spans_of(mask)
 
     # ---- Whether ----

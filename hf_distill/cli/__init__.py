@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     logging.basicConfig(format="%(message)s")
     if (takes := TAKES.get(words[0])) and {"-h", "--help"} & set(words):  # a command itself imports torch
-        from hf_distill.cli.parsing import parse_arguments
+        from hf_distill.experiments.parsing import parse_arguments
 
         if words[0] in USAGE:
             print(USAGE[words[0]])

@@ -25,8 +25,8 @@ from hf_distill.cache.prefill import fill
 from hf_distill.cache.store import DATA, Store
 from hf_distill.cache.teacher import CachedTeacher
 from hf_distill.cli.arguments import CacheArguments
-from hf_distill.cli.parsing import parse_arguments
 from hf_distill.cli.sources import load_rows, load_teacher, tokenised
+from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.models.fingerprint import weights_of
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.tasks import Task

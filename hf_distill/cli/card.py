@@ -13,9 +13,9 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from hf_distill.cli.arguments import USAGE, CardArguments
-from hf_distill.cli.hub_words import check_languages, check_licence
-from hf_distill.cli.parsing import parse_arguments
+from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.push import KEPT_BACK, again
+from hf_distill.hub.words import check_languages, check_licence
 from hf_distill.reports import markdown_table
 
 UNDECIDED = re.compile(r"No licence is set, .*?: decide before you publish\. ", re.DOTALL)

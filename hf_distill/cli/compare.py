@@ -5,7 +5,6 @@ Knows: nothing but where recipes are. Does not know: how runs are made or measur
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 from hf_distill.cli.recipes import describe, load_recipe
@@ -28,6 +27,8 @@ def main(argv: Sequence[str]) -> None:
     if describe("compare", WHAT, argv):
         return
     recipe, rest = load_recipe(argv)
-    if not hasattr(recipe, "prepare"):
-        raise ValueError(f"{recipe.__name__} has no student alone to compare with: take a recipe with labels.")
-    importlib.import_module("over_seeds").main(recipe.prepare, rest)
+    if not recipe.labelled:
+        raise ValueError(f"{recipe.name} has no student alone to compare with: take a recipe with labels.")
+    from hf_distill.experiments import over_seeds  # torch is not for --help
+
+    over_seeds.main(recipe.prepare, rest)

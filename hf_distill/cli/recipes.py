@@ -5,14 +5,18 @@ Knows: folders, the key ``recipe`` of a file. Does not know: what a recipe does.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import hf_distill
-from hf_distill.cli.parsing import read_settings
+from hf_distill.experiments.parsing import read_settings
+
+if TYPE_CHECKING:
+    from hf_distill.experiments import Recipe
 
 FILES = (".yaml", ".yml", ".json")
 
@@ -35,14 +39,14 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
 
 
-def load_recipe(argv: Sequence[str]) -> tuple[ModuleType, list[str]]:
+def load_recipe(argv: Sequence[str]) -> tuple[Recipe, list[str]]:
     """Find the recipe that a command line is about.
 
     Args:
         argv: a recipe's name, or a file of settings with the key ``recipe``, and flags behind either.
 
     Returns:
-        The recipe's module, and what it shall read.
+        The recipe, and what it shall read.
 
     Raises:
         ValueError: no recipe was named, or one that is not there.
@@ -63,9 +67,25 @@ def load_recipe(argv: Sequence[str]) -> tuple[ModuleType, list[str]]:
             )
     if asked not in names:
         raise ValueError(f"the recipe {asked!r} was asked for, there are {', '.join(names)}: name one of these.")
-    if (folder := str(recipes_folder())) not in sys.path:
-        sys.path.insert(0, folder)  # a recipe finds its neighbours as a script does
-    return importlib.import_module(asked), rest
+    return recipe_module(asked).RECIPE, rest
+
+
+def recipe_module(name: str) -> ModuleType:
+    """Import a recipe's script, once, from wherever it is: no folder is looked into for other modules.
+
+    Args:
+        name: of the recipe.
+    """
+    full = f"hf_distill.recipes.{name}"  # a user's module of the same name stays the user's
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, recipes_folder() / f"{name}.py")
+        sys.modules[full] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[full]
+            raise
+    return sys.modules[full]
 
 
 def describe(command: str, what: str, argv: Sequence[str]) -> bool:

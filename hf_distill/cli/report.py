@@ -5,7 +5,6 @@ Knows: nothing but where recipes are. Does not know: how models are measured.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 from hf_distill.cli.recipes import describe, load_recipe
@@ -27,6 +26,8 @@ def main(argv: Sequence[str]) -> None:
     if describe("report", WHAT, argv):
         return
     recipe, rest = load_recipe(argv)
-    if not hasattr(recipe, "prepare"):
-        raise ValueError(f"{recipe.__name__} measures vectors while it trains: take another recipe.")
-    importlib.import_module("finished").main(recipe.prepare, rest)
+    if not recipe.labelled:
+        raise ValueError(f"{recipe.name} measures vectors while it trains: take another recipe.")
+    from hf_distill.experiments import evaluation  # torch is not for --help
+
+    evaluation.main(recipe.prepare, rest)

@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.cli.arguments import SourceArguments
-from hf_distill.cli.text_rows import load_named, read_csv, with_texts
+from hf_distill.experiments.data.text_rows import load_named, read_csv, with_texts
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, Pre
 
 from hf_distill.arguments import check_folder
 from hf_distill.cli.arguments import SourceArguments, StudentArguments
-from hf_distill.cli.parsing import parse_arguments
 from hf_distill.cli.sources import load_rows, load_teacher
-from hf_distill.cli.text_rows import with_texts
+from hf_distill.experiments.data.text_rows import with_texts
+from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.provenance import Origin
 from hf_distill.reports.table import markdown_table
 from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary

@@ -13,16 +13,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from hf_distill.models.linear_logits import LinearLogits, Tail, autocast_on, head_of
+from hf_distill.models.linear_logits import LinearLogits, LogitTransform, autocast_on, head_of
 
 logger = logging.getLogger(__name__)
 
-TAILS: WeakKeyDictionary[nn.Module, Tail | None] = WeakKeyDictionary()
+TAILS: WeakKeyDictionary[nn.Module, LogitTransform | None] = WeakKeyDictionary()
 """What was measured of a model, as long as the model lives."""
 
 
 @torch.no_grad()
-def tail_of(model: nn.Module) -> Tail | None:
+def logit_transform(model: nn.Module) -> LogitTransform | None:
     """Measure, once for a model, what it does to its logits after its head, by running it on two tokens.
 
     The head's output is replaced by constants, and what comes out says how they were scaled, capped and shifted. Then
@@ -38,7 +38,7 @@ def tail_of(model: nn.Module) -> Tail | None:
         >>> from transformers import Gemma2Config, Gemma2ForCausalLM
         >>> tiny = Gemma2Config(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
         ...                     num_key_value_heads=1, head_dim=8, intermediate_size=8)
-        >>> tail_of(Gemma2ForCausalLM(tiny))
+        >>> logit_transform(Gemma2ForCausalLM(tiny))
         Tail(scale=1.0, cap=30.0, bias=None)
     """
     if model in TAILS:
@@ -66,7 +66,7 @@ def tail_of(model: nn.Module) -> Tail | None:
     return TAILS[model]
 
 
-def _measured(core: nn.Module, head: nn.Module, fed: dict[str, Tensor]) -> Tail | None:
+def _measured(core: nn.Module, head: nn.Module, fed: dict[str, Tensor]) -> LogitTransform | None:
     entered: list[LinearLogits] = []
 
     def hear(module: nn.Module, given: Any) -> None:
@@ -95,7 +95,7 @@ def _measured(core: nn.Module, head: nn.Module, fed: dict[str, Tensor]) -> Tail 
     capped = end < 0.5 * slope * 1e6
     scale = slope if capped else end / 1e6
     scale = 1.0 if abs(scale - 1) < 1e-5 else scale
-    tail = Tail(scale, end if capped else None, bias if bias.any() else None)
+    tail = LogitTransform(scale, end if capped else None, bias if bias.any() else None)
     (linear,) = entered
     made = LinearLogits(linear.hidden, head, tail, linear.autocast)
     if made.shape != whole.shape:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hf_distill.models.head import tail_of
+from hf_distill.models.head import logit_transform
 from hf_distill.models.linear_logits import LinearLogits, emptied, head_of
 
 TAP = "tap:"
@@ -24,7 +24,7 @@ QKV = "qkv"
 LINEAR = "linear"
 """The need for what enters the head in place of its logits, which are then not made."""
 
-HEARD = (TAP.rstrip(":"), QKV)
+CAPTURED = (TAP.rstrip(":"), QKV)
 """What a model that is run here can be heard to give, as a teacher says it: any tap is a ``"tap"``."""
 
 SPLIT = {
@@ -55,7 +55,7 @@ class Projected(NamedTuple):
     value: Tensor
 
 
-class Heard(NamedTuple):
+class Captured(NamedTuple):
     """What was heard in one call.
 
     Args:
@@ -70,12 +70,12 @@ class Heard(NamedTuple):
 
 
 @contextmanager
-def hearing(model: nn.Module, needs: Iterable[str]) -> Iterator[Heard | None]:
+def capture(model: nn.Module, needs: Iterable[str]) -> Iterator[Captured | None]:
     """While open, hear what is needed of one call.
 
     Args:
         model: the model itself, not its wrapper (DDP, a compiled module); a PEFT model's paths are those of its base.
-        needs: ``"tap:<module path>"``, ``"qkv"`` and, of a model whose head can be taken apart (``tails.tail_of``),
+        needs: ``"tap:<module path>"``, ``"qkv"`` and, of a model whose head can be taken apart (``logit_transform``),
             ``"linear"``; all others are somebody else's.
 
     Yields:
@@ -86,9 +86,9 @@ def hearing(model: nn.Module, needs: Iterable[str]) -> Iterator[Heard | None]:
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-        >>> with hearing(model, {"tap:0", "heads"}) as heard:
+        >>> with capture(model, {"tap:0", "heads"}) as captured:
         ...     _ = model(torch.ones(1, 2))
-        >>> heard.taps["0"].shape
+        >>> captured.taps["0"].shape
         torch.Size([1, 3])
     """
     paths = sorted(need.removeprefix(TAP) for need in needs if need.startswith(TAP))
@@ -96,7 +96,7 @@ def hearing(model: nn.Module, needs: Iterable[str]) -> Iterator[Heard | None]:
         yield None
         return
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    heard, hooks = Heard({}, [], []), ExitStack()
+    captured, hooks = Captured({}, [], []), ExitStack()
     outside = torch.is_grad_enabled()
 
     def listen(module: nn.Module, keep: Callable[[Tensor], None]) -> None:
@@ -115,14 +115,14 @@ def hearing(model: nn.Module, needs: Iterable[str]) -> Iterator[Heard | None]:
 
     with hooks:
         for path in paths:
-            listen(tapped(core, path), lambda output, path=path: heard.taps.__setitem__(path, output))
+            listen(tapped(core, path), lambda output, path=path: captured.taps.__setitem__(path, output))
         if QKV in needs:
             for parts in attentions(core):
                 for kind, module in parts.items():
-                    listen(module, lambda output, kind=kind: _hear(heard.qkv, kind, output))
+                    listen(module, lambda output, kind=kind: _hear(captured.qkv, kind, output))
         if LINEAR in needs:
-            hooks.enter_context(emptied(head_of(model), tail_of(model), heard.linear))
-        yield heard
+            hooks.enter_context(emptied(head_of(model), logit_transform(model), captured.linear))
+        yield captured
 
 
 def _hear(qkv: list[dict[str, Tensor]], kind: str, output: Tensor) -> None:
@@ -211,12 +211,12 @@ def _text_part(core: nn.Module) -> nn.Module:
     return next(parts, core)
 
 
-def taken_apart(core: nn.Module, heard: list[dict[str, Tensor]]) -> tuple[Projected, ...]:
+def taken_apart(core: nn.Module, captured: list[dict[str, Tensor]]) -> tuple[Projected, ...]:
     """Give what was heard of each attention the same form.
 
     Args:
         core: the model.
-        heard: as ``Heard.qkv``.
+        captured: as ``Captured.qkv``.
 
     Returns:
         For each attention its queries, keys and values.
@@ -225,11 +225,11 @@ def taken_apart(core: nn.Module, heard: list[dict[str, Tensor]]) -> tuple[Projec
         ValueError: a fused projection whose width is not that of the model's heads.
 
     Example:
-        >>> heard = [dict.fromkeys(("query", "key", "value"), torch.ones(1, 2, 4))]
-        >>> taken_apart(nn.Identity(), heard)[0].key.shape
+        >>> captured = [dict.fromkeys(("query", "key", "value"), torch.ones(1, 2, 4))]
+        >>> taken_apart(nn.Identity(), captured)[0].key.shape
         torch.Size([1, 2, 4])
     """
-    return tuple(_three(core, parts) for parts in heard)
+    return tuple(_three(core, parts) for parts in captured)
 
 
 def _three(core: nn.Module, parts: dict[str, Tensor]) -> Projected:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Tail(NamedTuple):
+class LogitTransform(NamedTuple):
     """What a model does to the output of its head before it calls it logits: ``cap * tanh(scale * x / cap) + bias``.
 
     Args:
@@ -29,7 +29,7 @@ class Tail(NamedTuple):
             the head's.
 
     Example:
-        >>> Tail(scale=0.5, cap=1.0)(torch.tensor([0.0, 2.0, 200.0]))
+        >>> LogitTransform(scale=0.5, cap=1.0)(torch.tensor([0.0, 2.0, 200.0]))
         tensor([0.0000, 0.7616, 1.0000])
     """
 
@@ -57,7 +57,7 @@ class LinearLogits:
     Example:
         >>> head = nn.Linear(2, 3, bias=False)
         >>> _ = head.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
-        >>> logits = LinearLogits(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), head, Tail(scale=2.0))
+        >>> logits = LinearLogits(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), head, LogitTransform(scale=2.0))
         >>> logits.shape, logits.select(torch.tensor([[False, True]])).chunk(0, 1).tolist()
         (torch.Size([1, 2, 3]), [[6.0, 8.0, 14.0]])
     """
@@ -66,7 +66,7 @@ class LinearLogits:
         self,
         hidden: Tensor,
         head: nn.Module,
-        tail: Tail = Tail(),  # noqa: B008 - immutable
+        tail: LogitTransform = LogitTransform(),  # noqa: B008 - immutable
         autocast: torch.dtype | None = None,
     ) -> None:
         self.hidden, self.head, self.tail, self.autocast = hidden, head, tail, autocast
@@ -173,17 +173,17 @@ def head_of(model: nn.Module) -> nn.Module | None:
 
 
 @contextmanager
-def emptied(head: nn.Module, tail: Tail, heard: list[LinearLogits]) -> Iterator[None]:
+def emptied(head: nn.Module, tail: LogitTransform, captured: list[LinearLogits]) -> Iterator[None]:
     """Keep what enters a head the next time, and let no row of it enter: no logits are made.
 
     Args:
         head: the head.
         tail: what comes after it.
-        heard: the logits that would have been made are added here, [..., T, V].
+        captured: the logits that would have been made are added here, [..., T, V].
 
     Example:
-        >>> head, heard = nn.Linear(2, 3), []
-        >>> with emptied(head, Tail(), heard):
+        >>> head, captured = nn.Linear(2, 3), []
+        >>> with emptied(head, LogitTransform(), captured):
         ...     head(torch.ones(1, 4, 2)).shape
         torch.Size([1, 0, 3])
         >>> heard[0].shape
@@ -192,7 +192,7 @@ def emptied(head: nn.Module, tail: Tail, heard: list[LinearLogits]) -> Iterator[
 
     def hear(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         hook.remove()  # afterwards the head is called to make the chunks
-        heard.append(LinearLogits(given[0], head, tail, autocast_on(given[0].device.type)))
+        captured.append(LinearLogits(given[0], head, tail, autocast_on(given[0].device.type)))
         return (given[0][..., :0, :], *given[1:])
 
     hook = head.register_forward_pre_hook(hear)

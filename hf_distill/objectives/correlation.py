@@ -84,7 +84,7 @@ class StandardisedKL(TemperedTerm):
     """
 
     few: ClassVar[bool] = False
-    even: ClassVar[bool] = True
+    weighs_all_classes: ClassVar[bool] = True
     citation: ClassVar[str] = "Sun, Ren, Li, Wang, Cao: Logit Standardization, arXiv:2403.01427"
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class DIST(TemperedTerm):
     """
 
     few: ClassVar[bool] = False
-    even: ClassVar[bool] = True
+    weighs_all_classes: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Huang, You, Wang, Qian, Xu: Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536"
     )

@@ -98,8 +98,8 @@ class TemperedTerm(LogitTerm):
         self.own_temperature = temperature
         self.temperature = 1.0 if temperature is None else temperature
 
-    def follow(self, temperature: float) -> None:
-        """Take the run's temperature, if the term was not given one of its own; see ``Term.follow``."""
+    def set_temperature(self, temperature: float) -> None:
+        """Take the run's temperature, if the term was not given one of its own; see ``Term.set_temperature``."""
         if self.own_temperature is None:
             self.temperature = temperature
 
@@ -218,7 +218,7 @@ class LogitMSE(LogitTerm):
     """Mean squared difference of the raw outputs; the soft target of regression. See ``functional.logit_mse``."""
 
     distributions: ClassVar[bool] = False
-    raw: ClassVar[bool] = True
+    needs_raw_logits: ClassVar[bool] = True
     few: ClassVar[bool] = False
     citation: ClassVar[str] = "Ba, Caruana: Do Deep Nets Really Need to be Deep?, arXiv:1312.6184"
 

@@ -39,7 +39,7 @@ class Objective(nn.Module):
         >>> objective = Objective({"kl": ForwardKL(temperature=4.0), "mse": LogitMSE()}, {"mse": 0.1})
         >>> objective.weights, sorted(objective.needs)
         ({'kl': 1.0, 'mse': 0.1}, ['heads'])
-        >>> sorted(Objective({"kl": ForwardKL(), "mse": LogitMSE()}, teachers={"mse": "big"}).asks)
+        >>> sorted(Objective({"kl": ForwardKL(), "mse": LogitMSE()}, teachers={"mse": "big"}).teacher_needs)
         ['heads', 'heads@big']
     """
 
@@ -80,12 +80,12 @@ class Objective(nn.Module):
         return frozenset().union(*(term.needs for term in self.terms.values()))
 
     @property
-    def asks(self) -> frozenset[str]:
+    def teacher_needs(self) -> frozenset[str]:
         """What the teacher is asked for: ``"heads"``, or ``"heads@big"`` of the one named big among several."""
         return frozenset(
             f"{need}@{self.teachers[name]}" if name in self.teachers else need
             for name, term in self.terms.items()
-            for need in term.asks
+            for need in term.teacher_needs
         )
 
     @property
@@ -110,14 +110,14 @@ class Objective(nn.Module):
         for name, term in self.terms.items():
             term.build(student, named[self.teachers[name]] if name in self.teachers else teacher)
 
-    def follow(self, temperature: float) -> None:
+    def set_temperature(self, temperature: float) -> None:
         """Hand the run's temperature to each term that was not given its own.
 
         Args:
             temperature: greater than 0.
         """
         for term in self.terms.values():
-            term.follow(temperature)
+            term.set_temperature(temperature)
 
     def gap(self, steps: int) -> int | None:
         """Find a step at which every weight is 0.
@@ -139,7 +139,7 @@ class Objective(nn.Module):
         changes = sorted({0, *(step for one in schedules for step in one.boundaries(steps) if step < steps)})
         return next((step for step in changes if not any(one.at(step, steps) for one in schedules)), None)
 
-    def at(self, step: int, steps: int) -> None:
+    def set_step(self, step: int, steps: int) -> None:
         """Take the weights and the temperatures of a step.
 
         Args:
@@ -183,7 +183,7 @@ class Objective(nn.Module):
         sums |= {name: term(*both[name], batch) for name, term in active.items() if name not in asked}
         return {name: sums[name] for name in (*active, "hard") if name in sums}
 
-    def resting(self) -> Tensor | float:
+    def zero_for_unused_parameters(self) -> Tensor | float:
         """Return a zero with the graph of every parameter that no term uses now: DDP waits for each of them."""
         idle = (p for name, term in self.terms.items() if not self.weights[name] for p in term.parameters())
         # FSDP2 and ZeRO-3 hold shares of them, and wait for nobody.

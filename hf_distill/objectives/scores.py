@@ -70,8 +70,8 @@ class ScoreTerm(PooledTerm):
         self.candidates, self.scores, self.similarity = candidates, scores, similarity
 
     @property
-    def asks(self) -> frozenset[str]:
-        """Its hidden states, or its logits; see ``Term.asks``."""
+    def teacher_needs(self) -> frozenset[str]:
+        """Its hidden states, or its logits; see ``Term.teacher_needs``."""
         return frozenset({"heads"}) if self.scores == "logits" else self.needs
 
     def build(self, student: Facts, teacher: Facts) -> None:

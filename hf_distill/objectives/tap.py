@@ -58,8 +58,8 @@ class TapMSE(Term):
         self.projection: nn.Linear | None = None
 
     @property
-    def asks(self) -> frozenset[str]:
-        """The teacher's path; see ``Term.asks``."""
+    def teacher_needs(self) -> frozenset[str]:
+        """The teacher's path; see ``Term.teacher_needs``."""
         return frozenset({f"tap:{self.teacher_path}"})
 
     def build(self, student: Facts, teacher: Facts) -> None:

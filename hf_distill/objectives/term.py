@@ -24,10 +24,12 @@ class Term(nn.Module):
         unit: what ``Sum.count`` counts, and what the total is divided by, over all micro-batches and ranks: ``"rows"``
             (distributions that count), ``"tokens"`` (positions that are not padding) or ``"samples"``.
         distributions: it compares probabilities, so it has no meaning for a regression model.
-        raw: it compares logits as they are, so it can learn nothing from a mean of several teachers' probabilities.
-        even: it gives every class the same weight, likely or not, so no row may lack one.
+        needs_raw_logits: it compares logits as they are, so it can learn nothing from a mean of several teachers'
+            probabilities.
+        weighs_all_classes: it gives every class the same weight, likely or not, so no row may lack one.
         citation: the paper, for the model card.
-        sorts: it compares sorted probabilities, so the two heads may have other classes, and another number of them.
+        compares_sorted: it compares sorted probabilities, so the two heads may have other classes, and another number
+            of them.
         by_position: beside heads it compares token with token, so both models must read the same tokens.
         few: it can compare heads of which the teacher keeps a few ids (``TopKLogits``), at one temperature.
 
@@ -50,15 +52,15 @@ class Term(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
     unit: ClassVar[str] = "rows"
     distributions: ClassVar[bool] = False
-    raw: ClassVar[bool] = False
-    even: ClassVar[bool] = False
+    needs_raw_logits: ClassVar[bool] = False
+    weighs_all_classes: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     by_position: ClassVar[bool] = True
     few: ClassVar[bool] = False
-    sorts: ClassVar[bool] = False
+    compares_sorted: ClassVar[bool] = False
 
     @property
-    def asks(self) -> frozenset[str]:
+    def teacher_needs(self) -> frozenset[str]:
         """What the teacher must show: the same as the student, where a term does not say otherwise."""
         return self.needs
 
@@ -73,7 +75,7 @@ class Term(nn.Module):
             ValueError: in one sentence, if the two cannot be compared by this term.
         """
 
-    def follow(self, temperature: float) -> None:
+    def set_temperature(self, temperature: float) -> None:
         """Take the run's temperature, if the term was not given one of its own.
 
         Args:

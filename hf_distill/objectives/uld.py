@@ -37,7 +37,7 @@ class ULD(LogitTerm):
 
     citation: ClassVar[str] = "Boizard et al.: Universal Logit Distillation Loss for LLMs, arXiv:2402.12030"
     few: ClassVar[bool] = False
-    sorts: ClassVar[bool] = True
+    compares_sorted: ClassVar[bool] = True
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()

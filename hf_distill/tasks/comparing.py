@@ -46,7 +46,7 @@ class Comparing(ABC):
             ValueError: they cannot be compared.
         """
 
-    def compared(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
+    def match(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
         """Bring both models' signals into one form, and what each of several teachers shows by itself.
 
         Args:
@@ -85,10 +85,10 @@ class Comparing(ABC):
         """
         if (ours := self.documents(batch)) is None:
             return student, teacher
-        theirs = ours if (read := self.theirs(batch)) is batch else self.documents(read)
+        theirs = ours if (read := self.teacher_batch(batch)) is batch else self.documents(read)
         return apart(student, teacher, ours, theirs)
 
-    def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    def teacher_batch(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the batch as a teacher with tokens of its own reads it.
 
         Args:

@@ -73,8 +73,8 @@ class LanguageModel(EachPosition):
             The tokens, padded as the head's rows are; None where the batch does not hold them.
         """
 
-    def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the columns ``teacher_x`` as ``x``, if there are any; see ``Task.theirs``."""
+    def teacher_batch(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the columns ``teacher_x`` as ``x``, if there are any; see ``Task.teacher_batch``."""
         return teachers_columns(batch)
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -85,8 +85,8 @@ class LanguageModel(EachPosition):
         """Return what is compared of the teacher; see ``Task.align``, and ``compared`` for the student's side."""
         return self.alignment.pair(self, student, teacher, batch)[1]
 
-    def compared(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
-        """Bring both models' heads into one form, for each teacher; see ``Task.compared``."""
+    def match(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
+        """Bring both models' heads into one form, for each teacher; see ``Task.match``."""
         views = {n: self.alignment.pair(self, student, one, batch, n) for n, one in teacher.named.items()}
         both = self.alignment.pair(self, student, teacher, batch) if teacher.heads else (student, teacher)
         named = ({name: view[side] for name, view in views.items()} for side in (0, 1))
@@ -126,9 +126,9 @@ class CausalLM(LanguageModel):
         self.shifts_labels = shifts_labels
 
     @classmethod
-    def reading(cls, model: nn.Module) -> CausalLM | None:
-        """Return the task for a causal language model, None for any other; see ``Task.reading``."""
-        if (task := super().reading(model)) is not None:
+    def from_model(cls, model: nn.Module) -> CausalLM | None:
+        """Return the task for a causal language model, None for any other; see ``Task.from_model``."""
+        if (task := super().from_model(model)) is not None:
             task.shifts_labels = UNSHIFTED.isdisjoint(base.__name__ for base in type(core_of(model)).__mro__)
         return task
 
@@ -189,9 +189,9 @@ class Seq2SeqLM(LanguageModel):
             return None
         return Tokens(labels, batch.get(OFFSETS), labels != -100, labels != -100, shift=0)
 
-    def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    def teacher_batch(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the teacher's columns; its decoder reads the student's labels if it has none of its own."""
-        read = super().theirs(batch)
+        read = super().teacher_batch(batch)
         if read is batch or "labels" in read or "decoder_input_ids" in read or "labels" not in batch:
             return read
         return {**read, "labels": batch["labels"]}
@@ -216,8 +216,8 @@ class Seq2SeqLM(LanguageModel):
         counts = super().counts(batch)
         return {**counts, "tokens": (self.rows(batch) if mask is None else mask).sum()}
 
-    def complete(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.complete``."""
+    def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.inputs``."""
         core, labels = core_of(model), batch.get("labels")
         given = any(fed.get(name) is not None for name in ("decoder_input_ids", "decoder_inputs_embeds"))
         if given or labels is None or not hasattr(core, "config"):

@@ -46,8 +46,8 @@ class MultipleChoice(Task):
         self.own_loss = own_loss
 
     @classmethod
-    def reading(cls, model: nn.Module) -> MultipleChoice | None:
-        """Return the task for a multiple choice model, None for any other; see ``Task.reading``."""
+    def from_model(cls, model: nn.Module) -> MultipleChoice | None:
+        """Return the task for a multiple choice model, None for any other; see ``Task.from_model``."""
         own = own_loss_of(model, names_in(MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES), "ForMultipleChoice")
         return None if own is None else cls(own_loss=own)
 
@@ -87,7 +87,7 @@ class MultipleChoice(Task):
         logits = logits_in(outputs, "the student").float()
         return Sum(F.cross_entropy(logits, batch["labels"].view(-1), reduction="sum"), self.labels(batch).sum())
 
-    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read logits, and each text's hidden states and attention maps if they are there; see ``Task.signals``."""
         logits = logits_in(outputs, "the teacher" if model is None else type(core_of(model)).__name__)
         labels, shown = batch.get("labels"), outputs if isinstance(outputs, Mapping) else {}

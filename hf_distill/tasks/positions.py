@@ -43,8 +43,8 @@ class EachPosition(Task):
         self.own_loss = own_loss
 
     @classmethod
-    def reading(cls, model: nn.Module) -> EachPosition | None:
-        """Return the task for a model of these classes, None for any other; see ``Task.reading``."""
+    def from_model(cls, model: nn.Module) -> EachPosition | None:
+        """Return the task for a model of these classes, None for any other; see ``Task.from_model``."""
         own = own_loss_of(model, cls.classes, cls.suffix)
         return None if own is None else cls(own_loss=own)
 
@@ -73,13 +73,13 @@ class EachPosition(Task):
         loss = F.cross_entropy(logits[counted].float(), targets[counted], reduction="sum")
         return Sum(loss, counted.sum())
 
-    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read logits, and the decoder's hidden states and attention maps if they are there; see ``Task.signals``."""
         name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
         rows, prefix = self.rows(batch), self.hidden
         shown = outputs if isinstance(outputs, Mapping) else {}
-        if heard is not None and heard.linear:
-            logits = heard.linear[-1].last(rows.shape[1])
+        if captured is not None and captured.linear:
+            logits = captured.linear[-1].last(rows.shape[1])
         else:
             logits = DenseLogits(self._logits(outputs, batch, name, virtual_tokens(model)))
         return Signals(

@@ -59,8 +59,8 @@ class QuestionAnswering(Task):
         self.own_loss = own_loss
 
     @classmethod
-    def reading(cls, model: nn.Module) -> QuestionAnswering | None:
-        """Return the task for an extractive question answering model, None for any other; see ``Task.reading``."""
+    def from_model(cls, model: nn.Module) -> QuestionAnswering | None:
+        """Return the task for an extractive question answering model, None for any other; see ``Task.from_model``."""
         # The name alone says too little: models that answer about images choose among words, also in the mapping.
         if not set(HEADS.values()) <= set(inspect.signature(core_of(model).forward).parameters):
             return None
@@ -90,7 +90,7 @@ class QuestionAnswering(Task):
         loss = F.cross_entropy(logits.flatten(0, 1).float(), positions.flatten(), reduction="sum", ignore_index=-100)
         return Sum(loss, (positions >= 0).sum())
 
-    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read both heads, and hidden states and attention maps if they are there; see ``Task.signals``."""
         name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
         both, rows = self._both(outputs, batch, name), self.rows(batch)

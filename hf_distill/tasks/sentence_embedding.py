@@ -68,15 +68,15 @@ class SentenceEmbedding(Task):
     of_text: ClassVar[bool] = True
 
     @classmethod
-    def reading(cls, model: nn.Module) -> SentenceEmbedding | None:
-        """Return the task for an encoder or decoder of texts without a head, None for others; see ``Task.reading``."""
+    def from_model(cls, model: nn.Module) -> SentenceEmbedding | None:
+        """Return the task for an encoder or decoder of texts without a head, None for others; see the base."""
         core = core_of(model)
         headless = any(base.__name__ in HEADLESS for base in type(core).__mro__) and not strangers_of(core)
         # An encoder-decoder has two texts, of which the second is not there.
         return cls() if headless and not getattr(core.config, "is_encoder_decoder", False) else None
 
-    def theirs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the columns ``teacher_x`` as ``x``, if there are any; see ``Task.theirs``."""
+    def teacher_batch(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the columns ``teacher_x`` as ``x``, if there are any; see ``Task.teacher_batch``."""
         return teachers_columns(batch)
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
@@ -96,15 +96,15 @@ class SentenceEmbedding(Task):
         """
         return label
 
-    def complete(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Take away a label of the data set, which a model without a head has no use for; see ``Task.complete``."""
+    def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Take away a label of the data set, which a model without a head has no use for; see ``Task.inputs``."""
         return {name: value for name, value in fed.items() if name != "labels"}
 
     def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
         """There is none; see ``Task.hard``."""
         return None
 
-    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read hidden states and attention maps, and the scores of a teacher that gives some; see ``Task.signals``."""
         shown = outputs if isinstance(outputs, Mapping) else {}
         scores = outputs if isinstance(outputs, Tensor) else shown.get("logits")

@@ -73,8 +73,8 @@ class SequenceClassification(Task):
         self.own_loss = own_loss
 
     @classmethod
-    def reading(cls, model: nn.Module) -> SequenceClassification | None:
-        """Return the task for a sequence classification model, None for any other; see ``Task.reading``."""
+    def from_model(cls, model: nn.Module) -> SequenceClassification | None:
+        """Return the task for a sequence classification model, None for any other; see ``Task.from_model``."""
         if (own := own_loss_of(model, CLASSES, "ForSequenceClassification")) is None:
             return None
         core = core_of(model)
@@ -90,8 +90,8 @@ class SequenceClassification(Task):
         """Forward KL between distributions, mean squared error between regression predictions."""
         return "forward_kl" if self.distributions else "logit_mse"
 
-    def settle(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
-        """Take the problem type from the labels, as the model would on its first batch; see ``Task.settle``."""
+    def infer_from_batch(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
+        """Take the problem type from the labels, as the model would on its first batch; see the base."""
         if self.problem_type is not None or (labels := batch.get("labels")) is None:
             return False
         if not labels.is_floating_point() and labels.ndim > 1 and labels.shape[-1] == self.num_labels:
@@ -158,7 +158,7 @@ class SequenceClassification(Task):
             labels, loss = labels.view(-1), F.cross_entropy
         return Sum(loss(logits, labels, reduction="sum"), counted.sum())
 
-    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read logits, and hidden states and attention maps if they are there; see ``Task.signals``."""
         name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
         logits = logits_in(outputs, name)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hf_distill.models.classes import strangers_of
 from hf_distill.models.facts import Facts
-from hf_distill.models.hooks import Heard, taken_apart
+from hf_distill.models.hooks import Captured, taken_apart
 from hf_distill.models.outputs import core_of
 from hf_distill.signals import Signals, Sum
 from hf_distill.tasks.comparing import Comparing
@@ -92,11 +92,11 @@ class Task(Comparing, ABC):
             taught: there is a teacher, so the task needs no labels of its own.
         """
         known = (task for task in Task.known if taught or task.label_names)
-        return next((found for task in known if (found := task.reading(model)) is not None), None)
+        return next((found for task in known if (found := task.from_model(model)) is not None), None)
 
     @classmethod
     @abstractmethod
-    def reading(cls, model: nn.Module) -> Task | None:
+    def from_model(cls, model: nn.Module) -> Task | None:
         """Return this task for the model, or None if the model is made for another one.
 
         Args:
@@ -108,7 +108,7 @@ class Task(Comparing, ABC):
         """Whether the model's outputs are distributions; regression predictions are not."""
         return True
 
-    def settle(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
+    def infer_from_batch(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
         """Learn from a first batch what the model's configuration leaves open, and write it there.
 
         Args:
@@ -192,7 +192,7 @@ class Task(Comparing, ABC):
             "labels": rows.new_tensor(0) if labels is None else labels.sum(),
         }
 
-    def complete(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Add what the model would have made of the labels itself, had it been given them.
 
         Args:
@@ -218,14 +218,14 @@ class Task(Comparing, ABC):
         """
 
     @abstractmethod
-    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Any = None) -> Signals:
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read a model's outputs.
 
         Args:
             model: who made them.
             batch: the batch.
             outputs: a ``ModelOutput``, a tuple or a tensor.
-            heard: what a hook heard on the way, or None.
+            captured: what a hook heard on the way, or None.
 
         Returns:
             The heads of this task, and the hidden states, attention maps and mask that are there.
@@ -234,19 +234,21 @@ class Task(Comparing, ABC):
             ValueError: the outputs hold no logits.
         """
 
-    def shown(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, heard: Heard | None = None) -> Signals:
+    def read(
+        self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Captured | None = None
+    ) -> Signals:
         """Read a model's outputs, and what was heard inside it.
 
         Args:
             model: who made them.
             batch: the batch.
             outputs: a ``ModelOutput``, a tuple or a tensor.
-            heard: what hooks heard on the way; None where nothing was to be heard.
+            captured: what hooks heard on the way; None where nothing was to be heard.
 
         Returns:
             What it shows; see ``signals``.
         """
-        signals = self.signals(model, batch, outputs, heard)
-        if heard is not None:
-            signals = replace(signals, taps=heard.taps, qkv=taken_apart(core_of(model), heard.qkv))
+        signals = self.signals(model, batch, outputs, captured)
+        if captured is not None:
+            signals = replace(signals, taps=captured.taps, qkv=taken_apart(core_of(model), captured.qkv))
         return without_prompt(signals, virtual_tokens(model))

@@ -91,8 +91,8 @@ class TokenClassification(EachToken):
         self.num_labels, self.teacher_labels = num_labels, check_order(teacher_labels, num_labels)
 
     @classmethod
-    def reading(cls, model: nn.Module) -> TokenClassification | None:
-        """Return the task for a token classification model, None for any other; see ``Task.reading``."""
+    def from_model(cls, model: nn.Module) -> TokenClassification | None:
+        """Return the task for a token classification model, None for any other; see ``Task.from_model``."""
         own = own_loss_of(model, cls.classes, cls.suffix)
         return None if own is None else cls(core_of(model).config.num_labels, own_loss=own)
 

@@ -157,7 +157,7 @@ class ColumnTeacher(Teacher):
                 f"the teacher is the {self.facts.name}, the batch has {sorted(batch)}: give these rows the column "
                 f"{missing[0]!r}, or the teacher itself."
             )
-        read = self.task.theirs(batch)
+        read = self.task.teacher_batch(batch)
         if len(self.names) == 1:
             logits = batch[self.names[0]]
             return self.task.signals(None, read, logits if logits.ndim > 1 else logits.unsqueeze(-1))

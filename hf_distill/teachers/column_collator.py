@@ -75,7 +75,7 @@ class ColumnCollator:
                 raise
             return self.collator(rows)  # it lays them itself
         if any(map(any, there)):
-            made = len(self.task.rows(self.task.theirs(batch)))
+            made = len(self.task.rows(self.task.teacher_batch(batch)))
             if made != len(rows) and self.task.label_names:  # groups of texts have scores of their own
                 raise ValueError(
                     f"the collator made {made} rows of {len(rows)}, among which the teacher's answers have no place: "
@@ -134,7 +134,7 @@ class ColumnCollator:
 
         The mask says where a row's tokens are; a row that was padded before has its own padding around them.
         """
-        read = self.task.theirs(batch)
+        read = self.task.teacher_batch(batch)
         width, mask = self.task.rows(read).shape[1], self.task.mask(read)
         names = ("decoder_attention_mask", "labels") if self.task.reads_labels else ("attention_mask",)
         names = names if read is batch else tuple(PREFIX + name for name in names)

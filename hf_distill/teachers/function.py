@@ -100,4 +100,4 @@ class FunctionTeacher(Teacher):
                 ) from error
         if (device := find_device(batch)) is not None:
             outputs = send_to_device(outputs, device)  # where other teachers answer too
-        return self.task.signals(None, self.task.theirs(batch), outputs)
+        return self.task.signals(None, self.task.teacher_batch(batch), outputs)

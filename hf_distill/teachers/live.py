@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_distill.models.context import Limits, embedded
 from hf_distill.models.facts import Facts
-from hf_distill.models.head import tail_of
-from hf_distill.models.hooks import HEARD, hearing
+from hf_distill.models.head import logit_transform
+from hf_distill.models.hooks import CAPTURED, capture
 from hf_distill.models.outputs import SHOWN, asking, core_of
 from hf_distill.signals import Signals
 from hf_distill.tasks import Task
@@ -58,7 +58,7 @@ class LiveTeacher(Teacher):
         torch.Size([3, 2])
     """
 
-    serves = frozenset({"heads", *SHOWN, *HEARD})
+    serves = frozenset({"heads", *SHOWN, *CAPTURED})
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class LiveTeacher(Teacher):
     @property
     def linear(self) -> bool:
         """Whether it can show what enters its head in place of its logits; a head that is sharded cannot."""
-        return not self.collective and tail_of(self.model) is not None
+        return not self.collective and logit_transform(self.model) is not None
 
     def prepare(self, trainer: Trainer) -> None:
         """Freeze, cast and place the model; see ``Teacher.prepare``."""
@@ -156,18 +156,18 @@ class LiveTeacher(Teacher):
             )
         # Flags go in whatever the signature says: transformers models take them among their **kwargs.
         flags = {**asking(needs, self.model), **({"use_cache": False} if "use_cache" in self._accepts else {})}
-        read = self.task.theirs(batch)
-        inputs = self.task.complete(self.model, inputs, read)
+        read = self.task.teacher_batch(batch)
+        inputs = self.task.inputs(self.model, inputs, read)
         self.limits.check(inputs)
         with torch.no_grad(), self._autocast():
-            with hearing(self.model, needs) as heard:
+            with capture(self.model, needs) as captured:
                 # Compiled code does not run hooks that were not there when it was compiled.
-                eager = contextlib.nullcontext() if heard is None else torch.compiler.set_stance("force_eager")
+                eager = contextlib.nullcontext() if captured is None else torch.compiler.set_stance("force_eager")
                 with eager:
                     outputs = self._forward(**inputs, **flags)
         # A model that is spread over devices, or lives on another one, may answer there.
-        outputs, heard = (send_to_device(one, find_device(batch)) for one in (outputs, heard))
-        return self.task.shown(self.model, read, outputs, heard)
+        outputs, captured = (send_to_device(one, find_device(batch)) for one in (outputs, captured))
+        return self.task.read(self.model, read, outputs, captured)
 
     @functools.cached_property
     def limits(self) -> Limits:

@@ -120,7 +120,7 @@ class BatchMixin:
         if self.task is not None:
             self._window = self._count(batches, device)
         if self.distillation is not None and self.alpha > 0:
-            self.teacher.prefetch(batches, self.distillation.objective.asks)
+            self.teacher.prefetch(batches, self.distillation.objective.teacher_needs)
         return batches, num_items
 
     def _count(self, batches: list[Mapping[str, Any]], device: torch.device) -> Window:
@@ -137,7 +137,7 @@ class BatchMixin:
         """Count one batch: int64 [len(UNITS)]."""
         if self.distillation is not None and self.alpha < 1:
             check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
-        if self.task.settle(self.model, batch) and self.distillation is not None:
+        if self.task.infer_from_batch(self.model, batch) and self.distillation is not None:
             check_pair(self.task, Facts.of(self.model), self.teacher)
         counts = self.task.counts(batch)
         return torch.stack([counts[unit] for unit in UNITS])

@@ -14,7 +14,7 @@ from torch import nn
 from hf_distill.cache.offline_teacher import AbsentTeacher
 from hf_distill.models.attention import show_attention
 from hf_distill.models.facts import Facts
-from hf_distill.models.hooks import hearing
+from hf_distill.models.hooks import capture
 from hf_distill.objectives import Objective, build
 from hf_distill.objectives.presets import AUTO, preset
 from hf_distill.objectives.term import Term
@@ -107,15 +107,15 @@ def make_visible(objective: Objective, student: nn.Module, teacher: Teacher, com
     theirs = teacher.members or {teacher.facts.name: teacher}
     for name, needs, model in [
         ("the student", objective.needs, student),
-        *((f"the teacher {name}", objective.asks, one.model) for name, one in theirs.items()),
+        *((f"the teacher {name}", objective.teacher_needs, one.model) for name, one in theirs.items()),
     ]:
         if not isinstance(model, nn.Module):
             continue  # a function or a folder; what it serves has been checked
         own = {need.partition("@")[0] for need in needs if need.partition("@")[2] in ("", name.split(" ", 2)[-1])}
         if "attention" in own:
             show_attention(model, name)
-        with hearing(model, own) as heard:
-            hooked = heard is not None and model is student
+        with capture(model, own) as captured:
+            hooked = captured is not None and model is student
         if compiled and hooked:
             raise ValueError(
                 "torch_compile was asked for with an objective that hears modules of the student "

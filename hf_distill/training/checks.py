@@ -63,7 +63,7 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                 f"{name} compares position with position ({', '.join(sorted(term.needs - {'heads'}))}), which two "
                 "tokenizers do not have: use terms that compare logits."
             )
-        if "heads" in term.needs and not (term.sorts or getattr(task.alignment, "same_classes", True)):
+        if "heads" in term.needs and not (term.compares_sorted or getattr(task.alignment, "same_classes", True)):
             raise ValueError(
                 f"{name} compares class with class, which two vocabularies do not have under "
                 'teacher_alignment="uld": use the objective uld, or teacher_alignment="span".'
@@ -75,12 +75,12 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                 f"{name} compares logits, a model of {task.auto_class} has none: use a term on hidden states, such as "
                 f"{task.default_objective}."
             )
-        if task.ragged and (term.raw or term.even):
+        if task.ragged and (term.needs_raw_logits or term.weighs_all_classes):
             raise ValueError(
                 f"{name} gives every class the same weight, the classes of {type(task).__name__} are the positions of "
                 "a text, of which padding is none: use forward_kl, or another term on probabilities."
             )
-        if term.raw and name not in objective.teachers and teacher.averaged == "probabilities":
+        if term.needs_raw_logits and name not in objective.teachers and teacher.averaged == "probabilities":
             raise ValueError(
                 f"{name} compares raw logits, which the mean of several teachers' probabilities does not have: pass "
                 'Several(teachers, combine="logits"), or let it listen to one of them.'
@@ -93,12 +93,12 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                 f"{name} listens to the teacher {one!r}, but {there}: name one that is there, or leave the option out."
             )
         served = {need.partition("@")[0] for need in teacher.serves if need.partition("@")[2] == one}
-        if missing := sorted(need for need in objective.terms[name].asks if not _is_served(need, served)):
+        if missing := sorted(need for need in objective.terms[name].teacher_needs if not _is_served(need, served)):
             raise ValueError(
                 f"{name} needs {missing} of the teacher {one!r}, which serves {sorted(served)} by itself: choose a "
                 f"term that it can serve{'' if served else ', or leave choose out'}."
             )
-    if missing := sorted(need for need in objective.asks if not _is_served(need, teacher.serves)):
+    if missing := sorted(need for need in objective.teacher_needs if not _is_served(need, teacher.serves)):
         served = sorted(need for need in teacher.serves if "@" not in need)
         one = f', or let them listen to one with {{"teacher": "{next(iter(members))}"}}' if members else ""
         raise ValueError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import TrainerState, TrainingArguments
 
 from hf_distill.models.facts import Facts
-from hf_distill.models.hooks import LINEAR, hearing
+from hf_distill.models.hooks import LINEAR, capture
 from hf_distill.models.outputs import asking
 from hf_distill.objectives import Objective
 from hf_distill.signals import Signals, Sum
@@ -25,8 +25,8 @@ from hf_distill.teachers import Teacher
 from hf_distill.training.build_objective import build_objective, check_positions, make_visible
 from hf_distill.training.checks import check_objective, named_facts
 from hf_distill.training.fused_logits import FusedLogits, FusionArguments, loss_weights
-from hf_distill.training.inside_forward import joined
-from hf_distill.training.projections import attach
+from hf_distill.training.inside_forward import run_inside_forward
+from hf_distill.training.projections import attach_to_student
 from hf_distill.training.supervised_loss import SupervisedLoss
 from hf_distill.training.window import Window
 
@@ -132,7 +132,9 @@ class Distillation:
         if not kept:
             first = objective is None
             objective = build_objective(spec, self.task, facts, self.teacher, self.own_tokens, first)
-        objective.follow(self.temperature)  # before it is checked: a teacher's few ids may hold for one temperature
+        objective.set_temperature(
+            self.temperature
+        )  # before it is checked: a teacher's few ids may hold for one temperature
         check_objective(objective, self.task, self.teacher)
         check_positions(objective, self.task, self.own_tokens)
         if not kept:
@@ -143,7 +145,7 @@ class Distillation:
             self.objective, self._built = objective, (student, spec)
             self._fusing(supervised).check(student, sharded)
             make_visible(objective, student, self.teacher, self._compiled)
-        attach(student, self.objective if self.alpha > 0 else None)
+        attach_to_student(student, self.objective if self.alpha > 0 else None)
 
     @property
     def _compiled(self) -> bool:
@@ -170,14 +172,14 @@ class Distillation:
             ValueError: a logit that is not finite, or a step at which nothing is learned.
         """
         objective, teacher = self.objective, self.teacher
-        objective.follow(self.temperature)
-        objective.at(state.global_step, state.max_steps)
+        objective.set_temperature(self.temperature)
+        objective.set_step(state.global_step, state.max_steps)
         if self.alpha == 1 and (gap := objective.gap(state.max_steps)) is not None:
             raise ValueError(
                 f"alpha=1 learns from the teacher alone, and from step {gap} of {state.max_steps} no term has a "
                 "weight: let the schedules of the weights meet, or set alpha below 1."
             )
-        signals = teacher(batch, objective.asks | ({LINEAR} if fused and teacher.linear else set()))
+        signals = teacher(batch, objective.teacher_needs | ({LINEAR} if fused and teacher.linear else set()))
         for name, head in signals.answers(teacher.facts.name):
             finite = head.logits.finite()
             lost = ~finite & head.rows.to(finite.device)
@@ -227,14 +229,14 @@ class Distillation:
         weights = loss_weights(self.objective, self.alpha, window) if fused else None
 
         def compare(outputs: Any) -> tuple[dict[str, Sum], Tensor | float]:
-            shown = self.task.shown(student, batch, outputs, heard)
-            both = self.task.compared(shown, taught, batch)
+            shown = self.task.read(student, batch, outputs, captured)
+            both = self.task.match(shown, taught, batch)
             note(both)
             if self.objective.needs != {"heads"}:
                 both = self.task.each_text(*both, batch)
-            return self.objective(*both, batch, weights, shown), self.objective.resting()
+            return self.objective(*both, batch, weights, shown), self.objective.zero_for_unused_parameters()
 
-        with hearing(student, needs) as heard, joined(student, compare, autocast):
+        with capture(student, needs) as captured, run_inside_forward(student, compare, autocast):
             found = model(**fed, **asked)
         sums, unused = found["parts"]
         return Compared(found["outputs"], sums, unused, asked)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hf_distill.models.head import tail_of
+from hf_distill.models.head import logit_transform
 from hf_distill.models.linear_logits import classes_of, head_of, is_plain
 from hf_distill.models.sharding import is_sharded
 from hf_distill.objectives import Objective
@@ -86,7 +86,7 @@ class FusedLogits:
             ValueError: in one sentence.
         """
         if sharded and self.supervised.task.linear:
-            tail_of(student)
+            logit_transform(student)
         if self.asked == "on" and (reason := self.obstacle(student)):
             raise ValueError(f"fused_logits=on was asked for, but {reason}: leave it at auto.")
 
@@ -123,7 +123,7 @@ class FusedLogits:
             return "a compiled student is one graph, its head included"
         if is_sharded(student) and not is_plain(head_of(student)):
             return "the student is sharded, and its head is more than a weight"
-        if tail_of(student) is None:
+        if logit_transform(student) is None:
             return f"the head of {type(student).__name__} cannot be taken apart"
         return ""
 

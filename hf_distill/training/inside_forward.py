@@ -17,7 +17,7 @@ from torch import nn
 
 
 @contextmanager
-def joined(
+def run_inside_forward(
     student: nn.Module,
     after: Callable[[Any], Any],
     autocast: Callable[[], AbstractContextManager] = nullcontext,
@@ -33,7 +33,7 @@ def joined(
     Example:
         >>> import torch
         >>> model = nn.Linear(2, 1)
-        >>> with joined(model, after=lambda outputs: outputs.shape):
+        >>> with run_inside_forward(model, after=lambda outputs: outputs.shape):
         ...     model(torch.ones(3, 2))["parts"]
         torch.Size([3, 1])
         >>> model(torch.ones(3, 2)).shape

@@ -16,7 +16,7 @@ CHILD = "distillation"
 """The name under which the student carries the objective, if that has something to train."""
 
 
-def attach(student: nn.Module, objective: Objective | None) -> None:
+def attach_to_student(student: nn.Module, objective: Objective | None) -> None:
     """Make an objective's parameters the student's, so that what happens to these happens to those.
 
     As a child of the student they are optimised, clipped, zeroed, synchronised and sharded with it, on every
@@ -34,7 +34,7 @@ def attach(student: nn.Module, objective: Objective | None) -> None:
         >>> from hf_distill.models.facts import Facts
         >>> objective, student = Objective({"hidden_mse": HiddenMSE()}), nn.Linear(2, 2)
         >>> objective.build(Facts(hidden_size=2, num_layers=1), Facts(hidden_size=3, num_layers=1))
-        >>> attach(student, objective)
+        >>> attach_to_student(student, objective)
         >>> sum(p.numel() for p in student.parameters())  # 2 x 2 + 2, and two projections of 3 x 2
         18
     """

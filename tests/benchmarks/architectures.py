@@ -18,8 +18,8 @@ import transformers
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
-from hf_distill.models.head import tail_of
-from hf_distill.models.hooks import hearing
+from hf_distill.models.head import logit_transform
+from hf_distill.models.hooks import capture
 from hf_distill.tasks import TASKS, Task
 
 SIZES = {
@@ -110,11 +110,11 @@ def verdict(kind, name):
 
 
 def apart(model, fed, task, batch, whole):
-    if tail_of(model) is None:
+    if logit_transform(model) is None:
         return "equal, WHOLE: its head cannot be taken apart"
-    with torch.no_grad(), hearing(model, {"linear"}) as heard:
-        model(**task.complete(model, fed, batch))
-    found = heard.linear[0].chunk(0, whole.shape[:-1].numel()).view_as(whole)
+    with torch.no_grad(), capture(model, {"linear"}) as captured:
+        model(**task.inputs(model, fed, batch))
+    found = captured.linear[0].chunk(0, whole.shape[:-1].numel()).view_as(whole)
     near = (found - whole).abs().max() <= 1e-4 * whole.abs().max()
     return "equal" if near else f"equal, WRONG in one pass by {(found - whole).abs().max():.2g}"
 

@@ -24,7 +24,6 @@ import copy
 import importlib.util
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -41,11 +40,9 @@ from transformers import (
 )
 
 from hf_distill import DistillationTrainer, DistillationTrainingArguments
+from hf_distill.experiments.tokenizers import character_tokenizer
 from hf_distill.reports import gap_closed, markdown_table
 from hf_distill.students import keep_layers
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
-from chinese_words import character_tokenizer
 
 KL = {"forward_kl": 1.0}
 STAGES = {"hidden_mse": {"weight": {"until": 0.5}}, "forward_kl": {"weight": {"from": 0.5}}}

@@ -13,19 +13,16 @@ bfloat16 where the CPU has units for it. The last lines are the gaps closed.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import load_dataset
 from transformers import BertConfig, BertForSequenceClassification, DataCollatorWithPadding, set_seed
 
 from hf_distill import DistillationTrainer, DistillationTrainingArguments, FunctionTeacher
+from hf_distill.experiments.tokenizers import character_tokenizer
 from hf_distill.reports import gap_closed, markdown_table
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
-from chinese_words import character_tokenizer
-from datasets import load_dataset
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 OBJECTIVES = {

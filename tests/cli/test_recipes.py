@@ -1,9 +1,14 @@
 """The commands that run a recipe: which one, and what they say where there is none."""
 
+import importlib
+import sys
+
 import pytest
 
 from hf_distill import cli
-from hf_distill.cli.recipes import load_recipe, recipe_names, recipes_folder
+from hf_distill.cli import recipes
+from hf_distill.cli.recipes import load_recipe, recipe_module, recipe_names, recipes_folder
+from hf_distill.experiments import Recipe
 
 NAMES = ["bert_chinese", "causal_lm", "question_answering", "sentence_embeddings", "token_tagging", "translation"]
 
@@ -12,7 +17,7 @@ def test_every_recipe_is_known_and_its_file_says_whose_it_is():
     assert recipe_names() == NAMES
     for name in NAMES:
         recipe, rest = load_recipe([str(recipes_folder() / f"{name}.yaml"), "--seed", "1"])
-        assert recipe.__name__ == name
+        assert recipe.name == name
         assert rest == [str(recipes_folder() / f"{name}.yaml"), "--seed", "1"]
         assert load_recipe([name, "--seed", "1"])[1] == ["--seed", "1"]
 
@@ -20,10 +25,10 @@ def test_every_recipe_is_known_and_its_file_says_whose_it_is():
 def test_a_file_runs_from_anywhere_and_flags_override_it(tmp_path, monkeypatch):
     (tmp_path / "my.yaml").write_text("recipe: token_tagging\nseed: 3\n", encoding="utf-8")
     seen = []
-    monkeypatch.setattr(load_recipe(["token_tagging"])[0], "main", seen.append)
+    monkeypatch.setattr(Recipe, "main", lambda recipe, argv: seen.append((recipe.name, argv)))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "my.yaml", "--seed", "4"]) == 0
-    assert seen == [["my.yaml", "--seed", "4"]]
+    assert seen == [("token_tagging", ["my.yaml", "--seed", "4"])]
 
 
 @pytest.mark.parametrize("command", ["train", "compare", "report"])
@@ -59,3 +64,23 @@ def test_settings_of_another_recipe_are_refused(tmp_path):
 def test_vectors_have_no_student_alone(capsys):
     assert cli.main(["compare", "sentence_embeddings"]) == 1
     assert "sentence_embeddings has no student alone to compare with" in capsys.readouterr().err
+
+
+def test_a_recipe_is_imported_without_a_look_into_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "translation.py").write_text("MINE = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = list(sys.path)
+    module = recipe_module("translation")
+    assert recipe_module("translation") is module
+    assert module.RECIPE.name == "translation"
+    assert sys.path == before
+    assert importlib.import_module("translation").MINE == 1
+    monkeypatch.delitem(sys.modules, "translation")
+
+
+def test_a_script_that_cannot_be_run_is_tried_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "recipes_folder", lambda: tmp_path)
+    (tmp_path / "torn.py").write_text("import a_package_that_is_not_there")
+    for _ in range(2):
+        with pytest.raises(ImportError, match="a_package_that_is_not_there"):
+            recipe_module("torn")

@@ -5,19 +5,19 @@ import tiny_language
 import torch
 from torch import nn
 
-from hf_distill.models.head import tail_of
-from hf_distill.models.linear_logits import Tail, head_of
+from hf_distill.models.head import logit_transform
+from hf_distill.models.linear_logits import LogitTransform, head_of
 
 
 def test_a_bias_after_the_head_is_found():
-    assert torch.equal(tail_of(tiny_language.bart()).bias, torch.arange(32.0))
+    assert torch.equal(logit_transform(tiny_language.bart()).bias, torch.arange(32.0))
 
 
 def test_measuring_leaves_no_trace():
     model = tiny_language.llama(attention_dropout=0.5).train()
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    assert tail_of(model) == Tail()
+    assert logit_transform(model) == LogitTransform()
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     assert not head_of(model)._forward_hooks
@@ -36,12 +36,12 @@ def test_models_that_cannot_be_taken_apart_are_read_whole():
             return nn.Linear(16, 32)  # not the one that is called
 
     for kind in (Twice, Silent):
-        assert tail_of(kind(tiny_language.llama().config)) is None
-    assert tail_of(tiny.bert()) is None
+        assert logit_transform(kind(tiny_language.llama().config)) is None
+    assert logit_transform(tiny.bert()) is None
 
 
 def test_a_half_precision_head_is_measured_too():
-    assert tail_of(tiny_language.llama().bfloat16()) == Tail()
+    assert logit_transform(tiny_language.llama().bfloat16()) == LogitTransform()
 
 
 def test_what_is_trained_after_the_head_is_not_taken_for_a_constant():
@@ -56,7 +56,7 @@ def test_what_is_trained_after_the_head_is_not_taken_for_a_constant():
             return out
 
     model = Scaled(tiny_language.llama().config)
-    assert tail_of(model) is None
+    assert logit_transform(model) is None
     frozen = Scaled(tiny_language.llama().config)
     frozen.factor.requires_grad_(False)
-    assert tail_of(frozen) == Tail(scale=2.0)
+    assert logit_transform(frozen) == LogitTransform(scale=2.0)

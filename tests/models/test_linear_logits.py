@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
-from hf_distill.models.head import tail_of
-from hf_distill.models.linear_logits import LinearLogits, Tail, emptied, head_of, project
+from hf_distill.models.head import logit_transform
+from hf_distill.models.linear_logits import LinearLogits, LogitTransform, emptied, head_of, project
 from hf_distill.signals import DenseLogits, Logits
 
 
@@ -17,7 +17,7 @@ def masked():
 
 
 def test_both_forms_answer_alike():
-    hidden, head, tail = torch.randn(2, 3, 4), nn.Linear(4, 9), Tail(2.0, 3.0, torch.randn(9))
+    hidden, head, tail = torch.randn(2, 3, 4), nn.Linear(4, 9), LogitTransform(2.0, 3.0, torch.randn(9))
     rows = torch.tensor([[True, False, True], [False, False, True]])
     linear, dense = LinearLogits(hidden, head, tail), DenseLogits(tail(head(hidden)))
     assert isinstance(linear, Logits)
@@ -37,11 +37,11 @@ def test_no_logits_are_made_and_none_are_lost(make):
     fed = {"input_ids": torch.randint(3, 32, (2, 5))}
     if model.config.is_encoder_decoder:
         fed["decoder_input_ids"] = torch.randint(3, 32, (2, 4))
-    whole, heard = model(**fed).logits, []
-    with emptied(head_of(model), tail_of(model), heard):
+    whole, captured = model(**fed).logits, []
+    with emptied(head_of(model), logit_transform(model), captured):
         assert model(**fed).logits.shape[-2] == 0
-    assert len(heard) == 1
-    assert torch.allclose(heard[0].chunk(0, 99), whole.flatten(0, 1), atol=1e-5)
+    assert len(captured) == 1
+    assert torch.allclose(captured[0].chunk(0, 99), whole.flatten(0, 1), atol=1e-5)
     assert torch.equal(model(**fed).logits, whole)  # nothing stays on the model
 
 
@@ -59,10 +59,12 @@ def test_chunks_are_made_in_the_precision_of_the_call_whoever_reads_them():
     torch.manual_seed(0)
     head, hidden = nn.Linear(16, 9), torch.randn(2, 3, 16)
     for calling, reading in ((True, False), (False, True)):
-        heard = []
+        captured = []
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=calling):
             expected = head(hidden).float()
-            with emptied(head, Tail(), heard):
+            with emptied(head, LogitTransform(), captured):
                 head(hidden)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reading):
-            assert torch.equal(heard[0].select(torch.ones(2, 3, dtype=torch.bool)).chunk(0, 6), expected.flatten(0, 1))
+            assert torch.equal(
+                captured[0].select(torch.ones(2, 3, dtype=torch.bool)).chunk(0, 6), expected.flatten(0, 1)
+            )

@@ -66,7 +66,7 @@ def test_ranks_add_up_to_one_process(monkeypatch, seen):
 
 def test_what_is_trained_and_the_run_s_temperature():
     term = build({"contrastive": {"dim": 5}}).terms["contrastive"]
-    term.follow(4.0)
+    term.set_temperature(4.0)
     assert term.temperature == 0.07
     again = built(Contrastive, dim=5)
     shapes = {name: tuple(p.shape) for name, p in again.named_parameters()}

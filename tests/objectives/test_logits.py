@@ -103,7 +103,7 @@ def test_several_heads_are_added():
 
 def test_a_term_follows_the_run_unless_it_has_its_own_temperature():
     objective = build({"forward_kl": 1.0, "hot": {"term": "forward_kl", "temperature": 8.0}})
-    objective.follow(3.0)
+    objective.set_temperature(3.0)
     assert (objective.terms["forward_kl"].temperature, objective.terms["hot"].temperature) == (3.0, 8.0)
 
 
@@ -127,7 +127,7 @@ BOUNDED = ["reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
 
 def term_of(name, temperature=1.0):
     objective = build(name)
-    objective.follow(temperature)
+    objective.set_temperature(temperature)
     return objective.terms[name]
 
 

@@ -69,6 +69,6 @@ def test_a_term_may_listen_to_one_teacher_of_several():
     objective = build({"forward_kl": 1.0, "logit_mse": {"teacher": 1, "weight": 2.0}})
     assert objective.teachers == {"logit_mse": "1"}  # the names of a list are numbers
     assert objective.needs == {"heads"}
-    assert objective.asks == {"heads", "heads@1"}
+    assert objective.teacher_needs == {"heads", "heads@1"}
     with pytest.raises(ValueError, match=r"teachers were given for \['mse'\], but the terms are \['kl'\]"):
         Objective({"kl": ForwardKL()}, teachers={"mse": "big"})

@@ -1,11 +1,11 @@
 """A term in a file of the current folder is found there, whatever the script beside which it was asked is called."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
-import scoring
-from test_bert_chinese import QUIET, SMALL, rows, write
+from recipe_runs import QUIET, SMALL, rows, write
 
 from hf_distill.cli.recipes import recipes_folder
 from hf_distill.objectives import build
@@ -41,14 +41,19 @@ def test_a_file_of_the_current_folder(here):
     assert type(build({"my_terms:Mine": {"temperature": 3.0}}).terms["Mine"]) is type(term)
 
 
-def test_a_module_with_the_name_of_one_beside_the_script_is_the_users(here):
+def test_a_module_with_the_name_of_one_beside_the_script_is_the_users(here, tmp_path_factory, monkeypatch):
+    beside = tmp_path_factory.mktemp("beside")
+    for name in ("scoring", "predictions"):
+        (beside / f"{name}.py").write_text("SAID = 'the script'")
+    monkeypatch.syspath_prepend(str(beside))
+    scoring, predictions = importlib.import_module("scoring"), importlib.import_module("predictions")
     (here / "scoring.py").write_text(MINE.format(name="Scoring", other="predictions", late="my_late"))
     (here / "predictions.py").write_text("SAID = 'mine'")
     (here / "my_late.py").write_text("SAID = 'late'")
     term = build("scoring:Scoring").terms["Scoring"]
     assert (term.said, term.later()) == ("mine", "late")
-    assert sys.modules["scoring"] is scoring
-    assert scoring.__file__.startswith(str(recipes_folder()))
+    assert (sys.modules.pop("scoring"), sys.modules.pop("predictions")) == (scoring, predictions)
+    assert scoring.SAID == predictions.SAID == "the script"
 
 
 def test_a_package_and_what_is_installed(here):
@@ -82,7 +87,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence(here, content, message):
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [["-m", "hf_distill.cli", "train", "bert_chinese"], ["script"], ["command"]])
 def test_a_recipe_learns_by_a_users_term_however_it_is_started(tmp_path, start):
-    (tmp_path / "scoring.py").write_text("from hf_distill.objectives import JSD\nclass Mine(JSD): pass")
+    (tmp_path / "translation.py").write_text("from hf_distill.objectives import JSD\nclass Mine(JSD): pass")
     path = write(tmp_path / "rows.jsonl", rows(40))
     script = str(recipes_folder() / "bert_chinese.py")
     command = "import sys; from hf_distill.cli import main; sys.exit(main(['train', 'bert_chinese', *sys.argv[1:]]))"
@@ -98,7 +103,7 @@ def test_a_recipe_learns_by_a_users_term_however_it_is_started(tmp_path, start):
         "--output_dir",
         "out",
         "--objective",
-        "scoring:Mine",
+        "translation:Mine",
         "--skip_alone",
         "--max_steps",
         "1",

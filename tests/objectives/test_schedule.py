@@ -55,13 +55,13 @@ def test_an_objective_reads_schedules_of_weights_and_temperatures():
         "hidden_mse": {"weight": {"until": 0.5, "value": 3.0}},
     })  # fmt: skip
     assert objective.weights == {"forward_kl": 1.0, "hidden_mse": 3.0}
-    objective.at(0, 100)
+    objective.set_step(0, 100)
     assert objective.weights == {"forward_kl": 0.0, "hidden_mse": 3.0}
-    objective.follow(5.0)  # the run's temperature does not replace it
-    objective.at(50, 100)
+    objective.set_temperature(5.0)  # the run's temperature does not replace it
+    objective.set_step(50, 100)
     assert objective.weights == {"forward_kl": 1.0, "hidden_mse": 0.0}
     assert objective.terms["forward_kl"].temperature == 5.0
-    assert objective.needs == objective.asks == {"heads", "hidden"}
+    assert objective.needs == objective.teacher_needs == {"heads", "hidden"}
     assert objective.gap(100) is None
     assert build({"forward_kl": {"weight": {"from": 10, "until": 20}}}).gap(100) == 0
     assert build({"a": {"term": "forward_kl", "weight": {"until": 10}}}).gap(100) == 10

@@ -48,7 +48,7 @@ def test_scores_that_the_teacher_gives_are_taken_as_they_are(cls, shape):
     """A column has a row for each group, a cross-encoder one for each pair."""
     term, student = cls(candidates=2, scores="logits"), rows(6, 3).requires_grad_()
     term.build(Facts(name="m", hidden_size=3, num_layers=1), Facts(name="scores"))
-    assert (term.needs, term.asks) == ({"hidden"}, {"heads"})
+    assert (term.needs, term.teacher_needs) == ({"hidden"}, {"heads"})
     given = torch.tensor([4.0, -1.0, 0.5, 2.0])
     shown = Signals({}, hidden=(student[:, None],) * 2)
     logits = DenseLogits(given.view(shape))

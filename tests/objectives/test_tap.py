@@ -50,7 +50,7 @@ def test_widths_that_differ_are_projected_if_they_are_given():
 
 def test_the_teacher_may_have_another_path():
     term = TapMSE("a", "b")
-    assert (term.needs, term.asks) == ({"tap:a"}, {"tap:b"})
+    assert (term.needs, term.teacher_needs) == ({"tap:a"}, {"tap:b"})
 
 
 @pytest.mark.parametrize("options", [{"path": ""}, {"path": "a", "widths": [4]}, {"path": "a", "widths": [0, 4]}])

@@ -25,7 +25,7 @@ def test_the_same_probabilities_in_any_order_cost_nothing_and_the_gradient_is_ri
 
 def test_the_runs_temperature_is_not_taken():
     objective = build({"uld": {"temperature": 3.0}, "plain": {"term": "uld"}})
-    objective.follow(5.0)
+    objective.set_temperature(5.0)
     assert (objective.terms["uld"].temperature, objective.terms["plain"].temperature) == (3.0, 1.0)
     with pytest.raises(ValueError, match="temperature=0 was given to ULD"):
         build({"uld": {"temperature": 0}})

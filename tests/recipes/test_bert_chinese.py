@@ -1,8 +1,6 @@
 """The recipe as users start it: no argument, their own files, LoRA, YAML, the Hub's rules, bad input."""
 
 import ast
-import csv
-import gzip
 import json
 import os
 import re
@@ -10,48 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bert_chinese
 import pytest
-import text_data
 import torch
-from chinese_words import CATEGORIES, character_tokenizer, load_words
-from datasets import ClassLabel
 from hub_server import environment, hub, reached
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
+from recipe_runs import QUIET, SHORT, SMALL, rows, write
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-from two_models import ModelArguments, blank_bert
 
-from hf_distill.cli.parsing import parse_arguments
+from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.models import ModelArguments, blank_bert
+from hf_distill.experiments.parsing import parse_arguments
+from hf_distill.experiments.tokenizers import character_tokenizer
 from hf_distill.hub.push import PushError
 
-SHORT = ["--max_steps", "3", "--max_train_samples", "400", "--max_eval_samples", "100", "--report_to", "none"]
-SMALL = ["--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_hidden_size", "64", "--bf16", "0"]
-QUIET = ["--disable_tqdm", "1"]
-TEXTS = ["这家店的面很好吃", "服务员态度太差了", "电影的结尾出人意料", "房间又小又吵", "孩子非常喜欢这本书"]
-
-
-def rows(n, names=("差", "好")):
-    return [{"text": TEXTS[i % 5] + TEXTS[i % 3], "label": names[i % len(names)]} for i in range(n)]
-
-
-def write(path, data):
-    if path.name.endswith(".jsonl.gz"):
-        with gzip.open(path, "wt", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in data)
-    elif path.suffix == ".csv":
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, data[0].keys())
-            writer.writeheader()
-            writer.writerows(data)
-    elif path.suffix == ".parquet":
-        text_data.Dataset.from_list(data).to_parquet(path)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-    else:
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in data), encoding="utf-8")
-    return str(path)
+bert_chinese = recipe_module("bert_chinese")
 
 
 @pytest.fixture(scope="module")
@@ -65,30 +37,6 @@ def default(tmp_path_factory):
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr[-3000:]
     return folder, shown.stdout
-
-
-def test_the_embedded_words():
-    splits = load_words()
-    sizes = {name: len(split) for name, split in splits.items()}
-    assert 324_000 < sum(sizes.values()) < 326_000
-    assert sizes["test"] == pytest.approx(sum(sizes.values()) / 20, rel=0.02)
-    assert splits["train"].features["label"].names == list(CATEGORIES)
-    columns = {name: split[:] for name, split in splits.items()}
-    texts = {name: set(split["text"]) for name, split in columns.items()}
-    assert not texts["train"] & texts["test"]
-    assert not texts["validation"] & texts["test"]
-    label = {}
-    for split in columns.values():
-        label |= dict(zip(split["text"], split["label"], strict=True))
-    assert [list(CATEGORIES)[label[word]] for word in ("一心一意", "北京大学")] == ["idiom", "organisation"]
-
-
-def test_the_tokenizer_reads_chinese_and_latin_and_survives_saving(tmp_path):
-    tokenizer = character_tokenizer(["中国人民 AT", "中国人民 AT"])
-    tokenizer.save_pretrained(tmp_path)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    for one in (tokenizer, loaded):
-        assert one.tokenize("中国AT龘") == ["中", "国", "a", "##t", "[UNK]"]
 
 
 def test_the_whole_job_without_any_argument(default):
@@ -134,7 +82,7 @@ def test_a_second_run_keeps_the_teacher_and_the_first_run(default, monkeypatch, 
     monkeypatch.chdir(default[0])
     first = (default[0] / "outputs/bert_chinese/run-1/model.safetensors").read_bytes()
     teachers = sorted(Path("outputs/bert_chinese").glob("_teacher-*"))
-    bert_chinese.main([*SHORT, *SMALL, *QUIET, "--skip_alone", "--num_threads", "1"])
+    bert_chinese.RECIPE.main([*SHORT, *SMALL, *QUIET, "--skip_alone", "--num_threads", "1"])
     assert "using the teacher kept at" in capsys.readouterr().out
     assert "_teacher-" not in Path("outputs/bert_chinese/run-2/README.md").read_text(encoding="utf-8")
     assert sorted(Path("outputs/bert_chinese").glob("_teacher-*")) == teachers
@@ -144,26 +92,7 @@ def test_a_second_run_keeps_the_teacher_and_the_first_run(default, monkeypatch, 
 
 def run(folder, *flags):
     fixed = ["--output_dir", str(folder / "run"), "--max_steps", "2", "--num_threads", "1"]
-    return bert_chinese.main([*fixed, *SMALL, *QUIET, *flags])
-
-
-@pytest.mark.parametrize("kind", [".json", ".jsonl", ".jsonl.gz", ".csv", ".parquet"])
-def test_own_files(tmp_path, kind):
-    path = write(tmp_path / f"train{kind}", rows(60))
-    splits = text_data.load_text(text_data.TextDataArguments(train_file=path), seed=0)
-    assert {name: len(split) for name, split in splits.items()} == {"train": 57, "validation": 3, "test": 3}
-    assert splits["train"].features["label"].names == ["好", "差"]
-
-
-def test_a_data_set_by_name_brings_its_own_splits_and_class_names(tmp_path):
-    names = ClassLabel(names=["差", "好"])
-    for split, n in (("train", 40), ("test", 12)):
-        made = text_data.Dataset.from_list(rows(n)).cast_column("label", names)
-        made.to_parquet(tmp_path / "data" / f"{split}.parquet")
-    splits = text_data.load_text(text_data.TextDataArguments(dataset_name=str(tmp_path / "data")), seed=0)
-    assert {name: len(split) for name, split in splits.items()} == {"train": 38, "validation": 2, "test": 12}
-    assert splits["test"].features["label"].names == ["差", "好"]
-    assert splits["test"][0] == {"text": rows(1)[0]["text"], "label": 0}
+    return bert_chinese.RECIPE.main([*fixed, *SMALL, *QUIET, *flags])
 
 
 def test_own_files_with_pairs_numbers_and_other_columns(tmp_path):
@@ -268,7 +197,7 @@ def test_a_finished_run_is_refused_and_can_be_resumed(tmp_path, teacher):
 
 def test_the_full_size_settings_are_valid_and_flags_override_them(tmp_path):
     path = str(Path(bert_chinese.__file__).with_suffix(".yaml"))
-    types = [bert_chinese.RecipeArguments, bert_chinese.RecipeTrainingArguments]
+    types = [bert_chinese.Arguments, bert_chinese.TrainingArguments]
     flags = ["--bf16", "0", "--output_dir", str(tmp_path), "--num_train_epochs", "1"]
     recipe, args = parse_arguments(types, [path, *flags])
     assert recipe.teacher_model_name_or_path == "google-bert/bert-base-chinese"
@@ -278,7 +207,7 @@ def test_the_full_size_settings_are_valid_and_flags_override_them(tmp_path):
 
 def test_the_language_of_a_users_rows_is_not_invented(tmp_path):
     given = ["--train_file", write(tmp_path / "rows.jsonl", rows(40)), "--output_dir", str(tmp_path / "run")]
-    assert bert_chinese.prepare([*given, *SHORT, *SMALL, "--num_threads", "1"]).language is None
+    assert bert_chinese.RECIPE.prepare([*given, *SHORT, *SMALL, "--num_threads", "1"]).language is None
 
 
 BAD = {
@@ -349,7 +278,7 @@ def test_a_repository_that_cannot_be_made_is_known_before_the_teacher_is_trained
     flags = ["--push_to_hub", "1", "--hub_model_id", "other/student", *SHORT, *SMALL, *QUIET]
     with hub() as server, reached(server, monkeypatch, tmp_path / "cache"):
         with pytest.raises(PushError, match=r"pushed to other/student.*403: You don't have the rights"):
-            bert_chinese.main(["--output_dir", str(tmp_path / "run"), "--num_threads", "1", *flags])
+            bert_chinese.RECIPE.main(["--output_dir", str(tmp_path / "run"), "--num_threads", "1", *flags])
     assert not list((tmp_path / "run").glob("_teacher-*"))
 
 

@@ -1,24 +1,23 @@
 """The recipe of causal language models: embedded reviews, own texts, conversations, an assistant, bad input."""
 
-import copy
 import json
 from pathlib import Path
 
-import causal_lm
 import numpy as np
 import pytest
 import tiny_language
 import torch
-from assistant import accepted_tokens
-from chat_rows import encoded_chat, encoded_text
-from chinese_reviews import load_reviews
 from huggingface_hub import ModelCard
-from listening import foreseen, foresight
-from text_tokenizer import text_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
+from recipe_runs import texts, write
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_distill.cli import main as command
-from hf_distill.cli.parsing import parse_arguments
+from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.data.chats import encoded_text
+from hf_distill.experiments.data.chinese_reviews import load_reviews
+from hf_distill.experiments.parsing import parse_arguments
+
+causal_lm = recipe_module("causal_lm")
 
 SMALL = [
     "--teacher_layers", "1", "--teacher_hidden_size", "64", "--student_layers", "1", "--student_hidden_size", "32",
@@ -27,31 +26,8 @@ SMALL = [
 ]  # fmt: skip
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def texts(n):
-    return [{"text": "天气很好，我们去公园看花。"[i % 5 :] + "孩子很高兴。"[: i % 6]} for i in range(n)]
-
-
 def run(folder, *flags):
-    return causal_lm.main(["--output_dir", str(folder / "run"), *SMALL, *flags])
-
-
-def test_reviews_are_read_once_and_no_text_is_in_two_splits():
-    splits = load_reviews()
-    found = {name: set(rows["text"]) for name, rows in splits.items()}
-    assert sum(map(len, found.values())) == sum(len(rows) for rows in splits.values()) > 16_000
-    assert not found["train"] & found["test"]
-    assert len(found["test"]) == pytest.approx(sum(map(len, found.values())) / 20, rel=0.1)
-
-
-def test_reviews_of_a_folder(tmp_path):
-    (tmp_path / "pos.txt").write_text("这本书非常非常好看\n\n这本书非常非常值得一看\n", encoding="utf-8")
-    (tmp_path / "neg.txt").write_text("这本书非常非常值得一看\n太差\n", encoding="utf-8")
-    assert [one for rows in load_reviews(tmp_path).values() for one in rows["text"]] == ["这本书非常非常值得一看"]
+    return causal_lm.RECIPE.main(["--output_dir", str(folder / "run"), *SMALL, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -99,38 +75,6 @@ def test_the_card(default):
     assert str(default[0]) not in card.text
 
 
-def test_metrics_of_evaluation_are_those_of_float64():
-    logits, labels = torch.randn(3, 7, 11), torch.randint(0, 11, (3, 7))
-    labels[0, 5:], labels[2, :4] = -100, -100
-    found = foresight(EvalPrediction(foreseen((logits,), labels).numpy(), labels.numpy()))
-    pairs = [(logits[b, t].double(), labels[b, t + 1]) for b in range(3) for t in range(6) if labels[b, t + 1] != -100]
-    losses = [-one.log_softmax(-1)[label].item() for one, label in pairs]
-    assert found["perplexity"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-5)
-    assert found["accuracy"] == pytest.approx(np.mean([one.argmax() == label for one, label in pairs]))
-
-
-def test_a_text_begins_and_ends_and_a_long_one_does_not_end():
-    made = text_tokenizer(["天气很好"], begins=True)
-    row = encoded_text(made, "天气", 9)
-    assert made.convert_ids_to_tokens(row["input_ids"]) == ["<s>", "▁", "天", "气", "</s>"]
-    assert row["labels"] == row["input_ids"]
-    assert encoded_text(made, "天气很好", 4)["input_ids"][-1] != made.eos_token_id
-
-
-def chat(*turns):
-    return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(turns)]
-
-
-def test_only_the_last_answer_of_a_conversation_is_supervised():
-    made = tiny_language.tokenizer()
-    row = encoded_chat(made, chat("w1 w2", "w3", "w4", "w5 w6"), 99)
-    kept = [i for i, label in enumerate(row["labels"]) if label != -100]
-    assert made.decode([row["labels"][i] for i in kept]) == "w5 w6 </s>"
-    assert [row["labels"][i] for i in kept] == [row["input_ids"][i] for i in kept]
-    assert made.decode(row["input_ids"][: kept[0]]) == "user : w1 w2 assistant : w3 </s> user : w4 assistant :"
-    assert encoded_chat(made, chat("w1"), 99)["input_ids"] == []
-
-
 @pytest.fixture
 def models(tmp_path):
     """A teacher and a student with a chat template."""
@@ -169,35 +113,6 @@ def test_a_student_is_trained_in_float32_whatever_it_was_saved_in(tmp_path, mode
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run").dtype == torch.float32
 
 
-def test_an_assistant_changes_the_steps_and_not_the_text():
-    teacher, other = tiny_language.teacher().eval(), tiny_language.llama().eval()
-    for model in (teacher, other):
-        model.generation_config.eos_token_id = None
-    ids, before = [torch.tensor([[5, 6, 7]]), torch.tensor([[9, 8]])], dict(vars(other.generation_config))
-    own = accepted_tokens(teacher, copy.deepcopy(teacher), ids, 12, ahead=3)
-    assert (own["tokens"], own["steps"]) == (24, 6)  # three proposed and one more, each time
-    assert own["accepted"] == 3.0
-    helped = accepted_tokens(teacher, other, ids, 12, ahead=3)
-    assert helped["tokens"] == 24
-    assert helped["accepted"] < 3.0
-    assert dict(vars(other.generation_config)) == before
-
-
-@pytest.mark.parametrize("size", [28, 40])
-def test_an_assistant_whose_head_is_padded_to_another_length(size):
-    teacher, other = tiny_language.teacher().eval(), tiny_language.llama(vocab_size=size).eval()
-    teacher.generation_config.eos_token_id = None
-    other.generation_config.eos_token_id = None
-    with torch.no_grad():  # the ids that the other lacks are the likeliest
-        for model, rows in ((other, slice(32, None)), (teacher, slice(size, None))):
-            padding = model.lm_head.weight[rows]
-            padding.copy_(9 * model.lm_head.weight[: len(padding)])
-    found = accepted_tokens(teacher, other, [torch.tensor([[5, 6, 7]])], 12, ahead=3)
-    assert found["tokens"] == 12
-    assert 3 <= found["steps"] <= 12
-    assert other.config.vocab_size == size
-
-
 BAD = {
     "a missing file": (["--train_file", "nowhere.jsonl"], "nowhere.jsonl, there is no such file"),
     "a missing column": (["--train_file", "{folder}/good.jsonl", "--text_column", "title"], r"\['title'\] was asked"),
@@ -227,7 +142,7 @@ def test_own_texts_and_the_full_size_settings(tmp_path):
         run(tmp_path, "--train_file", write(tmp_path / "t.jsonl", texts(40)), "--skip_alone")["dataset"] == "t.jsonl"
     )
     path = str(Path(causal_lm.__file__).with_suffix(".yaml"))
-    types = [causal_lm.RecipeArguments, causal_lm.RecipeTrainingArguments]
+    types = [causal_lm.Arguments, causal_lm.TrainingArguments]
     recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert recipe.teacher_model_name_or_path == "Qwen/Qwen2.5-7B-Instruct"
     assert (args.teacher_cache, args.teacher_dtype) == ("outputs/qwen_answers", "bfloat16")

@@ -3,26 +3,25 @@
 import json
 from pathlib import Path
 
-import data_files
-import numpy as np
 import pytest
-import python_prose
-import sentence_embeddings
 import torch
-from chinese_words import character_tokenizer
 from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
-from test_bert_chinese import QUIET, TEXTS, write
+from recipe_runs import QUIET, TEXTS, write
 from transformers import AutoModel, AutoTokenizer
-from two_models import ModelArguments, blank_bert
-from vector_scoring import VectorScoring
 
-from hf_distill.cli.parsing import parse_arguments
+from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.data import files
+from hf_distill.experiments.models import ModelArguments, blank_bert
+from hf_distill.experiments.parsing import parse_arguments
+from hf_distill.experiments.tokenizers import character_tokenizer
+
+sentence_embeddings = recipe_module("sentence_embeddings")
 
 
 def run(folder, *flags):
     fixed = ["--output_dir", str(folder / "run"), "--max_steps", "3", "--num_threads", "1", "--report_to", "none"]
-    return sentence_embeddings.main([*fixed, "--bf16", "0", *QUIET, *flags])
+    return sentence_embeddings.RECIPE.main([*fixed, "--bf16", "0", *QUIET, *flags])
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_the_whole_job(tmp_path, teacher, texts, pool):
 
 def test_a_data_set_of_the_hub_is_named_on_the_card(tmp_path, teacher, monkeypatch):
     rows = Dataset.from_list([{"text": f"{TEXTS[i % 5]}{i}"} for i in range(60)])
-    monkeypatch.setattr(data_files, "load_named", lambda name, config: DatasetDict(train=rows))
+    monkeypatch.setattr(files, "load_named", lambda name, config: DatasetDict(train=rows))
     run(tmp_path, "--teacher_model_name_or_path", teacher, "--dataset_name", "me/sentences")
     data = ModelCard.load(tmp_path / "run" / "README.md").data
     assert (data.datasets, data.eval_results[0].dataset_type) == (["me/sentences"], "me/sentences")
@@ -80,32 +79,6 @@ def test_without_an_argument_the_card_names_the_teacher_and_not_its_folder(tmp_p
     assert "Teacher: `sentence-transformers/all-MiniLM-L6-v2`, 4 layers of width 64" in text
     assert "of `sentence-transformers/all-MiniLM-L6-v2` were kept." in text
     assert str(tmp_path) not in text
-
-
-def test_the_figures_are_the_textbooks():
-    scoring = VectorScoring()
-    draw = np.random.default_rng(0)
-    theirs = draw.normal(size=(40, 8))
-    ours = theirs * draw.uniform(0.1, 9.0, size=(40, 1))
-    same = scoring.figures(ours, theirs)
-    assert (same["cosine"], same["spearman"]) == (pytest.approx(1.0), pytest.approx(1.0))  # lengths do not count
-    assert scoring.agreement(ours, theirs, theirs) == 1.0
-    turned = theirs @ np.linalg.qr(draw.normal(size=(8, 8)))[0]
-    other = scoring.figures(turned, theirs)
-    assert other["spearman"] == pytest.approx(1.0)  # a space that is turned has the same similarities
-    assert other["cosine"] < 0.5
-    noise = scoring.figures(draw.normal(size=(40, 8)), theirs)
-    assert abs(noise["spearman"]) < 0.2
-
-
-def test_the_embedded_texts():
-    splits = python_prose.load_sentences()
-    sizes = {name: len(split) for name, split in splits.items()}
-    assert sizes["train"] > 5_000
-    assert sizes["test"] == pytest.approx(sum(sizes.values()) / 20, rel=0.2)
-    texts = {name: set(split["text"]) for name, split in splits.items()}
-    assert sum(map(len, texts.values())) == sum(sizes.values())
-    assert not texts["train"] & texts["test"]
 
 
 def test_without_a_teacher_the_command_is_named(tmp_path, monkeypatch):
@@ -124,6 +97,6 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path, teacher, texts):
 
 def test_the_full_size_settings_are_valid(tmp_path):
     path = str(Path(sentence_embeddings.__file__).with_suffix(".yaml"))
-    types = [sentence_embeddings.RecipeArguments, sentence_embeddings.RecipeTrainingArguments]
+    types = [sentence_embeddings.Arguments, sentence_embeddings.TrainingArguments]
     recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert (recipe.pool, recipe.student_layers, args.alpha) == ("first", 3, 1.0)

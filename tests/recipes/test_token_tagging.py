@@ -4,27 +4,21 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tagging_data
-import token_tagging
-from chinese_words import character_tokenizer
 from huggingface_hub import ModelCard
-from test_bert_chinese import QUIET, SMALL, write
+from recipe_runs import QUIET, SMALL, tagged_rows, write
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from hf_distill.cli.parsing import parse_arguments
+from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.parsing import parse_arguments
+
+token_tagging = recipe_module("token_tagging")
 
 FLAGS = ["--max_steps", "2", "--num_threads", "1", "--report_to", "none", *SMALL, *QUIET]
 
 
 def run(folder, *flags):
-    return token_tagging.main(["--output_dir", str(folder / "run"), *FLAGS, *flags])
-
-
-def rows(n, column="ner_tags"):
-    tokens, tags = ["Anna", "Berg", "lives", "in", "Bad", "Ems", "."], "B-name I-name O O B-place I-place O".split()
-    return [{"tokens": tokens[i % 3 :], column: tags[i % 3 :]} for i in range(n)]
+    return token_tagging.RECIPE.main(["--output_dir", str(folder / "run"), *FLAGS, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +26,6 @@ def default(tmp_path_factory):
     """One run on the embedded newspaper."""
     folder = tmp_path_factory.mktemp("tagging")
     return folder / "run", run(folder, "--max_train_samples", "200", "--max_eval_samples", "40")
-
-
-def test_the_newspaper():
-    splits = tagging_data.newspaper()
-    sizes = {name: len(split) for name, split in splits.items()}
-    assert sizes["train"] > 40_000
-    assert sizes["test"] == pytest.approx(sum(sizes.values()) / 20, rel=0.05)
-    texts = {name: {"".join(tokens) for tokens in split["tokens"]} for name, split in splits.items()}
-    assert sum(map(len, texts.values())) == sum(sizes.values())  # none is there twice
-    assert not texts["train"] & texts["test"]
-    row = next(r for r in splits["train"] if "".join(r["tokens"]).startswith("中共中央总书记"))
-    assert [tagging_data.BMES[tag] for tag in row["tags"][:7]] == ["B", "M", "M", "E", "B", "M", "E"]
-    assert np.mean([len(tokens) for tokens in splits["test"]["tokens"]]) < 60
 
 
 def test_the_whole_job_on_the_newspaper(default):
@@ -75,7 +56,7 @@ def test_the_card_says_what_was_measured(default):
 
 
 def test_columns_of_lists_conll_and_a_kept_teacher(tmp_path, capsys):
-    train = write(tmp_path / "train.jsonl.gz", rows(40, "tags"))
+    train = write(tmp_path / "train.jsonl.gz", tagged_rows(40, "tags"))
     test = tmp_path / "test.conll.gz"
     with gzip.open(test, "wt", encoding="utf-8") as file:
         file.write("-DOCSTART- -X- O\n\nAnna NNP B-name\nlives VB O\n\n\nin IN O\nBad NNP B-place\nEms NNP I-place\n")
@@ -86,41 +67,12 @@ def test_columns_of_lists_conll_and_a_kept_teacher(tmp_path, capsys):
     assert student.config.id2label == dict(enumerate(["O", "B-name", "B-place", "I-name", "I-place"]))
     assert "entity F1 %" in capsys.readouterr().out
     teacher = next((tmp_path / "run").glob("_teacher-*"))
-    again = token_tagging.main(
+    again = token_tagging.RECIPE.main(
         ["--output_dir", str(tmp_path / "other"), "--teacher_model_name_or_path", str(teacher), *FLAGS, *flags,
          "--student_from_teacher", "--skip_alone"]
     )  # fmt: skip
     assert [row["name"] for row in again["models"]] == ["teacher", "distilled"]
     assert again["models"][0]["f1"] == report["models"][0]["f1"]
-
-
-def test_the_first_piece_has_the_tag_and_what_is_behind_the_end_is_counted():
-    tokenizer = character_tokenizer(["Bad Ems", "Bad Ems"])
-    features = tagging_data.Features(
-        {"tokens": tagging_data.List(tagging_data.Value("string")),
-         "tags": tagging_data.List(tagging_data.ClassLabel(names=["O", "B-place", "I-place"]))}
-    )  # fmt: skip
-    data = {"tokens": [["Bad", "Ems", "\u200b"]], "tags": [[1, 2, 0]]}
-    splits = tagging_data.DatasetDict(test=tagging_data.Dataset.from_dict(data, features=features))
-    made, lost = token_tagging.tokenised(splits, tokenizer, 32)
-    assert made["test"]["labels"] == [[-100, 1, -100, -100, 2, -100, -100, -100]]
-    assert lost.startswith("; 1 of 3 test tokens are behind max_length or of no piece")
-    made, lost = token_tagging.tokenised(splits, tokenizer, 5)
-    assert made["test"]["labels"] == [[-100, 1, -100, -100, -100]]
-    assert lost.startswith("; 2 of 3 test tokens")
-
-
-def test_pieces_without_a_label_are_no_part_of_a_span():
-    scoring = token_tagging.TagScoring(["O", "B-x", "I-x"])
-    logits, labels = (
-        np.eye(3)[[[0, 1, 0, 2, 0], [1, 0, 0, 0, 0]]],
-        np.array([[-100, 1, -100, 2, -100], [0, 1, 0, 0, -100]]),
-    )
-    found = scoring.figures(logits, labels)
-    assert (found["precision"], found["recall"], found["f1"]) == (0.5, 0.5, 0.5)
-    assert found["accuracy"] == pytest.approx(4 / 6)
-    assert scoring.units(logits, labels).mean() == pytest.approx(0.5)
-    assert scoring.agreement(logits, np.roll(logits, 1, axis=-1), labels) == 0.0
 
 
 BAD = {
@@ -141,7 +93,7 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path, what):
-    write(tmp_path / "good.jsonl", rows(30))
+    write(tmp_path / "good.jsonl", tagged_rows(30))
     write(tmp_path / "numbers.jsonl", [{"tokens": ["a"], "ner_tags": [1]}] * 30)
     write(tmp_path / "strange.jsonl", [{"tokens": ["a"], "ner_tags": ["B-animal"]}])
     write(tmp_path / "short.jsonl", [{"tokens": ["a", "b", "c"], "ner_tags": ["O", "O"]}] * 30)
@@ -156,7 +108,7 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
 
 def test_the_full_size_settings_are_valid(tmp_path):
     path = str(Path(token_tagging.__file__).with_suffix(".yaml"))
-    types = [token_tagging.RecipeArguments, token_tagging.RecipeTrainingArguments]
+    types = [token_tagging.Arguments, token_tagging.TrainingArguments]
     recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert (recipe.student_from_teacher, recipe.student_layers, recipe.finetune_teacher) == (True, 4, True)
     assert args.metric_for_best_model == "f1"

@@ -4,87 +4,26 @@ import json
 from pathlib import Path
 
 import pytest
-import text_tokenizer
-import translation
-from chinese_pinyin import pinyin
 from huggingface_hub import ModelCard
+from recipe_runs import columns, pairs, write
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-from writing_scores import Writing, text_scores
 
-from hf_distill.cli.parsing import parse_arguments
-from hf_distill.students import fresh_student
+from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.data.chinese_pinyin import pinyin
+from hf_distill.experiments.parsing import parse_arguments
+from hf_distill.experiments.translation import TranslationScoring
+
+translation = recipe_module("translation")
 
 SMALL = [
     "--teacher_layers", "1", "--teacher_hidden_size", "64", "--teacher_learning_rate", "0.01", "--student_layers", "1",
     "--student_hidden_size", "32", "--bf16", "0", "--num_threads", "1", "--disable_tqdm", "1", "--report_to", "none",
     "--per_device_train_batch_size", "16", "--save_strategy", "no",
 ]  # fmt: skip
-WORDS = {"天": "sky", "人": "man", "水": "water", "火": "fire", "山": "hill"}
-
-
-def pairs(n):
-    keys = list(WORDS)
-    return [
-        {"zh": keys[i % 5] + keys[i % 3], "en": f"{WORDS[keys[i % 5]]} {WORDS[keys[i % 3]]}", "id": i}
-        for i in range(n)
-    ]
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 def run(folder, *flags, steps=2):
-    return translation.main(["--output_dir", str(folder / "run"), "--max_steps", str(steps), *SMALL, *flags])
-
-
-def columns(path):
-    return ["--train_file", path, "--source_column", "zh", "--target_column", "en"]
-
-
-def test_pinyin_with_tones_and_without():
-    assert [pinyin(word) for word in ("长城", "长大", "绿")] == ["chang2 cheng2", "zhang3 da4", "lv4"]
-    assert pinyin("银行", tones=False) == "yin hang"
-
-
-def test_scores_are_those_of_texts_counted_by_hand():
-    scores, each = text_scores(["a cat sat on the mat", "the dog"], ["a cat sat on the mat", "a dog"])
-    assert each["exact"].tolist() == [1.0, 0.0]
-    assert scores["cer"] == 3 / 25  # t, h and e for a
-    assert each["chrf"][0] == 1.0
-    assert 50 < scores["bleu"] < 100
-    assert text_scores(["我们走"], ["我们走"])[0]["bleu"] < text_scores(["我们走了吧"], ["我们走了吧"])[0]["bleu"]
-
-
-def test_characters_are_the_tokens_or_pieces_of_words():
-    texts = ["天气 tian qi", "天下 tian xia"] * 3
-    single, pieces = (text_tokenizer.text_tokenizer(texts, size) for size in (0, 60))
-    assert single.tokenize("天气 tian") == ["▁", "天", "气", "▁", "t", "i", "a", "n"]
-    assert pieces.tokenize("tian qi") == ["▁tian", "▁qi"]
-    assert single("天龘")["input_ids"][-2:] == [single.unk_token_id, single.eos_token_id]
-    ended = text_tokenizer.text_tokenizer(["ein mann, am hut.", "ein hut am mann."] * 3, 60)
-    assert ended.tokenize("mann, hut.") == ["▁mann", ",", "▁hut", "."]
-    assert ended.decode(ended("ein hut, am mann.")["input_ids"], skip_special_tokens=True) == "ein hut, am mann."
-    assert single.decode(single("气 qi xian")["input_ids"], skip_special_tokens=True) == "气 qi xian"
-
-
-def test_embedded_words_are_read_by_character_and_written_by_syllable():
-    rows = [{"source": word, "target": pinyin(word)} for word in ("中国", "中间", "国家", "家中")] * 3
-    made = translation.made_tokenizer(translation.RecipeArguments(), translation.Dataset.from_list(rows))
-    assert made.tokenize("中国") == ["▁", "中", "国"]
-    assert made.tokenize("zhong1 guo2") == ["▁zhong1", "▁guo2"]
-
-
-def test_an_untrained_teacher_knows_positions_and_its_student_is_narrower_on_both_sides():
-    made = text_tokenizer.text_tokenizer(["天气 tian qi"] * 2)
-    asked = translation.RecipeArguments(teacher_hidden_size=128, teacher_dropout=0.3, max_source_length=600)
-    teacher = AutoModelForSeq2SeqLM.from_config(translation.blank_marian(asked, made))
-    assert (teacher.config.max_position_embeddings, teacher.config.dropout) == (600, 0.3)
-    assert teacher.generation_config.forced_eos_token_id is None
-    student = fresh_student(teacher, hidden_size=64, num_hidden_layers=1).config
-    assert (student.encoder_ffn_dim, student.decoder_ffn_dim, student.decoder_layers) == (256, 256, 1)
-    assert (student.encoder_attention_heads, student.decoder_attention_heads) == (1, 1)
+    return translation.RECIPE.main(["--output_dir", str(folder / "run"), "--max_steps", str(steps), *SMALL, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -130,14 +69,14 @@ def test_the_teacher_is_kept_and_its_texts_are_labels(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     flags = ["--max_steps", "2", *SMALL, *columns(write(tmp_path / "pairs.jsonl", pairs(80))), "--skip_alone"]
     evaluated = ["--eval_strategy", "steps", "--eval_steps", "2"]
-    report = translation.main([*flags, *evaluated])
+    report = translation.RECIPE.main([*flags, *evaluated])
     shown = capsys.readouterr().out
     assert report["dataset"] == "pairs.jsonl"
     assert report["gap"] is None
     assert "training the teacher, once" in shown
     assert "'eval_chrf'" in shown
     rollout = ["--alpha", "0", "--rollout", '{"seq_kd": 1.0, "max_new_tokens": 12}']
-    report = translation.main([*flags, *rollout])
+    report = translation.RECIPE.main([*flags, *rollout])
     assert "using the teacher kept at outputs/translation/_teacher-" in capsys.readouterr().out
     assert report["settings"]["rollout"] == {"seq_kd": 1.0, "max_new_tokens": 12}
     card = Path("outputs/translation/run-2/README.md").read_text(encoding="utf-8")
@@ -165,7 +104,7 @@ def test_rows_grouped_by_length_are_scored_against_their_own_references(tmp_path
 
     def predict(trainer, rows):
         found = plain(trainer, rows)
-        labels.append(Writing(trainer.processing_class, None).texts(found.label_ids))
+        labels.append(TranslationScoring(trainer.processing_class, None).texts(found.label_ids))
         return found
 
     monkeypatch.setattr(translation.Seq2SeqDistillationTrainer, "predict", predict)
@@ -203,7 +142,7 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
 
 def test_the_full_size_settings_are_valid(tmp_path):
     path = str(Path(translation.__file__).with_suffix(".yaml"))
-    types = [translation.RecipeArguments, translation.RecipeTrainingArguments]
+    types = [translation.Arguments, translation.TrainingArguments]
     recipe, args = parse_arguments(types, [path, "--bf16", "0", "--output_dir", str(tmp_path)])
     assert recipe.teacher_model_name_or_path == "Helsinki-NLP/opus-mt-zh-en"
     assert (recipe.student_layers, recipe.student_decoder_layers) == (6, 2)

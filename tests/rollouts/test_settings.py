@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from hf_distill import DistillationTrainingArguments, Rollout
-from hf_distill.cli.parsing import parse_arguments
+from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.rollouts import rollout_of
 
 

@@ -33,7 +33,7 @@ def test_hidden_states_are_those_of_the_text():
     model, batch = student(PromptTuningConfig).eval(), {"input_ids": torch.randint(5, 29, (2, 6))}
     with torch.no_grad():
         outputs = model(**batch, output_hidden_states=True)
-    shown = SequenceClassification(num_labels=3, problem_type=tiny.SINGLE).shown(model, batch, outputs)
+    shown = SequenceClassification(num_labels=3, problem_type=tiny.SINGLE).read(model, batch, outputs)
     assert [state.shape for state in shown.hidden] == [(2, 6, 24)] * 2
     for state, whole in zip(shown.hidden, outputs.hidden_states, strict=True):
         assert torch.equal(state, whole[:, 4:])

@@ -77,7 +77,7 @@ def test_padding_has_no_probability_and_no_gradient_in_the_soft_loss():
     shown = [QuestionAnswering().signals(None, PADDED, tuple(pair)) for pair in (logits[:2], logits[2:])]
     for name in ("forward_kl", "reverse_kl", "jsd", "skew_kl", "topk_kl", "adaptive_kl", "top1_cross_entropy"):
         objective = build(name)
-        objective.follow(8.0)
+        objective.set_temperature(8.0)
         total, count = objective(*shown, PADDED)[name]
         assert count == QuestionAnswering().counts(PADDED)["rows"] == 8
         gradients = torch.autograd.grad(total, logits[:2], retain_graph=True)

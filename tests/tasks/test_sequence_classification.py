@@ -84,9 +84,9 @@ def test_the_problem_type_is_settled_by_the_labels_as_the_model_would(problem, l
     model.config.problem_type = None
     task = Task.of(model)
     inputs = batch(problem)
-    assert task.settle(model, inputs) == (problem != tiny.REGRESSION)  # one output: nothing to learn
+    assert task.infer_from_batch(model, inputs) == (problem != tiny.REGRESSION)  # one output: nothing to learn
     assert task.problem_type == problem
-    assert not task.settle(model, inputs)
+    assert not task.infer_from_batch(model, inputs)
     own = tiny.bert(problem=problem)
     own.config.problem_type = None
     own(**inputs)

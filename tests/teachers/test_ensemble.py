@@ -120,7 +120,7 @@ def test_classes_in_another_order_are_put_into_the_students(tmp_path):
     made = batch()
     shown = Several(teachers)(made, HEADS | {"heads@odd"})
     student = TASK.signals(tiny.bert(), made, tiny.bert()(input_ids=made["input_ids"]))
-    _, aligned = task.compared(student, shown, made)
+    _, aligned = task.match(student, shown, made)
     assert torch.equal(logits(aligned).tensor, logits(shown).tensor[:, order])
     assert torch.equal(logits(aligned.named["odd"]).tensor, logits(shown.named["odd"]).tensor[:, order])
 
@@ -147,8 +147,8 @@ def test_listening_to_one_equals_a_run_with_that_teacher_alone(tmp_path, objecti
     alone.train()
     teachers = models()
     calls = watch(teachers)
-    heard = {objective: {"teacher": "odd", **options}}
-    run = tiny.trainer(tmp_path, teacher_model=teachers, objective=heard, args=OFF)
+    asked = {objective: {"teacher": "odd", **options}}
+    run = tiny.trainer(tmp_path, teacher_model=teachers, objective=asked, args=OFF)
     run.train()
     assert tiny.losses(run) == tiny.losses(alone)
     assert tiny.losses(run, f"loss/{objective}") == tiny.losses(alone, f"loss/{objective}")

@@ -36,7 +36,7 @@ class Letters(Task):
         self.own, self.frames = own, frames
 
     @classmethod
-    def reading(cls, model):
+    def from_model(cls, model):
         return None
 
     @staticmethod
@@ -58,7 +58,7 @@ class Letters(Task):
         loss = F.cross_entropy(outputs["logits"][counted], batch["labels"][counted], reduction="sum")
         return Sum(loss, counted.sum())
 
-    def signals(self, model, batch, outputs, heard=None):
+    def signals(self, model, batch, outputs, captured=None):
         frames = self.framed(batch, model.stride)
         mask = frames if self.own else self.mask(batch)
         return Signals({"logits": Head(DenseLogits(outputs["logits"]), frames)}, mask=mask)

@@ -57,7 +57,7 @@ def test_a_constant_added_to_all_logits_of_a_row_changes_nothing():
     found = []
     for by in (torch.zeros(2, 6, 1), 7 * torch.randn(2, 6, 1)):
         shown = [task.signals(None, fed, logits) for logits in (student + by, teacher - by)]
-        sides = task.compared(*shown, fed)
+        sides = task.match(*shown, fed)
         found.append(forward_kl(*(side.heads["logits"].logits.chunk(0, 12) for side in sides)))
     assert torch.allclose(*found, atol=1e-5)
 

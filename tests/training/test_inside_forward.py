@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from hf_distill.training.inside_forward import joined
+from hf_distill.training.inside_forward import run_inside_forward
 
 
 def batch():
@@ -13,7 +13,7 @@ def batch():
 
 def test_runs_inside_the_forward_and_returns_both():
     model = tiny.bert()
-    with joined(model, lambda outputs: outputs.logits.sum()):
+    with run_inside_forward(model, lambda outputs: outputs.logits.sum()):
         both = model(**batch())
     assert both.keys() == {"parts", "outputs"}
     assert both["parts"] == both["outputs"].logits.sum()
@@ -25,7 +25,7 @@ def test_puts_back_a_forward_that_belonged_to_the_instance():
     model = tiny.bert()
     own = model.forward
     model.forward = own  # as accelerate does
-    with joined(model, lambda outputs: 1):
+    with run_inside_forward(model, lambda outputs: 1):
         model(**batch())
     assert vars(model)["forward"] is own
 
@@ -36,13 +36,15 @@ def test_leaves_nothing_behind_when_something_fails():
     def fails(outputs):
         raise RuntimeError("inside")
 
-    with pytest.raises(RuntimeError, match="inside"), joined(model, fails):
+    with pytest.raises(RuntimeError, match="inside"), run_inside_forward(model, fails):
         model(**batch())
     assert "forward" not in vars(model)
 
 
 def test_after_runs_under_the_given_autocast():
     model, seen = tiny.bert(), []
-    with joined(model, lambda o: seen.append(torch.is_autocast_enabled("cpu")), lambda: torch.autocast("cpu")):
+    with run_inside_forward(
+        model, lambda o: seen.append(torch.is_autocast_enabled("cpu")), lambda: torch.autocast("cpu")
+    ):
         model(**batch())
     assert seen == [True]

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 from hf_distill.models.facts import Facts
 from hf_distill.models.sharding import whole_state
 from hf_distill.objectives import build
-from hf_distill.training.projections import attach
+from hf_distill.training.projections import attach_to_student
 
 HIDDEN = {"hidden_mse": {"layers": {0: 0, 1: 2}}}
 KEYS = {f"distillation.terms.hidden_mse.projections.{pair}.weight" for pair in ("0_0", "1_2")}
@@ -24,28 +24,28 @@ def objective(spec=HIDDEN):
 def test_only_an_objective_with_something_to_train_is_attached():
     student = tiny.bert()
     before = set(student.state_dict())
-    attach(student, objective("forward_kl"))
+    attach_to_student(student, objective("forward_kl"))
     assert set(student.state_dict()) == before
-    attach(student, objective())
+    attach_to_student(student, objective())
     assert set(student.state_dict()) == before | KEYS
-    attach(student, objective({"hidden_mse": {"layers": {1: 1}}}))  # another one takes its place
+    attach_to_student(student, objective({"hidden_mse": {"layers": {1: 1}}}))  # another one takes its place
     assert set(student.state_dict()) == before | {"distillation.terms.hidden_mse.projections.1_1.weight"}
-    attach(student, None)
+    attach_to_student(student, None)
     assert set(student.state_dict()) == before
     assert student._keys_to_ignore_on_save == type(student)._keys_to_ignore_on_save
 
 
 def test_the_same_objective_is_left_alone():
     student, made = tiny.bert(), objective()
-    attach(student, made)
+    attach_to_student(student, made)
     weight = made.terms["hidden_mse"].projections["1_2"].weight
-    attach(student, made)
+    attach_to_student(student, made)
     assert student.distillation.terms["hidden_mse"].projections["1_2"].weight is weight
 
 
 def test_save_pretrained_by_the_user_leaves_it_out(tmp_path):
     student = tiny.bert()
-    attach(student, objective())
+    attach_to_student(student, objective())
     student.save_pretrained(tmp_path)
     loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
@@ -57,7 +57,7 @@ def test_save_pretrained_by_the_user_leaves_it_out(tmp_path):
 
 def test_it_takes_the_students_device_and_dtype():
     student, made = tiny.bert().bfloat16(), objective()
-    attach(student, made)
+    attach_to_student(student, made)
     assert {p.dtype for p in made.parameters()} == {torch.bfloat16}
 
 
@@ -65,7 +65,7 @@ def test_a_name_that_is_taken_is_refused():
     student = tiny.bert()
     student.distillation = nn.Linear(1, 1)
     with pytest.raises(ValueError, match=r"has an attribute 'distillation' of its own.*rename it"):
-        attach(student, objective())
+        attach_to_student(student, objective())
 
 
 def test_building_it_moves_no_random_number_and_is_equal_everywhere(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hf_distill.models.linear_logits import LinearLogits, Tail, is_plain
+from hf_distill.models.linear_logits import LinearLogits, LogitTransform, is_plain
 from hf_distill.objectives.chunked.compiled import Compiled
 
 BLOCK_ELEMENTS = 2**19
@@ -107,7 +107,7 @@ class _Pass(torch.autograd.Function):
         )
 
 
-def _costs(logits: Tensor, tail: Tail, parts: list[Part], shares: Tensor, start: int) -> Tensor:
+def _costs(logits: Tensor, tail: LogitTransform, parts: list[Part], shares: Tensor, start: int) -> Tensor:
     """Return what each part of a chunk costs, and put the gradient of their weighed sum where the logits were."""
     rows, classes = logits.shape
     size = max(1, BLOCK_ELEMENTS // classes) if logits.device.type == "cpu" else rows
@@ -127,7 +127,7 @@ def _is_large(block: Tensor) -> bool:
 
 
 def _weighed(
-    leaf: Tensor, tail: Tail, parts: list[Part], told: list[list[Any]], shares: Tensor
+    leaf: Tensor, tail: LogitTransform, parts: list[Part], told: list[list[Any]], shares: Tensor
 ) -> tuple[Tensor, Tensor]:
     seen = tail(leaf.float())
     costs = torch.stack([part.cost(seen, given) for part, given in zip(parts, told, strict=True)])

@@ -55,7 +55,7 @@ class SortedAlignment(Alignment):
         return made[0], made[1]
 
     def _pairs(self, task: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        read = task.theirs(batch)
+        read = task.teacher_batch(batch)
         both = task.rows(batch), task.rows(read)
         without = {name: value for name, value in batch.items() if name not in ("labels", "shift_labels")}
         if "labels" not in read and not task.reads_labels and bool((task.rows(without) & ~both[0]).any()):

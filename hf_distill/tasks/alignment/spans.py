@@ -122,7 +122,7 @@ class SpanAlignment(Alignment):
         return torch.where(ours >= 0, ours, theirs)
 
     def _sides(self, task: Any, batch: Mapping[str, Any]) -> tuple[Side, Side]:
-        ours, theirs = task.text(batch), task.text(task.theirs(batch))
+        ours, theirs = task.text(batch), task.text(task.teacher_batch(batch))
         if ours is None or theirs is None or ours.offsets is None or theirs.offsets is None:
             raise ValueError(
                 f'teacher_alignment="span" reads where tokens are in the text from {OFFSETS} and {PREFIX}{OFFSETS}, '

@@ -187,7 +187,7 @@ the teacher's, 1 of its 1 are none of the student's): set teacher_alignment="spa
         if ours is None or (sizes[0] == sizes[1] and ours is theirs):
             return student, teacher
         shared = self._shared(ours, theirs, sizes, mine.rows.device)
-        if (read := task.theirs(batch)) is not batch:
+        if (read := task.teacher_batch(batch)) is not batch:
             _same_tokens(task, batch, read, shared, sizes[0])
         kept = other.logits
         if isinstance(kept, TopKLogits):

@@ -9,7 +9,7 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 from hf_distill.cache.sampled import restore, sample
-from hf_distill.models.linear_logits import LinearLogits, Tail
+from hf_distill.models.linear_logits import LinearLogits, LogitTransform
 from hf_distill.objectives import build
 from hf_distill.objectives.chunked import linear_pass, one_pass
 from hf_distill.objectives.chunked.compiled import Compiled
@@ -46,14 +46,14 @@ def result(case, monkeypatch):
     ours, theirs = nn.Linear(8, CLASSES), nn.Linear(8, CLASSES).requires_grad_(False)
     hidden, read = torch.randn(ROWS, 8, requires_grad=True), torch.randn(ROWS, 8)
     rows, labels = torch.arange(ROWS) % 4 != 0, torch.randint(CLASSES - 4, (ROWS,))
-    tail = Tail(cap=2.0) if case == "soft cap" else Tail()
+    tail = LogitTransform(cap=2.0) if case == "soft cap" else LogitTransform()
     student, teacher = LinearLogits(hidden, ours, tail), LinearLogits(read, theirs)
     if case == "few ids":
         teacher = restore(sample(theirs(read), 2.0, 6, 4, seed=0), 2.0, CLASSES)
     if case == "shared columns":
         student, teacher = (Columns(one, torch.arange(CLASSES - 4)) for one in (student, teacher))
     objective = build(CASES[case])
-    objective.follow(2.0)
+    objective.set_temperature(2.0)
     shares = {name: torch.tensor(0.5 / ROWS) for name in ("hard", *objective.terms)}
     shown = Signals({"logits": Head(student, rows, labels)}), Signals({"logits": Head(teacher, rows)})
     parts = objective(*shown, {}, shares)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_distill.cache.sampled import restore, sample
-from hf_distill.models.linear_logits import LinearLogits, Tail
+from hf_distill.models.linear_logits import LinearLogits, LogitTransform
 from hf_distill.objectives import build
 from hf_distill.objectives.chunked import linear_pass, one_pass
 from hf_distill.signals import DenseLogits, Head, Signals
@@ -60,7 +60,9 @@ def gradients(found, inputs, factor=1.0):
     return torch.autograd.grad(loss, inputs)
 
 
-@pytest.mark.parametrize("tail", [Tail(), Tail(0.5, 3.0, torch.linspace(-1, 1, V))], ids=["bare", "tail"])
+@pytest.mark.parametrize(
+    "tail", [LogitTransform(), LogitTransform(0.5, 3.0, torch.linspace(-1, 1, V))], ids=["bare", "tail"]
+)
 @pytest.mark.parametrize("linear_teacher", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_sums_and_gradients_are_those_of_whole_logits(tail, linear_teacher, bias):

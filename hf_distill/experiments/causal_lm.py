@@ -1,0 +1,146 @@
+"""How well language models predict held-out text, and how near they are to their teacher there.
+
+Knows: trainers, distributions over the next token, how figures are shown. Does not know: where texts come from, how
+models were trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import EvalPrediction, Trainer
+
+from hf_distill.experiments.assisted_generation import accepted_tokens
+from hf_distill.experiments.scoring import Column, Measurement, Scoring, percent
+from hf_distill.objectives.functional import forward_kl
+from hf_distill.reports import GapClosed
+
+IGNORED = -100
+KEYS = ("loss", "accuracy", "kl", "agreement")
+
+
+def token_losses(logits: Tensor | tuple, labels: Tensor) -> Tensor:
+    """Keep what metrics need of a batch's logits, which would fill the memory: Trainer's preprocessing of logits.
+
+    Args:
+        logits: [B, T, V], or a tuple that begins with them.
+        labels: [B, T]; -100 does not count.
+
+    Returns:
+        [B, T - 1, 2] float32: the loss in nats, and whether the likeliest token is right (1) or not (0).
+    """
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    targets = labels[:, 1:]
+    loss = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+    return torch.stack((loss, (logits[:, :-1].argmax(-1) == targets).float()), dim=-1)
+
+
+def perplexity(found: EvalPrediction) -> dict[str, float]:
+    """Average what ``token_losses`` kept: Trainer's ``compute_metrics``.
+
+    Args:
+        found: its predictions and labels.
+
+    Returns:
+        ``perplexity`` and ``accuracy`` (of the likeliest token), over the labels that count.
+    """
+    counts = found.label_ids[:, 1:] != IGNORED
+    loss, right = (found.predictions[..., i][counts].mean() for i in range(2))
+    return {"perplexity": float(np.exp(loss)), "accuracy": float(right)}
+
+
+class LanguageModelScoring(Scoring):
+    """Perplexity, and nearness to the teacher, token by token of held-out text.
+
+    Args:
+        prompts: token ids [1, T] behind which the teacher writes with each student's help; empty: it does not.
+        new_tokens: how many it writes at most.
+    """
+
+    score: ClassVar[str] = "loss"
+    plotted: ClassVar[tuple[str, str]] = ("accuracy", "next token right")
+    hub: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "perplexity": "perplexity"}
+    speed_rows: ClassVar[int] = 256
+    unit: ClassVar[str] = "texts"
+
+    def __init__(self, prompts: Sequence[Tensor] = (), new_tokens: int = 48) -> None:
+        self.prompts, self.new_tokens = prompts, new_tokens
+        helped: dict[str, Column] = {
+            "accepted a step": lambda row: f"{row['accepted']:.2f}" if "accepted" in row else ""
+        }
+        self.columns = {
+            "perplexity": lambda row: f"{row['perplexity']:.2f}",
+            "loss, nats": lambda row: f"{row['loss']:.3f} ± {row['loss_error']:.3f}",
+            "next token right %": percent("accuracy"),
+            "KL to the teacher": lambda row: f"{row['kl']:.3f}",
+            "agrees with teacher %": lambda row: f"{100 * row['agreement']:.1f}",
+            **(helped if prompts else {}),
+        }
+
+    def evaluate(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
+        """Let the students and their teacher read the same text, each true token after the other; see ``Scoring``.
+
+        A row's value is its sum over tokens, scaled so that the mean over rows is the mean over all tokens.
+        """
+        models = {name: one.model.eval() for name, one in trainers.items()}
+        names, sums, counts = ["teacher", *models], [], []
+        for batch in reference.get_test_dataloader(rows):
+            batch = reference._prepare_inputs(batch)
+            known = reference.task.rows(batch)
+            targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)[known]
+            fed = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
+            with torch.no_grad():
+                signals = reference.teacher(batch, frozenset({"heads"}))
+                teacher_logits = signals.heads["logits"].logits.tensor[known].float()
+                shown = {name: model(**fed).logits[known].float() for name, model in models.items()}
+            found = [_compared(one, teacher_logits, targets) for one in (teacher_logits, *shown.values())]
+            found = torch.stack(found)  # [M, 4, n]
+            place = known.nonzero()[:, 0]
+            total = found.new_zeros(len(known), *found.shape[:2]).index_add_(0, place, found.permute(2, 0, 1))
+            total, count = reference.accelerator.gather_for_metrics((total, known.sum(dim=1)))
+            sums.append(total.cpu().numpy())
+            counts.append(count.cpu().numpy())
+        sums, counts = np.concatenate(sums).astype(np.float64), np.concatenate(counts)
+        scaled = sums * (len(counts) / counts.sum())
+        each = {name: {key: scaled[:, m, k] for k, key in enumerate(KEYS)} for m, name in enumerate(names)}
+        return {
+            name: Measurement(one, {"perplexity": float(np.exp(one["loss"].mean()))}) for name, one in each.items()
+        }
+
+    def scores(self, measurement: Measurement) -> np.ndarray:
+        """The loss, so that higher is better."""
+        return -measurement.each["loss"]
+
+    def summary(self, gap: GapClosed) -> str:
+        """Say what the teacher gave in the unit of the loss."""
+        share = gap.withheld
+        if gap.ratio is not None:
+            share = f"{100 * gap.ratio:.0f} ± {100 * gap.ratio_error:.0f} % of the gap closed"
+            if gap.interval is not None:
+                share += f" (at 95 %: {100 * gap.interval.low:.0f} to {100 * gap.interval.high:.0f} %)"
+        return (
+            f"the loss of a token is {gap.gain:.3f} ± {gap.gain_error:.3f} nats lower than that of the student "
+            f"alone, the teacher's {gap.gap:.3f} ± {gap.gap_error:.3f}: {share}"
+        )
+
+    def extra_figures(self, model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
+        """How many of a student's tokens the teacher accepts, if it is asked; see ``Scoring.extra_figures``."""
+        return accepted_tokens(teacher, model, self.prompts, self.new_tokens) if self.prompts else {}
+
+
+def _compared(logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
+    """The four figures of every token: float32 [4, n]; ids that only one of the heads has are left out of the KL."""
+    both, best = min(logits.shape[-1], teacher_logits.shape[-1]), logits.argmax(-1)
+    figures: tuple[Any, ...] = (
+        F.cross_entropy(logits, targets, reduction="none"),
+        best == targets,
+        forward_kl(logits[:, :both], teacher_logits[:, :both]),
+        best == teacher_logits.argmax(-1),
+    )
+    return torch.stack([one.float() for one in figures])

@@ -1,0 +1,254 @@
+"""An experiment: the teacher, the student alone, and the student under the teacher.
+
+Knows: the order of these steps. Does not know: how a loss is computed, a model measured, or rows read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import time
+from typing import Any
+
+from datasets import DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+
+from hf_distill import DistillationTrainer
+from hf_distill.experiments.comparison import compare, write
+from hf_distill.experiments.models import ModelArguments, ModelKind, make_student, untrained_teacher
+from hf_distill.experiments.scoring import Scoring
+from hf_distill.experiments.settings import RecipeTrainingArguments, arguments_for, say
+from hf_distill.experiments.without_autocast import as_published
+from hf_distill.hub.push import check_repository
+from hf_distill.models.sharding import is_sharded
+from hf_distill.objectives.presets import AUTO
+
+READ = ("input_ids", "label", "labels", "start_positions", "end_positions")
+"""The columns whose content makes a teacher that is trained on them another one."""
+
+SHAPES = (
+    "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "optim",
+    "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type",
+    "lr_scheduler_kwargs", "warmup_steps", "label_smoothing_factor", "neftune_noise_alpha", "train_sampling_strategy",
+    "bf16", "fp16",
+)  # fmt: skip
+"""Trainer's arguments that make a training of the same rows another one, beside its learning rate and epochs."""
+
+
+@dataclass
+class Experiment:
+    """What the three models share.
+
+    Args:
+        recipe: which models.
+        args: of the student's training.
+        root: where a teacher that is trained here is kept.
+        kind: what the models are for.
+        splits: tokenised ``train``, ``validation`` and ``test`` rows.
+        tokenizer: of all models.
+        scoring: how the models are measured on the test rows.
+        options: further arguments of each trainer: ``data_collator``, ``compute_metrics``, ...
+        language: its code, for the card.
+        student_splits: the splits as the student under the teacher reads them; None: ``splits``.
+        notes: what else goes into the report.
+        trainer_class: of each trainer.
+        rows_dir: where the training rows are written, and nothing is trained; None: the models are.
+    """
+
+    recipe: ModelArguments
+    args: RecipeTrainingArguments
+    root: Path
+    kind: ModelKind
+    splits: DatasetDict
+    tokenizer: PreTrainedTokenizerBase
+    scoring: Scoring
+    options: Mapping[str, Any]
+    language: str | None = None
+    student_splits: DatasetDict | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    trainer_class: type = DistillationTrainer
+    rows_dir: str | None = None
+
+    @property
+    def source(self) -> str:
+        """How to name the data in a report."""
+        return self.recipe.source
+
+    def run(self, started: float) -> dict[str, Any] | None:
+        """Make the three models, or write the rows; see ``distil``.
+
+        Args:
+            started: when the run began, as ``time.time()`` tells it.
+        """
+        if self.rows_dir:
+            self.splits["train"].save_to_disk(self.rows_dir)
+            return None
+        return distil(self, started)
+
+    def trainer(
+        self,
+        model: PreTrainedModel,
+        args: RecipeTrainingArguments,
+        teacher: PreTrainedModel | str | None = None,
+    ) -> Trainer:
+        """Make the trainer of a model, with or without a teacher; it is the same.
+
+        Args:
+            model: what it trains.
+            args: how.
+            teacher: a model or its path.
+        """
+        splits = self.splits if teacher is None else self.student_splits or self.splits
+        return self.trainer_class(
+            model,
+            replace(args),  # made anew: under DeepSpeed each Trainer of a process needs a configuration of its own
+            train_dataset=splits["train"],
+            eval_dataset=splits["validation"],
+            processing_class=self.tokenizer,
+            teacher_model=teacher,
+            **self.options,
+        )
+
+    def alone(self, teacher: PreTrainedModel | str, args: RecipeTrainingArguments) -> Trainer:
+        """Make the trainer of the student without its teacher.
+
+        Args:
+            teacher: whose kind it is.
+            args: how it is trained.
+        """
+        return self.trainer(make_student(self.recipe, self.kind, teacher, args.seed), args)
+
+    def distilled(self, teacher: PreTrainedModel | str, args: RecipeTrainingArguments) -> Trainer:
+        """Make the trainer of the same student under its teacher.
+
+        Args:
+            teacher: a model or its path.
+            args: how it is trained.
+        """
+        return self.trainer(make_student(self.recipe, self.kind, teacher, args.seed), args, teacher)
+
+
+def distil(experiment: Experiment, started: float) -> dict[str, Any]:
+    """Do the experiment: a table, ``report.json``, a picture and the card lie beside the student's weights afterwards.
+
+    Args:
+        experiment: all of it.
+        started: when the run began, as ``time.time()`` tells it.
+
+    Returns:
+        What ``report.json`` holds.
+
+    Raises:
+        PushError: the student shall be pushed to where it cannot be; then nothing was trained.
+        ValueError: an adapter shall be merged where each process has only a share of the student.
+    """
+    recipe, args = experiment.recipe, experiment.args
+    check_repository(args)
+    teacher = make_teacher(experiment)
+    student = experiment.distilled(teacher, args)
+    if recipe.merge_lora and (student.is_fsdp_enabled or is_sharded(student.teacher.model)):
+        raise ValueError(
+            "merge_lora was asked for under FSDP or ZeRO-3, which leave each process a share of the student: run "
+            "without it, and merge the saved adapter afterwards (peft's merge_and_unload)."
+        )
+    say(args, "training the student under the teacher")
+    train(student, args.resume_from_checkpoint)
+    if recipe.merge_lora:
+        student.model = student.model.merge_and_unload()
+    student.save_model(_internal_call=True)
+    trainers = {"distilled": student}
+    if not recipe.skip_alone:
+        # It cannot learn from a row without a label, so its epochs are shorter: it is given as many steps instead.
+        steps = {"max_steps": student.state.max_steps} if "unlabeled" in experiment.splits else {}
+        say(args, "training the student alone" + (", on the labelled rows, for as many steps" if steps else ""))
+        alone = experiment.alone(teacher, arguments_for(args, "_alone", **steps))
+        train(alone)
+        alone.save_model()
+        trainers = {"student alone": alone, **trainers}
+    report(experiment, trainers, started)
+    if args.push_to_hub:
+        student.push_to_hub()
+    return student.report
+
+
+def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: float, card: bool = True) -> None:
+    """Measure the models, and write what was found beside the distilled student.
+
+    Args:
+        experiment: all of it.
+        trainers: of ``distilled`` and, if there is one, ``student alone`` before it.
+        started: when the run began.
+        card: whether to write a model card too.
+    """
+    say(experiment.args, "measuring")
+    student, test = trainers["distilled"], experiment.splits["test"]
+    with as_published(student, trainers) as models:
+        measurements = experiment.scoring.measure(trainers, test, student)
+        found = compare(measurements, models, test, student, experiment.scoring)
+    names = ("alpha", "temperature", "objective", "augmentation", "rollout", "learning_rate", "seed")
+    settings = {name: getattr(experiment.args, name) for name in names}
+    if settings["objective"] in (None, AUTO):
+        settings["objective"] = student.distillation.objective.told  # what that was for these two models
+    student.report = {
+        "dataset": experiment.source,
+        "language": experiment.language,
+        **experiment.recipe.measured,
+        "counted": experiment.scoring.counted(test),
+        "each": experiment.scoring.each,
+        "datasets": experiment.recipe.on_the_hub,
+        **found,
+        "rows": {name: len(rows) for name, rows in experiment.splits.items()},
+        **experiment.notes,
+        "settings": settings,
+        "seconds": round(time() - started, 1),
+    }
+    if student.is_world_process_zero():
+        write(student, experiment.scoring, measurements, card)
+
+
+def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
+    """Return the teacher: the path of a finished one, or a model that is trained here once and kept.
+
+    Args:
+        experiment: all that it may need.
+    """
+    recipe, args, rows = experiment.recipe, experiment.args, experiment.splits["train"]
+    if recipe.teacher_model_name_or_path and not recipe.finetune_teacher:
+        return recipe.teacher_model_name_or_path
+    # What it was trained on names its folder: other settings make another teacher, and none is ever written over.
+    read = [rows[column][:] for column in READ if column in rows.column_names]
+    asked = {
+        "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
+        "vocabulary": len(experiment.tokenizer),
+        **{name: value for name, value in asdict(recipe).items() if name.startswith(("teacher", "finetune", "max"))},
+        **{name: getattr(args, name) for name in SHAPES},
+    }
+    key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    folder = experiment.root / f"_teacher-{key}"
+    if (folder / "trained_with.json").is_file():
+        say(args, f"using the teacher kept at {folder}")
+        return experiment.kind.kept(folder)
+    say(args, f"training the teacher, once: it is kept at {folder}")
+    model = untrained_teacher(recipe, experiment.kind, experiment.tokenizer, args.seed)
+    changes = {"learning_rate": recipe.teacher_learning_rate, "num_train_epochs": recipe.teacher_epochs}
+    trainer = experiment.trainer(model, arguments_for(args, "", output_dir=str(folder), **changes))
+    train(trainer)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        (folder / "trained_with.json").write_text(json.dumps(asked, indent=2, default=str) + "\n", encoding="utf-8")
+    trainer.accelerator.wait_for_everyone()
+    return experiment.kind.kept(folder)  # the one that was trained may be sharded, and wrapped for training
+
+
+def train(trainer: Trainer, resume: str | None = None) -> None:
+    """Train, from the same random state whatever was done before, or go on from a checkpoint ("true": the last).
+
+    Args:
+        trainer: of any model.
+        resume: ``resume_from_checkpoint``, as the command line has it.
+    """
+    set_seed(trainer.args.seed)
+    trainer.train(resume_from_checkpoint=True if resume and resume.lower() == "true" else resume)

@@ -1,0 +1,245 @@
+"""Is it the teacher, or chance? The student alone against the student under its teacher, over seeds.
+
+The learning rate is chosen for the student alone, on the validation rows, with the first seed; every run then uses
+it, for as many steps, and is measured on the test rows. The run that was chosen is one of them: none is trained twice.
+Each finished run is a line of ``runs.jsonl``: start again to go on.
+
+Knows: a recipe's experiment, in which order runs are made, what is kept of them. Does not know: rows, models, scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from time import time
+from typing import Any
+
+import numpy as np
+from transformers import Trainer
+
+from hf_distill.experiments.comparison import as_json, costs, labelled, surroundings, table
+from hf_distill.experiments.experiment import SHAPES, Experiment, make_teacher, train
+from hf_distill.experiments.parsing import parse_some
+from hf_distill.experiments.settings import arguments_for, say
+from hf_distill.experiments.without_autocast import as_published, plainly
+from hf_distill.reports import gap_closed, mean_interval, plot_comparison
+
+STUDENTS = ("student alone", "distilled")
+FIXED = (
+    *SHAPES, "world_size", "alpha", "temperature", "objective", "augmentation", "rollout", "teacher_alignment",
+    "teacher_dtype", "teacher_quantization", "num_train_epochs",
+)  # fmt: skip
+"""Runs with other values of these are not to be mixed."""
+
+
+@dataclass
+class SeedArguments:
+    """What is compared; every other argument is the recipe's."""
+
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Of the students."})
+    learning_rates: list[float] = field(
+        default_factory=list,
+        metadata={"help": "To choose from. Default: the recipe's, then twice and half of the best while that helps."},
+    )
+    tuning_runs: int = field(default=3, metadata={"help": "How many rates are tried at most; 1 keeps the recipe's."})
+    tune_distilled: bool = field(
+        default=False, metadata={"help": "Choose a rate for the distilled student too. Default: that of the other."}
+    )
+
+
+def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dict[str, Any]:
+    """Make the runs that are missing, and say what they show.
+
+    Args:
+        prepare: of a recipe.
+        argv: a YAML file or flags of the recipe, and flags of ``SeedArguments``.
+
+    Returns:
+        What ``report.json`` holds: a row for each model with its mean and standard error over seeds, all ``runs``,
+        the ``tuning``, the ``gap`` and its ``summary``.
+
+    Raises:
+        ValueError: fewer than two seeds, a recipe without a student alone, a folder with other settings.
+    """
+    started = time()
+    asked, rest = parse_some(SeedArguments, argv)
+    asked.seeds = list(dict.fromkeys(asked.seeds))  # a run that is counted twice is no second one
+    if len(asked.seeds) < 2:
+        raise ValueError(f"the seeds {asked.seeds} were given: one run says nothing about chance, give two or more.")
+    if asked.tuning_runs < 1:
+        raise ValueError(f"tuning_runs={asked.tuning_runs} was given: give 1 to keep the recipe's rate, or more.")
+    experiment = prepare(rest)
+    if experiment.scoring.baseline != "student alone" or experiment.recipe.skip_alone:
+        raise ValueError("there is no student alone to compare with: take a recipe with labels, without skip_alone.")
+    return Runs(experiment, asked).report(started)
+
+
+class Runs:
+    """The runs of one comparison, made or found.
+
+    Args:
+        experiment: the recipe's.
+        asked: which runs.
+    """
+
+    def __init__(self, experiment: Experiment, asked: SeedArguments) -> None:
+        self.experiment, self.asked, self.folder = experiment, asked, experiment.root / "over_seeds"
+        self.file, args = self.folder / "runs.jsonl", experiment.args
+        fixed = {name: getattr(args, name) for name in FIXED}
+        fixed |= {"rows": {name: rows._fingerprint for name, rows in experiment.splits.items()}}
+        fixed |= asdict(experiment.recipe)
+        if args.bf16 or args.fp16:  # scores of earlier versions were taken under autocast
+            fixed["measured"] = "as published"
+        own = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self.found = [json.loads(line) for line in self._lines()]
+        if self.found and self.found[0] != {"settings": own}:
+            raise ValueError(
+                f"{self.folder} holds runs with other settings or rows: name another --output_dir, or give the same."
+            )
+        if not self.found:
+            self._keep({"settings": own})
+        self.teacher = make_teacher(experiment)
+        own = {"alpha": args.alpha, "output_dir": str(self.folder / "_judge"), "eval_strategy": "no"}
+        # It is never trained: it asks the teacher.
+        self.reference = experiment.distilled(self.teacher, arguments_for(args, "", **own))
+
+    def report(self, started: float) -> dict[str, Any]:
+        """Make what is missing, and write ``report.json`` and its picture; see ``main``."""
+        rates, experiment, test = self.tuned(), self.experiment, self.experiment.splits["test"]
+        split = experiment.recipe.tested
+        runs = [self.run(name, rates[name], seed) for seed in self.asked.seeds for name in STUDENTS]
+        plotted = experiment.scoring.plotted[0]
+        with as_published(self.reference, {"student": self.reference}) as models:
+            teacher = experiment.scoring.measure({}, test, self.reference)["teacher"]
+            taken = costs(models, test, self.reference, experiment.scoring)
+        rows = [{"name": "teacher", **teacher.row(plotted, experiment.scoring.share), **taken["teacher"]}]
+        for name in STUDENTS:
+            own = [run for run in runs if run["student"] == name]
+            figures = {key: [run["figures"][key] for run in own] for key in own[0]["figures"]}
+            spread = {key: float(np.mean(values)) for key, values in figures.items()}
+            spread |= {f"{key}_error": _error(values) for key, values in figures.items()}
+            spread |= {f"{key}_interval": mean_interval(values) for key, values in figures.items() if key == plotted}
+            rows.append({"name": name, **spread, **taken["student"]})
+        score = {name: [run["score"] for run in runs if run["student"] == name] for name in STUDENTS}
+        teachers = [float(experiment.scoring.scores(teacher).mean())] * len(self.asked.seeds)
+        gap = gap_closed(score["student alone"], score["distilled"], teachers)
+        found = {
+            "dataset": experiment.source,
+            **experiment.recipe.measured,
+            "models": rows,
+            "gap": asdict(gap),
+            "summary": f"over {len(teachers)} seeds: {experiment.scoring.summary(gap)}",
+            "rates": rates,
+            "tuning": [_untested(run) for run in self.found[1:] if "validation" in run],
+            "runs": runs,
+            **surroundings(experiment.args, models),
+            "seconds": round(time() - started, 1),
+        }
+        if experiment.args.process_index == 0:
+            (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
+            title = f"{experiment.source}: did the teacher help? ({len(teachers)} seeds)"
+            plot_comparison(rows, self.folder / "report.png", title, *labelled(experiment.scoring, split))
+            print(f"\n{table(rows, experiment.scoring)}\n\n{found['summary']}")
+            print(f"± is one standard error over seeds, of the teacher over its {split} rows; all is in {self.folder}")
+        return found
+
+    def tuned(self) -> dict[str, float]:
+        """Choose the learning rates on the validation rows, with the first seed."""
+        best = {}
+        for name in STUDENTS if self.asked.tune_distilled else STUDENTS[:1]:
+            tried: dict[float, float] = {}
+            while (rate := self._next(tried)) is not None:
+                tried[rate] = self.run(name, rate, self.asked.seeds[0], tuning=True)["validation"]
+            best[name] = _best(tried)
+        return {name: best.get(name, best["student alone"]) for name in STUDENTS}
+
+    def _next(self, tried: dict[float, float]) -> float | None:
+        """Which rate to try: a given one, or twice or half of the best while that one is at the edge."""
+        listed = self.asked.learning_rates or [self.experiment.args.learning_rate]
+        left = [rate for rate in listed if rate not in tried]
+        if len(tried) >= max(self.asked.tuning_runs, len(self.asked.learning_rates)):
+            return None
+        if left or self.asked.learning_rates:
+            return left[0] if left else None
+        best = _best(tried)
+        near = (2 * best, best / 2) if math.isfinite(tried[best]) else (best / 2,)
+        return next((rate for rate in near if rate not in tried), None)
+
+    def run(self, student: str, rate: float, seed: int, tuning: bool = False) -> dict[str, Any]:
+        """Return a run: the kept one, or a new one.
+
+        Args:
+            student: ``student alone`` or ``distilled``.
+            rate: its learning rate.
+            seed: of its weights and the order of its rows.
+            tuning: whether it is judged on the validation rows too; it is one of the runs if its rate is chosen.
+        """
+        key = {"student": student, "learning_rate": rate, "seed": seed}
+        wanted = "validation" if tuning else "score"
+        for run in self.found[1:]:
+            if wanted in run and all(run[name] == value for name, value in key.items()):
+                return run
+        where = f"validation and the {self.experiment.recipe.tested}" if tuning else self.experiment.recipe.tested
+        say(self.experiment.args, f"{student}, learning rate {rate:g}, seed {seed}, measured on the {where} rows")
+        began, args, taught = time(), self.experiment.args, student == "distilled"
+        kept = {name: getattr(args, name) for name in ("alpha", "augmentation", "rollout") if taught}
+        kept |= {"seed": seed, "learning_rate": rate, "output_dir": str(self.folder / "_run")}
+        make = self.experiment.distilled if taught else self.experiment.alone
+        trainer = make(self.teacher, arguments_for(args, "", **kept))
+        train(trainer)
+        run = {**key, **(self._judged(trainer) if tuning else {}), **self._measured(student, trainer)}
+        run |= {"steps": trainer.state.global_step, "seconds": round(time() - began, 1)}
+        self._keep(run)
+        if args.process_index == 0:
+            shutil.rmtree(self.folder / "_run", ignore_errors=True)
+        return run
+
+    def _judged(self, trainer: Trainer) -> dict[str, float]:
+        """How good a student is on the validation rows: the score, if it is measured on the way, else the loss."""
+        with plainly(trainer):
+            found, score = trainer.evaluate(), f"eval_{self.experiment.scoring.score}"
+        loss = found.get("eval_loss/hard", found["eval_loss"])
+        return {"validation": found[score] if score in found and not score.endswith("loss") else -loss}
+
+    def _measured(self, student: str, trainer: Trainer) -> dict[str, Any]:
+        scoring, test = self.experiment.scoring, self.experiment.splits["test"]
+        with as_published(self.reference, {student: trainer}):
+            measurement = scoring.measure({student: trainer}, test, self.reference)[student]
+        figures = {key: float(value) for key, value in measurement.means().items()}
+        return {"score": float(scoring.scores(measurement).mean()), "figures": figures}
+
+    def _lines(self) -> list[str]:
+        """The lines that were written to their end: a run that was killed while it wrote one is made again."""
+        text = self.file.read_text(encoding="utf-8") if self.file.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text and self.experiment.args.process_index == 0:
+            os.truncate(self.file, len(whole.encode()))
+        return whole.splitlines()
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        self.found.append(line)
+        if self.experiment.args.process_index == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _best(tried: dict[float, float]) -> float:
+    """The rate with the highest score; of those that diverged, whose score is no number, the lowest."""
+    return max(
+        tried, key=lambda rate: (math.isfinite(tried[rate]), tried[rate] if math.isfinite(tried[rate]) else -rate)
+    )
+
+
+def _untested(run: dict[str, Any]) -> dict[str, Any]:
+    """A run as the choice of a rate sees it: without what the test rows say."""
+    return {key: value for key, value in run.items() if key not in ("score", "figures")}
+
+
+def _error(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))

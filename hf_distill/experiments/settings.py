@@ -1,0 +1,148 @@
+"""How a run begins: its settings, its folder, its threads, what it says on the way.
+
+Knows: arguments and folders. Does not know: models, data, what is trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from hf_distill import DistillationTrainingArguments
+from hf_distill.experiments.parsing import parse_arguments
+from hf_distill.hub.words import check_languages
+from hf_distill.training.checkpoint import is_whole, last_whole_checkpoint
+from hf_distill.training.checks import check_output_dir
+
+ON_CPU = not torch.accelerator.is_available()
+# A CPU with bfloat16 units (AVX512_BF16, AMX) trains this in two thirds of the time; others would emulate it, slowly.
+CUDA_BF16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+BF16_UNITS = ("avx512_bf16", "amx_bf16") if hasattr(torch.cpu, "get_capabilities") else ()
+SIZES = (
+    "teacher_layers", "teacher_hidden_size", "student_layers", "student_hidden_size", "student_decoder_layers",
+    "max_length", "max_source_length", "max_target_length", "num_threads",
+)  # fmt: skip
+FAST_BF16 = any(torch.cpu.get_capabilities().get(unit) for unit in BF16_UNITS) if ON_CPU else CUDA_BF16
+
+
+@dataclass
+class RecipeTrainingArguments(DistillationTrainingArguments):
+    """What the recipes' defaults have in common; every field of TrainingArguments can be set."""
+
+    alpha: float | None = 0.9
+    temperature: float = 2.0
+    objective: dict | str | None = "auto"
+    per_device_train_batch_size: int = 128
+    per_device_eval_batch_size: int = 512
+    learning_rate: float = 2e-3
+    num_train_epochs: float = 2.0
+    warmup_steps: float = 0.1
+    logging_steps: float = 100
+    use_cpu: bool = ON_CPU
+    bf16: bool = FAST_BF16
+    dataloader_pin_memory: bool = not ON_CPU
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+
+
+def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> tuple[Any, Any, Path]:
+    """Read the settings, choose the run's folder and threads, before any row is read.
+
+    Args:
+        types: the recipe's own arguments, and Trainer's.
+        argv: flags, or a YAML or JSON file with flags that override it; None takes the command line.
+        default: the recipe's own folder, named as the recipe.
+
+    Returns:
+        The recipe's arguments; Trainer's, with ``output_dir`` as ``default/run-N`` where the user named none; and
+        where a teacher is kept, for the next run too.
+
+    Raises:
+        ValueError: the file is another recipe's, settings contradict each other or cannot be, the folder holds a
+            finished run, or there is no checkpoint to go on from.
+    """
+    recipe, args = parse_arguments(types, argv)
+    if recipe.recipe not in (None, default.name):
+        raise ValueError(
+            f"the settings are for the recipe {recipe.recipe}, and {default.name} was started: start "
+            f"recipes/{recipe.recipe}.py with them."
+        )
+    root = Path(args.output_dir)
+    if root == default:
+        args.output_dir = str(next_run(default))
+    check_output_dir(args.output_dir, args.resume_from_checkpoint)
+    check_resume(args.output_dir, args.resume_from_checkpoint)
+    check_sizes(recipe)
+    if getattr(recipe, "language", None):
+        check_languages([recipe.language])
+    if hasattr(recipe, "check"):
+        recipe.check()
+    if args.device.type == "cpu":  # accelerate launch gives a process one thread, which leaves cores idle
+        asked = getattr(recipe, "num_threads", None)
+        torch.set_num_threads(asked or max(1, (os.cpu_count() or 1) // args.world_size))
+    return recipe, args, root
+
+
+def check_resume(folder: str, resume: str | None) -> None:
+    """Refuse a checkpoint that is not there, before a teacher is trained for it.
+
+    Args:
+        folder: of the run.
+        resume: ``resume_from_checkpoint`` as the command line has it, "true" for the last one.
+
+    Raises:
+        ValueError: there is none, or it is not whole.
+    """
+    if not resume:
+        return
+    if resume.lower() == "true":
+        if last_whole_checkpoint(folder) is None:
+            raise ValueError(
+                f"No valid checkpoint found in output directory ({folder}): name the --output_dir of the run that is "
+                "to go on, or start without --resume_from_checkpoint."
+            )
+    elif not is_whole(resume):
+        last = last_whole_checkpoint(Path(resume).parent)
+        raise ValueError(
+            f"resume_from_checkpoint={resume} was given, which is no whole checkpoint: "
+            + (f"resume from {last}, or start anew." if last else "name one, or start without it.")
+        )
+
+
+def check_sizes(recipe: Any) -> None:
+    """Refuse sizes that no model has and no text is cut to.
+
+    Args:
+        recipe: the recipe's own arguments.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    for name in SIZES:
+        if (size := getattr(recipe, name, None)) is not None and size < 1:
+            raise ValueError(f"{name}={size} was given: give 1 or more, or leave it out.")
+
+
+def next_run(root: Path) -> Path:
+    """Name the first folder ``root/run-N`` that is not there yet, so that no run writes over another."""
+    return next(folder for n in range(1, 10**6) if not (folder := root / f"run-{n}").exists())
+
+
+def say(args: transformers.TrainingArguments, text: str) -> None:
+    """Tell the user what comes now, once, not once a process."""
+    if args.process_index == 0:
+        print(f"\n=== {text}", flush=True)
+
+
+def arguments_for(args: RecipeTrainingArguments, folder: str, **changes: Any) -> RecipeTrainingArguments:
+    """Return the run's arguments for a model beside the student: without a teacher, checkpoints or the Hub."""
+    plain = {"alpha": 0.0, "augmentation": None, "rollout": None, "save_strategy": "no", "push_to_hub": False}
+    changes = plain | changes
+    changes.setdefault("load_best_model_at_end", False)
+    return replace(args, **{"output_dir": str(Path(args.output_dir) / folder), **changes})

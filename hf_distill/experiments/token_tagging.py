@@ -1,0 +1,117 @@
+"""Models that give each token a tag: from tags to labels of pieces, and from predictions to exact spans.
+
+Knows: tags as arrays, which piece is of which token. Does not know: files, how the models are made and trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from datasets import DatasetDict
+from transformers import PreTrainedTokenizerBase
+
+from hf_distill.experiments.data.tagging import BMES
+from hf_distill.experiments.predictions import AGREES, PROBABILITIES, PredictionScoring, compare_probabilities
+from hf_distill.experiments.scoring import percent
+from hf_distill.reports import f1_shares, span_counts, span_scores
+
+NO_LABEL = -100
+
+
+class TagScoring(PredictionScoring):
+    """Exact spans: F1 of words or entities, and the share of tokens with the right tag.
+
+    Args:
+        names: the tags, in the order of the classes.
+    """
+
+    score: ClassVar[str] = "f1"
+    plotted: ClassVar[tuple[str, str]] = ("f1", "{split} F1 of exact spans")
+    hub: ClassVar[Mapping[str, str]] = {name: name for name in ("f1", "precision", "recall", "accuracy")}
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = np.array(names)
+        spans = "word" if set(names) == set(BMES) else "entity"
+        shares = {f"{spans} F1": "f1", "precision": "precision", "recall": "recall", "tag accuracy": "accuracy"}
+        self.columns = {**{f"{heading} %": percent(key) for heading, key in shares.items()}, **AGREES, **PROBABILITIES}
+
+    def counts(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Count the spans of each row; a token without a label is no part of its row.
+
+        Args:
+            predictions: logits [N, T, C].
+            labels: [N, T].
+        """
+        chosen = predictions.argmax(-1)
+        said, right = (
+            [self.names[row[known]] for row, known in zip(classes, labels != NO_LABEL, strict=True)]
+            for classes in (chosen, labels)
+        )
+        return span_counts(said, right)
+
+    def figures(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Precision, recall and F1 of spans, accuracy of tags; see ``PredictionScoring.figures``."""
+        known = labels != NO_LABEL
+        accuracy = float((predictions.argmax(-1) == labels)[known].mean())
+        return {**span_scores(self.counts(predictions, labels)), "accuracy": accuracy}
+
+    def probabilities(self, predictions: np.ndarray, labels: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+        """KL to the teacher and calibration error of tags; see ``PredictionScoring``."""
+        return compare_probabilities(predictions, labels, teacher)
+
+    def units(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """What each row adds to F1; see ``PredictionScoring.units``."""
+        return f1_shares(self.counts(predictions, labels))
+
+    def agreement(self, predictions: np.ndarray, teacher: np.ndarray, labels: np.ndarray) -> float:
+        """The share of tokens with the same tag; see ``PredictionScoring.agreement``."""
+        same = predictions.argmax(-1) == teacher.argmax(-1)
+        return float(same[labels != NO_LABEL].mean())
+
+
+def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[DatasetDict, str]:
+    """Turn tokens into a model's pieces; the first piece of a token has its tag, the others have no label.
+
+    Args:
+        splits: with ``tokens`` and ``tags``.
+        tokenizer: of the models.
+        max_length: longer rows are cut to this many pieces.
+
+    Returns:
+        The rows, with ``labels``; and how many tokens have no piece, in words, empty where there are none.
+
+    Raises:
+        ValueError: the tokenizer cannot say which piece is of which token.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} cannot say which piece is of which token: use a model with a fast tokenizer."
+        )
+
+    def encode(rows: dict[str, list]) -> dict[str, list]:
+        pieces = tokenizer(rows["tokens"], is_split_into_words=True, truncation=True, max_length=max_length)
+        labels = []
+        for row, tags in enumerate(rows["tags"]):
+            words = pieces.word_ids(row)
+            before = [None, *words[:-1]]
+            labels.append(
+                [
+                    NO_LABEL if word is None or word == last else tags[word]
+                    for word, last in zip(words, before, strict=True)
+                ]
+            )
+        return {**pieces, "labels": labels}
+
+    sizes = {name: sum(map(len, rows["tokens"][:])) for name, rows in splits.items()}
+    made = splits.map(encode, batched=True, remove_columns=["tokens", "tags"], desc="tokenising")
+    lost = {
+        name: sizes[name] - sum(label != NO_LABEL for labels in rows["labels"][:] for label in labels)
+        for name, rows in made.items()
+    }
+    if not any(lost.values()):
+        return made, ""
+    counted = ", ".join(f"{count:,} of {sizes[name]:,} {name}" for name, count in lost.items())
+    return made, f"; {counted} tokens are behind max_length or of no piece, and neither taught nor measured"

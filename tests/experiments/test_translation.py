@@ -1,0 +1,28 @@
+"""Scores of texts, and a teacher that is trained from nothing."""
+
+from transformers import AutoModelForSeq2SeqLM
+
+from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.tokenizers import text_tokenizer
+from hf_distill.experiments.translation import blank_marian, text_scores
+from hf_distill.students import fresh_student
+
+
+def test_scores_are_those_of_texts_counted_by_hand():
+    scores, each = text_scores(["a cat sat on the mat", "the dog"], ["a cat sat on the mat", "a dog"])
+    assert each["exact"].tolist() == [1.0, 0.0]
+    assert scores["cer"] == 3 / 25  # t, h and e for a
+    assert each["chrf"][0] == 1.0
+    assert 50 < scores["bleu"] < 100
+    assert text_scores(["我们走"], ["我们走"])[0]["bleu"] < text_scores(["我们走了吧"], ["我们走了吧"])[0]["bleu"]
+
+
+def test_an_untrained_teacher_knows_positions_and_its_student_is_narrower_on_both_sides():
+    made = text_tokenizer(["天气 tian qi"] * 2)
+    asked = recipe_module("translation").Arguments(teacher_hidden_size=128, teacher_dropout=0.3, max_source_length=600)
+    teacher = AutoModelForSeq2SeqLM.from_config(blank_marian(asked, made))
+    assert (teacher.config.max_position_embeddings, teacher.config.dropout) == (600, 0.3)
+    assert teacher.generation_config.forced_eos_token_id is None
+    student = fresh_student(teacher, hidden_size=64, num_hidden_layers=1).config
+    assert (student.encoder_ffn_dim, student.decoder_ffn_dim, student.decoder_layers) == (256, 256, 1)
+    assert (student.encoder_attention_heads, student.decoder_attention_heads) == (1, 1)
