@@ -7,6 +7,7 @@ import runpy
 import shlex
 import sys
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -222,8 +223,8 @@ def check(line):
     elif program == "pip":
         check_pip(words)
     elif program == "pytest":
-        paths = [word for word, before in zip(words, ["", *words], strict=False) if before not in ("-m", "-k", "-n")]
-        assert all((ROOT / word).exists() for word in paths if not word.startswith("-")), words
+        valued = [word for before, word in pairwise(["", *words]) if before in ("-k", "-m", "-n")]
+        assert all((ROOT / word).exists() for word in words if not word.startswith("-") and word not in valued), words
     else:
         assert program in ("hf", "vllm"), f"{program} is not known here: say how it is checked"
 

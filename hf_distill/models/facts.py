@@ -46,6 +46,7 @@ class Facts:
             model: a ``PreTrainedModel``, a PEFT model, or any module.
 
         Example:
+            >>> import torch
             >>> Facts.of(torch.nn.Linear(2, 2)).name
             'Linear'
         """
