@@ -67,7 +67,7 @@ class LanguageModel(EachPosition):
         """Say which tokens are predicted, and where they are in the text if the batch says so.
 
         Args:
-            batch: as the student reads it, or the teacher; see ``theirs``.
+            batch: as the student reads it, or the teacher; see ``teacher_batch``.
 
         Returns:
             The tokens, padded as the head's rows are; None where the batch does not hold them.
@@ -82,7 +82,7 @@ class LanguageModel(EachPosition):
         return {**super().counts(batch), "rows": self.alignment.count(self, batch)}
 
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
-        """Return what is compared of the teacher; see ``Task.align``, and ``compared`` for the student's side."""
+        """Return what is compared of the teacher; see ``Task.align``, and ``match`` for the student's side."""
         return self.alignment.pair(self, student, teacher, batch)[1]
 
     def match(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
