@@ -79,13 +79,14 @@ def test_no_file_imports_itself_over_others():
         walk(name, [])
 
 
-# Besides the trainer: callbacks follow one, and a teacher is prepared with one.
-FOLLOWS_A_TRAINER = {("cache/callback.py", "follow"), *((None, "prepare"),)}
+USES_TRAINERS = ROOMS[: ROOMS.index("trainer") + 1]  # as any user does
+# Below it: callbacks follow one, and a teacher is prepared with one.
+FOLLOWS_A_TRAINER = {("cache/callback.py", "follow"), (None, "prepare")}
 
 
 def test_nobody_but_teachers_and_callbacks_is_given_a_trainer():
     for path in files():
-        if room(path) in ("trainer", "integrations"):
+        if room(path) in USES_TRAINERS:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
@@ -96,7 +97,7 @@ def test_nobody_but_teachers_and_callbacks_is_given_a_trainer():
 
 def test_nobody_but_the_trainer_writes_into_it():
     for path in files():
-        if room(path) in ("trainer", "integrations"):
+        if room(path) in USES_TRAINERS:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

@@ -39,7 +39,7 @@ def logit_transform(model: nn.Module) -> LogitTransform | None:
         >>> tiny = Gemma2Config(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
         ...                     num_key_value_heads=1, head_dim=8, intermediate_size=8)
         >>> logit_transform(Gemma2ForCausalLM(tiny))
-        Tail(scale=1.0, cap=30.0, bias=None)
+        LogitTransform(scale=1.0, cap=30.0, bias=None)
     """
     if model in TAILS:
         return TAILS[model]

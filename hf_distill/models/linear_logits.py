@@ -186,7 +186,7 @@ def emptied(head: nn.Module, tail: LogitTransform, captured: list[LinearLogits])
         >>> with emptied(head, LogitTransform(), captured):
         ...     head(torch.ones(1, 4, 2)).shape
         torch.Size([1, 0, 3])
-        >>> heard[0].shape
+        >>> captured[0].shape
         torch.Size([1, 4, 3])
     """
 
