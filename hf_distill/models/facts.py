@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hf_distill.models.meta import image_widths, reads_images_alone
 from hf_distill.models.snapshots import commit_of
 
 
@@ -25,6 +26,7 @@ class Facts:
         vocab_size: number of token embeddings.
         problem_type: as in ``config.problem_type``.
         labels: class names in the order of the logits.
+        widths: how wide each hidden state is, that of the embeddings first; None: all as wide as ``hidden_size``.
         kept: which of its first teacher's hidden dimensions it has, if its width was cut (``config.distillation``).
     """
 
@@ -37,10 +39,13 @@ class Facts:
     problem_type: str | None = None
     labels: tuple[str, ...] | None = None
     kept: tuple[int, ...] | None = None
+    widths: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, model: Any) -> Facts:
         """Read the facts from a model's ``config``; a module without one has only a name.
+
+        Of an image model the layers are measured: configurations are silent about them, or speak of another tower.
 
         Args:
             model: a ``PreTrainedModel``, a PEFT model, or any module.
@@ -56,17 +61,33 @@ class Facts:
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
         id2label = getattr(config, "id2label", None)
         name = getattr(config, "_name_or_path", "") or ""
+        images, widths = reads_images_alone(model), image_widths(model)
+        if images:
+            text = getattr(config, "vision_config", None) or config
         return cls(
             name=name or type(model).__name__,
             revision=getattr(config, "_commit_hash", None) or commit_of(name),
-            hidden_size=getattr(text, "hidden_size", None),
-            num_layers=getattr(text, "num_hidden_layers", None),
+            hidden_size=widths[-1] if widths else None if images else getattr(text, "hidden_size", None),
+            num_layers=len(widths) - 1 if widths else None if images else getattr(text, "num_hidden_layers", None),
             num_heads=getattr(text, "num_attention_heads", None),
             vocab_size=getattr(text, "vocab_size", None),
             problem_type=getattr(config, "problem_type", None),
             labels=tuple(str(id2label[i]) for i in sorted(id2label)) if id2label else None,
             kept=_kept(getattr(config, "distillation", None) or ()),
+            widths=widths,
         )
+
+    def width(self, layer: int) -> int | None:
+        """Return how wide a hidden state is; None: nobody knows.
+
+        Args:
+            layer: 0 for the embeddings, then the layers.
+
+        Example:
+            >>> Facts(hidden_size=4).width(2), Facts(widths=(8, 16)).width(1)
+            (4, 16)
+        """
+        return self.hidden_size if self.widths is None else self.widths[layer]
 
     def places(self, other: Facts) -> tuple[int, ...] | None:
         """Say where another model has the hidden dimensions that this one kept; None: nowhere that is known.

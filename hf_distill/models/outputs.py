@@ -11,7 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 SHOWN = {
-    "hidden": ("output_hidden_states", ("hidden_states", "decoder_hidden_states", "encoder_hidden_states")),
+    "hidden": (
+        "output_hidden_states",
+        (
+            "hidden_states",
+            "decoder_hidden_states",
+            "encoder_hidden_states",
+            "reshaped_hidden_states",
+        ),
+    ),
     "attention": ("output_attentions", ("attentions", "decoder_attentions", "encoder_attentions", "cross_attentions")),
 }
 """need -> the flag that asks for it, and the outputs that it adds."""
@@ -94,7 +102,7 @@ def logits_in(outputs: Any, name: str) -> Tensor:
         shown = f"a {type(outputs).__name__} of {len(outputs)}"
     if not isinstance(found, Tensor):
         raise ValueError(
-            f"logits were asked of {name}, it returned {shown}: use a model with a head for this task "
-            "(AutoModelForSequenceClassification, not AutoModel)."
+            f"logits were asked of {name}, it returned {shown}: use a model with a head for this task, of "
+            "an AutoModelFor... class (AutoModelForSequenceClassification, not AutoModel)."
         )
     return found

@@ -70,7 +70,7 @@ class Adversarial(PooledTerm):
         self.discriminators = nn.ModuleDict(
             {
                 f"{ours}_{theirs}": nn.Sequential(
-                    nn.Linear(teacher.hidden_size, self.hidden), nn.GELU(), nn.Linear(self.hidden, 1)
+                    nn.Linear(teacher.width(theirs), self.hidden), nn.GELU(), nn.Linear(self.hidden, 1)
                 )
                 for ours, theirs in self.pairs
             }

@@ -77,8 +77,8 @@ class Contrastive(PooledTerm):
         super().build(student, teacher)
         self.students, self.teachers = nn.ModuleDict(), nn.ModuleDict()
         for ours, theirs in self.pairs:  # with a bias, as the paper's: the rows of one model share a large part
-            self.students[f"{ours}_{theirs}"] = nn.Linear(student.hidden_size, self.dim)
-            self.teachers[f"{ours}_{theirs}"] = nn.Linear(teacher.hidden_size, self.dim)
+            self.students[f"{ours}_{theirs}"] = nn.Linear(student.width(ours), self.dim)
+            self.teachers[f"{ours}_{theirs}"] = nn.Linear(teacher.width(theirs), self.dim)
 
     def cost(self, pair: str, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Let each row look for its teacher vector; see ``HiddenTerm.cost``."""

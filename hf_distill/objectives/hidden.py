@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hf_distill.models.facts import Facts
 from hf_distill.objectives.layers import Layers, paired, read_layers
+from hf_distill.objectives.maps import on_one_grid
 from hf_distill.objectives.term import Term
 from hf_distill.objectives.token_weights import POSITIONS, shares, sum_over
 from hf_distill.objectives.unit_vectors import unit_vectors
@@ -53,9 +54,9 @@ class HiddenTerm(Term):
                     "hidden_size and num_hidden_layers: use a transformers model, or a term that compares logits."
                 )
         self.pairs, self.projections = paired(self.layers, student, teacher, self.name), nn.ModuleDict()
-        if self.projects and student.hidden_size != teacher.hidden_size:
-            for ours, theirs in self.pairs:
-                projection = nn.Linear(student.hidden_size, teacher.hidden_size, bias=False)
+        for ours, theirs in self.pairs:
+            if self.projects and student.width(ours) != teacher.width(theirs):
+                projection = nn.Linear(student.width(ours), teacher.width(theirs), bias=False)
                 if (
                     places := student.places(teacher)
                 ) is not None:  # it was cut from the teacher: back to where it was
@@ -130,7 +131,11 @@ class HiddenTerm(Term):
         for ours, theirs in self.pairs:
             shown = layer_of(student, ours, "student")
             wanted = layer_of(teacher, theirs, "teacher").to(shown.device)
-            counted, apart = counted_in(student.mask, shown), not self.by_position and teacher.mask is not None
+            unknown = student.mask is None and teacher.mask is None  # as of images, which each model cuts its own way
+            if unknown and self.by_position and shown.ndim == wanted.ndim == 3:
+                shown, wanted = on_one_grid(shown, wanted, self.name)
+            counted = counted_in(student.mask, shown)
+            apart = not self.by_position and (unknown or teacher.mask is not None)
             if shown.ndim != 3 or counted.shape != shown.shape[:-1]:
                 known = "the batch does not say of how many" if student.mask is None else list(counted.shape)
                 raise ValueError(

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.models.hooks import attentions
-from hf_distill.students.depth import built
+from hf_distill.models.meta import built
 from hf_distill.students.importance import LINEAR, calls
 
 INNER = ("intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "ffn_hidden_size", "d_ff", "encoder_ffn_dim")

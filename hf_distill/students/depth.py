@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from hf_distill.models.meta import built
+
 DEPTH = re.compile(r"layer|depth|block")
 PER_LAYER = re.compile(r"layer|_types$|block_type|pattern|window|_heads|intermediate_size|idx|indices|indexes")
 NOT_PER_LAYER = re.compile(r"token|section|label|architectures|^mtp")
@@ -43,26 +45,6 @@ class Stack:
     def decodes(self) -> bool:
         """Whether it is a decoder that stands beside an encoder, or would."""
         return bool(self.paths) and all("decoder" in path for path in self.paths)
-
-
-def built(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
-    """Build a model of a configuration without memory for its weights, and without a draw from the random generator.
-
-    Args:
-        kind: the model's class.
-        config: is left as it is.
-
-    Example:
-        >>> from transformers import BertConfig, BertModel
-        >>> next(built(BertModel, BertConfig(num_hidden_layers=1)).parameters()).device
-        device(type='meta')
-    """
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return kind(copy.deepcopy(config))
-        except (NotImplementedError, RuntimeError):  # it reads a number from a tensor while it is built
-            return kind(copy.deepcopy(config))
 
 
 def find_stacks(model: PreTrainedModel) -> list[Stack]:

@@ -13,8 +13,9 @@ from typing import Literal
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_distill.models.meta import built
 from hf_distill.models.sharding import unsharded
-from hf_distill.students.depth import Stack, built, find_stacks, reshaped
+from hf_distill.students.depth import Stack, find_stacks, reshaped
 from hf_distill.students.lineage import record
 from hf_distill.students.positions import Moves, carry, check, settle
 

@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.models.meta import built
 from hf_distill.models.sharding import unsharded
-from hf_distill.students.depth import built, parts
+from hf_distill.students.depth import parts
 from hf_distill.students.lineage import record
 from hf_distill.students.pieces import trimmed, with_parts
 from hf_distill.students.positions import Moves, settle

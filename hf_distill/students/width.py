@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
+from hf_distill.models.meta import built
 from hf_distill.models.sharding import unsharded
 from hf_distill.students.anatomy import Anatomy, Sizes, dissect, side, tensors
-from hf_distill.students.depth import built
 from hf_distill.students.importance import rescaling, sizes_of
 from hf_distill.students.lineage import record
 from hf_distill.students.positions import Moves, settle

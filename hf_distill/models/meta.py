@@ -1,0 +1,112 @@
+"""Models without memory for their weights: what their outputs look like, at no cost.
+
+Knows: configurations, how an image model is called. Does not know: weights, tasks, terms.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from hf_distill.models.outputs import core_of
+
+IMAGES = "pixel_values"
+_SEEN: WeakKeyDictionary[nn.Module, tuple[int, ...] | None] = WeakKeyDictionary()
+
+
+def built(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """Build a model of a configuration without memory for its weights, and without a draw from the random generator.
+
+    Args:
+        kind: the model's class.
+        config: is left as it is.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> next(built(BertModel, BertConfig(num_hidden_layers=1)).parameters()).device
+        device(type='meta')
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return kind(copy.deepcopy(config))
+        except (NotImplementedError, RuntimeError):  # it reads a number from a tensor while it is built
+            return kind(copy.deepcopy(config))
+
+
+def flat(state: Tensor) -> Tensor:
+    """Lay a feature map out as positions.
+
+    Args:
+        state: a map [B, C, H, W], or positions [B, T, C] already.
+
+    Returns:
+        [B, H * W, C], or what it was.
+
+    Example:
+        >>> flat(torch.zeros(2, 8, 3, 5)).shape, flat(torch.zeros(2, 15, 8)).shape
+        (torch.Size([2, 15, 8]), torch.Size([2, 15, 8]))
+    """
+    return state.flatten(2).transpose(1, 2) if state.ndim == 4 else state
+
+
+def reads_images_alone(model: nn.Module) -> bool:
+    """Say whether a model of transformers reads images and nothing else, and writes no text about them.
+
+    Args:
+        model: any module.
+
+    Example:
+        >>> reads_images_alone(nn.Linear(1, 1))
+        False
+    """
+    core = core_of(model)
+    return isinstance(core, PreTrainedModel) and core.main_input_name == IMAGES and not core.can_generate()
+
+
+def image_widths(model: nn.Module) -> tuple[int, ...] | None:
+    """Measure how wide each hidden state of an image model is; configurations are silent, or speak of another layer.
+
+    Args:
+        model: any module; it is not run itself.
+
+    Returns:
+        The width of each hidden state, that of the embeddings first; None of a model that does not read images alone,
+        that shows no hidden states, or that cannot be run so.
+
+    Example:
+        >>> from transformers import ResNetConfig, ResNetForImageClassification
+        >>> tiny = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], layer_type="basic")
+        >>> image_widths(ResNetForImageClassification(tiny))
+        (4, 4, 6)
+    """
+    core = core_of(model)
+    if not reads_images_alone(core):
+        return None
+    if core not in _SEEN:
+        _SEEN[core] = _measured(core)
+    return _SEEN[core]
+
+
+def _measured(core: PreTrainedModel) -> tuple[int, ...] | None:
+    parts = [getattr(core.config, name, None) for name in ("vision_config", "backbone_config")]
+    known = [core.config, *(one for one in parts if one is not None)]
+    size = next((one.image_size for one in known if getattr(one, "image_size", None) is not None), 224)
+    channels = next((one.num_channels for one in known if getattr(one, "num_channels", None) is not None), 3)
+    height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            twin = built(type(core), core.config).eval()
+            device = next(twin.parameters()).device
+            pixels = torch.zeros(1, channels, height, width, device=device)
+            shown: Any = twin(pixel_values=pixels, output_hidden_states=True, return_dict=True)
+        return tuple(flat(state).shape[-1] for state in shown["hidden_states"]) or None
+    except Exception:  # a class that cannot be built or run without weights is one that nothing is known of
+        return None
