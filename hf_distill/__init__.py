@@ -21,6 +21,7 @@ _HOME = {
     "Objective": "objectives",
     "Task": "tasks",
     "SequenceClassification": "tasks",
+    "ImageClassification": "tasks",
     "CausalLM": "tasks",
     "Seq2SeqLM": "tasks",
     "TokenClassification": "tasks",

@@ -9,13 +9,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
+import tiny_images
 import tiny_tasks
 import torch
 from safetensors.torch import save_file
+from transformers import default_data_collator
+
+IMAGES = "images"
 
 
 def parts_of(problem):
     """The student, the data and the other parts of a trainer, for a problem type or another task."""
+    if problem == IMAGES:
+        both = {"eval_dataset": tiny_images.images(8, 9), "teacher_model": tiny_images.vit(width=24, layers=3, seed=7)}
+        return tiny_images.vit(), tiny_images.images(8), {**both, "data_collator": default_data_collator}
     if (case := tiny_tasks.CASES.get(problem)) is None:
         both = {"eval_dataset": tiny.rows(8, problem, seed=9), "teacher_model": tiny.teacher(problem)}
         return tiny.bert(problem=problem), tiny.rows(8, problem), both
@@ -38,6 +45,7 @@ def record(folder, problem):
                 gradient_accumulation_steps=accumulation,
                 max_steps=1,
                 per_device_eval_batch_size=4,
+                objective="auto" if problem == IMAGES else None,
             ),
         )
         run.train()
@@ -56,7 +64,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES):
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, IMAGES):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()
