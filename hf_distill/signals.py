@@ -13,6 +13,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+CATEGORICAL, BINARY, POINTER, NUMBER = "categorical", "binary", "pointer", "number"
+"""What a head is: one class of several; several classes, each there or not; a place in the row itself, so that rows
+have other classes; a number, which is no distribution."""
+
 ABSENT = -1e4
 """The logit of a class that a row does not have, where rows have different ones: no probability, in any dtype."""
 
@@ -92,6 +96,26 @@ class DenseLogits:
     def finite(self) -> Tensor:
         """Return for each row (bool, the leading shape) whether it holds neither infinity nor NaN."""
         return self.tensor.isfinite().all(dim=-1)
+
+
+class HeadSpec(NamedTuple):
+    """What a task says of a head before any batch, so that a term can say whether it may read it.
+
+    Args:
+        name: as in ``Signals.heads``.
+        kind: ``CATEGORICAL``, ``BINARY``, ``POINTER`` or ``NUMBER``.
+        linear: it is the model's output embeddings, so what enters them may stand for its logits.
+        per_position: one distribution for each position of ``Signals.mask``, and not one a sample.
+
+    Example:
+        >>> HeadSpec("logits", per_position=True).kind
+        'categorical'
+    """
+
+    name: str
+    kind: str = CATEGORICAL
+    linear: bool = False
+    per_position: bool = False
 
 
 class Head(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.objectives.logits import TemperedTerm
 from hf_distill.objectives.unit_vectors import unit_vectors
-from hf_distill.signals import Signals, Sum
+from hf_distill.signals import BINARY, CATEGORICAL, Signals, Sum
 
 
 def standardised(logits: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class StandardisedKL(TemperedTerm):
     """
 
     few: ClassVar[bool] = False
-    weighs_all_classes: ClassVar[bool] = True
+    accepts: ClassVar[frozenset[str]] = frozenset({CATEGORICAL, BINARY})
     citation: ClassVar[str] = "Sun, Ren, Li, Wang, Cao: Logit Standardization, arXiv:2403.01427"
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class DIST(TemperedTerm):
     """
 
     few: ClassVar[bool] = False
-    weighs_all_classes: ClassVar[bool] = True
+    accepts: ClassVar[frozenset[str]] = frozenset({CATEGORICAL, BINARY})
     citation: ClassVar[str] = (
         "Huang, You, Wang, Qian, Xu: Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536"
     )

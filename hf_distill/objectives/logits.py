@@ -17,7 +17,7 @@ from hf_distill.models.topk_logits import TopKLogits
 from hf_distill.objectives import functional, topk_functional
 from hf_distill.objectives.chunked.one_pass import compared
 from hf_distill.objectives.term import Term
-from hf_distill.signals import Signals, Sum
+from hf_distill.signals import BINARY, CATEGORICAL, NUMBER, POINTER, Signals, Sum
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class LogitTerm(Term):
 
     needs: ClassVar[frozenset[str]] = frozenset({"heads"})
     unit: ClassVar[str] = "rows"
-    distributions: ClassVar[bool] = True
+    accepts: ClassVar[frozenset[str]] = frozenset({CATEGORICAL, BINARY, POINTER})
     few: ClassVar[bool] = True
     labelled: ClassVar[bool] = False
     _said: bool = False
@@ -217,7 +217,7 @@ class SkewReverseKL(SkewKL):
 class LogitMSE(LogitTerm):
     """Mean squared difference of the raw outputs; the soft target of regression. See ``functional.logit_mse``."""
 
-    distributions: ClassVar[bool] = False
+    accepts: ClassVar[frozenset[str]] = frozenset({CATEGORICAL, BINARY, NUMBER})
     needs_raw_logits: ClassVar[bool] = True
     few: ClassVar[bool] = False
     citation: ClassVar[str] = "Ba, Caruana: Do Deep Nets Really Need to be Deep?, arXiv:1312.6184"

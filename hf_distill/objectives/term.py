@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from hf_distill.models.facts import Facts
-from hf_distill.signals import Signals, Sum
+from hf_distill.signals import BINARY, CATEGORICAL, NUMBER, POINTER, Signals, Sum
 
 
 class Term(nn.Module):
@@ -23,10 +23,10 @@ class Term(nn.Module):
             values of each layer), ``"tap:<module path>"``.
         unit: what ``Sum.count`` counts, and what the total is divided by, over all micro-batches and ranks: ``"rows"``
             (distributions that count), ``"tokens"`` (positions that are not padding) or ``"samples"``.
-        distributions: it compares probabilities, so it has no meaning for a regression model.
+        accepts: the kinds of heads that it may read, see ``HeadSpec``: a number is no distribution, and where rows
+            have other classes no term can give every class the same weight.
         needs_raw_logits: it compares logits as they are, so it can learn nothing from a mean of several teachers'
             probabilities.
-        weighs_all_classes: it gives every class the same weight, likely or not, so no row may lack one.
         citation: the paper, for the model card.
         compares_sorted: it compares sorted probabilities, so the two heads may have other classes, and another number
             of them.
@@ -51,9 +51,8 @@ class Term(nn.Module):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     unit: ClassVar[str] = "rows"
-    distributions: ClassVar[bool] = False
+    accepts: ClassVar[frozenset[str]] = frozenset({CATEGORICAL, BINARY, POINTER, NUMBER})
     needs_raw_logits: ClassVar[bool] = False
-    weighs_all_classes: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     by_position: ClassVar[bool] = True
     few: ClassVar[bool] = False

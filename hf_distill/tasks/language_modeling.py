@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import (
 
 from hf_distill.models.classes import names_in
 from hf_distill.models.outputs import core_of
-from hf_distill.signals import Signals
+from hf_distill.signals import HeadSpec, Signals
 from hf_distill.tasks.alignment.segments import Tokens
 from hf_distill.tasks.alignment.settings import ALIGNMENTS
 from hf_distill.tasks.alignment.spans import OFFSETS
@@ -49,13 +49,16 @@ class LanguageModel(EachPosition):
         ValueError: an alignment that is not known.
     """
 
-    linear: ClassVar[bool] = True
-
     def __init__(self, own_loss: bool = False, align: str = "tokens") -> None:
         super().__init__(own_loss)
         if align not in ALIGNMENTS:
             raise ValueError(f"align={align!r} is not known: use {', '.join(ALIGNMENTS)}.")
         self.alignment = ALIGNMENTS[align]()
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """One head, the output embeddings, at each position."""
+        return (HeadSpec("logits", linear=True, per_position=True),)
 
     @property
     def default_objective(self) -> str:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hf_distill.models.classes import own_loss_of
 from hf_distill.models.outputs import core_of, logits_in
-from hf_distill.signals import DenseLogits, Head, Signals, Sum
+from hf_distill.signals import DenseLogits, Head, HeadSpec, Signals, Sum
 from hf_distill.tasks.prompts import virtual_tokens
 from hf_distill.tasks.supervision import supervised
 from hf_distill.tasks.task import Task
@@ -33,7 +33,6 @@ class EachPosition(Task):
         hidden: how the names of the outputs begin that hold its hidden states.
     """
 
-    positions: ClassVar[bool] = True
     of_text: ClassVar[bool] = True
     classes: ClassVar[frozenset[str]]
     suffix: ClassVar[str | None] = None
@@ -41,6 +40,11 @@ class EachPosition(Task):
 
     def __init__(self, own_loss: bool = False) -> None:
         self.own_loss = own_loss
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """One head, a distribution at each position."""
+        return (HeadSpec("logits", per_position=True),)
 
     @classmethod
     def from_model(cls, model: nn.Module) -> EachPosition | None:

@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_
 
 from hf_distill.models.classes import names_in, own_loss_of
 from hf_distill.models.outputs import core_of
-from hf_distill.signals import ABSENT, DenseLogits, Head, Signals, Sum
+from hf_distill.signals import ABSENT, POINTER, DenseLogits, Head, HeadSpec, Signals, Sum
 from hf_distill.tasks.task import Task
 
 HEADS = {"start": "start_positions", "end": "end_positions"}
@@ -50,13 +50,16 @@ class QuestionAnswering(Task):
 
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     pipeline_tag: ClassVar[str] = "question-answering"
-    positions: ClassVar[bool] = True
-    ragged: ClassVar[bool] = True
     of_text: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = tuple(HEADS.values())
 
     def __init__(self, own_loss: bool = False) -> None:
         self.own_loss = own_loss
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """Where an answer begins and where it ends: places in the row itself."""
+        return tuple(HeadSpec(name, POINTER, per_position=True) for name in HEADS)
 
     @classmethod
     def from_model(cls, model: nn.Module) -> QuestionAnswering | None:

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 
 from hf_distill.models.classes import names_in, strangers_of
 from hf_distill.models.outputs import core_of
-from hf_distill.signals import DenseLogits, Head, Signals, Sum
+from hf_distill.signals import DenseLogits, Head, HeadSpec, Signals, Sum
 from hf_distill.tasks.comparing import teachers_columns
 from hf_distill.tasks.samples import rows_of
 from hf_distill.tasks.task import Task
@@ -66,6 +66,11 @@ class SentenceEmbedding(Task):
     label_names: ClassVar[tuple[str, ...]] = ()
     packs: ClassVar[bool] = True
     of_text: ClassVar[bool] = True
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """None: its models show hidden states."""
+        return ()
 
     @classmethod
     def from_model(cls, model: nn.Module) -> SentenceEmbedding | None:

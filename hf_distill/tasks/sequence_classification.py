@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from hf_distill.models.classes import names_in, own_loss_of
 from hf_distill.models.facts import Facts
 from hf_distill.models.outputs import core_of, logits_in
-from hf_distill.signals import DenseLogits, Head, Signals, Sum
+from hf_distill.signals import BINARY, CATEGORICAL, NUMBER, DenseLogits, Head, HeadSpec, Signals, Sum
 from hf_distill.tasks.class_order import check_names, check_order, in_order
 from hf_distill.tasks.samples import rows_of
 from hf_distill.tasks.task import Task
@@ -81,9 +81,9 @@ class SequenceClassification(Task):
         return cls(core.config.num_labels, core.config.problem_type, own_loss=own)
 
     @property
-    def distributions(self) -> bool:
-        """Whether the model's outputs are distributions; regression predictions are not."""
-        return self.problem_type != REGRESSION
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """One head: a class, several classes, or numbers."""
+        return (HeadSpec("logits", {MULTI: BINARY, REGRESSION: NUMBER}.get(self.problem_type, CATEGORICAL)),)
 
     @property
     def default_objective(self) -> str:

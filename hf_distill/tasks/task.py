@@ -16,7 +16,7 @@ from hf_distill.models.classes import strangers_of
 from hf_distill.models.facts import Facts
 from hf_distill.models.hooks import Captured, taken_apart
 from hf_distill.models.outputs import core_of
-from hf_distill.signals import Signals, Sum
+from hf_distill.signals import NUMBER, HeadSpec, Signals, Sum
 from hf_distill.tasks.comparing import Comparing
 from hf_distill.tasks.documents import Documents, without_filling
 from hf_distill.tasks.prompts import virtual_tokens, without_prompt
@@ -32,11 +32,8 @@ class Task(Comparing, ABC):
         default_objective: what is learned from the teacher if the user names nothing.
         own_loss: only the model itself knows its supervised loss: it is given the labels, and ``hard`` returns None.
         shifts_labels: the model predicts position t + 1 at position t, as causal language models do.
-        positions: its heads hold one distribution for each position of ``mask``, and not one a sample.
         reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
-        linear: its head is the model's output embeddings, its hard loss the cross-entropy with that head's labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
-        ragged: its rows have different numbers of classes; those that a row lacks have the logit ``signals.ABSENT``.
         of_text: it reads the tokens of a text, and a model that reads none is refused.
         frames: the positions of an answer are the answering model's own, as waves have other frames in another model;
             its ``Signals`` then bring their mask, and a cache keeps each row with its own length.
@@ -49,11 +46,8 @@ class Task(Comparing, ABC):
     default_objective: str = "forward_kl"
     own_loss: bool = False
     shifts_labels: bool = False
-    positions: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
-    linear: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
-    ragged: ClassVar[bool] = False
     of_text: ClassVar[bool] = False
     frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
@@ -104,9 +98,24 @@ class Task(Comparing, ABC):
         """
 
     @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """The heads that its models show, and what they are; by default one class of several a sample."""
+        return (HeadSpec("logits"),)
+
+    @property
     def distributions(self) -> bool:
         """Whether the model's outputs are distributions; regression predictions are not."""
-        return True
+        return all(head.kind != NUMBER for head in self.heads)
+
+    @property
+    def positions(self) -> bool:
+        """Whether a head holds one distribution for each position of ``mask``, and not one a sample."""
+        return any(head.per_position for head in self.heads)
+
+    @property
+    def linear(self) -> bool:
+        """Whether its head is the model's output embeddings, and its hard loss the cross-entropy with their labels."""
+        return any(head.linear for head in self.heads)
 
     def infer_from_batch(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
         """Learn from a first batch what the model's configuration leaves open, and write it there.

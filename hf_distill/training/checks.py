@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 from transformers import TrainingArguments
 
+from hf_distill.signals import NUMBER, POINTER
+
 if TYPE_CHECKING:
     from hf_distill.models.facts import Facts
     from hf_distill.objectives import Objective
@@ -68,14 +70,15 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                 f"{name} compares class with class, which two vocabularies do not have under "
                 'teacher_alignment="uld": use the objective uld, or teacher_alignment="span".'
             )
-        if term.distributions and not task.distributions:
+        kinds = {head.kind for head in task.heads} - term.accepts if "heads" in term.needs else ()
+        if NUMBER in kinds:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
         if "heads" in term.needs and not task.label_names:
             raise ValueError(
                 f"{name} compares logits, a model of {task.auto_class} has none: use a term on hidden states, such as "
                 f"{task.default_objective}."
             )
-        if task.ragged and (term.needs_raw_logits or term.weighs_all_classes):
+        if POINTER in kinds:
             raise ValueError(
                 f"{name} gives every class the same weight, the classes of {type(task).__name__} are the positions of "
                 "a text, of which padding is none: use forward_kl, or another term on probabilities."

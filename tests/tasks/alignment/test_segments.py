@@ -6,9 +6,9 @@ import torch
 
 from hf_distill.objectives.functional import forward_kl
 from hf_distill.signals import DenseLogits
+from hf_distill.tasks.alignment import merged
 from hf_distill.tasks.alignment.merged import SpanLogits
 from hf_distill.tasks.alignment.segments import Tokens, spans
-from hf_distill.tasks.alignment.tokens import merged
 
 
 def row(*offsets, predicted=None, real=None, shift=1):
