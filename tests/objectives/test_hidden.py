@@ -176,8 +176,10 @@ def test_a_model_that_says_nothing_of_itself_is_refused():
 
 
 def test_other_positions_and_missing_states_are_refused():
-    short = Signals({}, hidden=tuple(torch.zeros(2, 5, 6) for _ in range(5)))
+    states = tuple(torch.zeros(2, 5, 6) for _ in range(5))
     with pytest.raises(ValueError, match=r"for \[2, 3\] positions, the teacher for \[2, 5\]: hidden_mse needs one"):
-        built()(shown(4, 2), short, {})
+        built()(shown(4, 2, torch.ones(2, 3, dtype=torch.bool)), Signals({}, hidden=states), {})
+    with pytest.raises(ValueError, match="the student shows 3 and the teacher 5, which are no square grids"):
+        built()(shown(4, 2), Signals({}, hidden=states), {})
     with pytest.raises(ValueError, match="layer 0 of the teacher was asked for, it showed 0 hidden states"):
         built()(shown(4, 2), Signals({}), {})

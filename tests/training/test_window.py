@@ -1,5 +1,6 @@
 """One division: whatever a step is cut into, its parts add up to the whole."""
 
+import pytest
 import torch
 
 from hf_distill.training.window import UNITS, Window
@@ -23,7 +24,7 @@ def test_an_empty_window_divides_by_one():
 def test_means_of_unequal_micro_batches_are_weighed_by_their_samples():
     window = Window({"samples": torch.tensor(5)})
     means = [window.weigh(torch.tensor(m), torch.tensor(n)) for m, n in ((1.0, 2), (4.0, 3))]
-    assert sum(means).item() == (1.0 * 2 + 4.0 * 3) / 5
+    assert sum(means).item() == pytest.approx((1.0 * 2 + 4.0 * 3) / 5)
 
 
 def test_what_one_of_each_unit_is_divided_by():
