@@ -69,7 +69,7 @@ def swin(seed=0, **config):
 
 
 def mobilenet(seed=0, **config):
-    sizes = {"depth_multiplier": 0.25, "image_size": 32, "min_depth": 8}
+    sizes = {"depth_multiplier": 0.25, "image_size": 32, "min_depth": 8, "classifier_dropout_prob": 0.0}
     return made(MobileNetV2ForImageClassification, MobileNetV2Config(num_labels=3, **sizes, **config), seed)
 
 

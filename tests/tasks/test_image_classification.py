@@ -41,10 +41,11 @@ def test_a_student_of_each_kind_is_found_and_learns(tmp_path, kind):
     task, rows = Task.of(student), tiny_images.images(8, size=size)
     assert type(task) is ImageClassification
     teacher = tiny_images.resnet((2, 2), (12, 16), seed=7)
-    args = {"objective": "auto", "max_steps": 12, "alpha": 1.0, "learning_rate": 3e-3}
+    args = {"objective": "auto", "max_steps": 20, "alpha": 1.0, "learning_rate": 3e-3}
     run = trainer(tmp_path, student, rows, teacher, eval_dataset=rows, args=args)
     run.train()
-    assert tiny.losses(run)[-1] < tiny.losses(run)[0]
+    losses = tiny.losses(run)
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     assert set(run.distillation.objective.terms) == {"forward_kl", "hidden_mse"}
     assert {"eval_agreement", "eval_kl", "eval_loss/hidden_mse"} <= run.evaluate().keys()
     predicted = run.predict(rows).predictions
