@@ -95,10 +95,10 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
             self.teacher = with_cache(teacher, **cache_settings(self.args))
             own = own_tokens(self.train_dataset)
             self.distillation = Distillation(task, self.teacher, self.args, objective, own)
-        own_loss, ours = self.compute_loss_func is not None, self.processing_class
+        ours = self.processing_class
         tokenizer = getattr(self.data_collator, "tokenizer", None) if ours is None else ours
         self.rollouts = Rollouts(task, self.teacher, self.args, rollout, tokenizer)
-        self.augmentation = Augmenting(task, self.teacher is not None, self.args, ours, own_loss)
+        self.augmentation = Augmenting(task, self.teacher is not None)
         self._check_settings()
         if self.teacher is None:
             checks.check_alone(self.args, objective)
@@ -152,7 +152,14 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         across = self.args.average_tokens_across_devices
         return SupervisedLoss(self.task, self.alpha, self.compute_loss_func, self.label_smoother, across)
 
+    def _follow_args(self) -> None:
+        """Let those that read the arguments read the trainer's, which a user may have put others in the place of."""
+        self.rollouts.args = self.args
+        if self.distillation is not None:
+            self.distillation.args = self.args
+
     def _check_settings(self) -> None:
+        self._follow_args()
         check_blend(getattr(self.args, "alpha", None), self.temperature, self.teacher is not None)
         if self.task is not None and (self.teacher is not None or self.task.label_names):
             check_supervision(self.task, self.alpha, self.label_smoother is not None)

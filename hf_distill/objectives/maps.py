@@ -41,9 +41,8 @@ def on_one_grid(student: Tensor, teacher: Tensor, name: str) -> tuple[Tensor, Te
         return student, teacher
     sides = [math.isqrt(state.shape[1]) for state in (student, teacher)]
     before = [state.shape[1] - side**2 for state, side in zip((student, teacher), sides, strict=True)]
-    alone = any(
-        side == 1 and gone for side, gone in zip(sides, before, strict=True)
-    )  # three tokens are no grid of one
+    # Three tokens are no grid of one with two before it.
+    alone = any(side == 1 and gone for side, gone in zip(sides, before, strict=True))
     if alone or not set(before) <= set(PREFIXES):
         raise ValueError(
             f"{name} compares position with position, the student shows {student.shape[1]} and the teacher "

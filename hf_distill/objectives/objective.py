@@ -18,6 +18,9 @@ from hf_distill.objectives.schedule import Schedule
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Signals, Sum
 
+CHILD = "distillation"
+"""The name under which a student carries its objective, if that has something to train; no part of the student."""
+
 
 class Objective(nn.Module):
     """A weighted sum of terms: the soft half of the loss.

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
 
 from hf_distill.models.facts import Facts
+from hf_distill.objectives.objective import CHILD
 from hf_distill.tasks import Task
 from hf_distill.teachers.changes import local_of
 from hf_distill.teachers.live import LiveTeacher
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 FILE = "ema_teacher{}.safetensors"
 NAME = "the moving average of the student's weights"
-CHILD = "distillation"
-"""The name under which a student carries what an objective trains; it is no part of the student."""
 
 
 class EMATeacher(LiveTeacher):

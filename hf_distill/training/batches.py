@@ -64,7 +64,10 @@ class BatchMixin:
     def augmenting(self) -> AugmentingCollator | None:
         """Return the collator of training batches; None where nothing is augmented."""
         columns = getattr(self.train_dataset, "column_names", None) or ()
-        return self.augmentation.collator(self.alpha, self.data_collator, columns)
+        own_loss = self.compute_loss_func is not None
+        return self.augmentation.collator(
+            self.args, self.alpha, self.data_collator, columns, self.processing_class, own_loss
+        )
 
     @property
     def copies(self) -> int:

@@ -18,8 +18,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_distill.models.sharding import whole_state
-from hf_distill.objectives import Objective
-from hf_distill.training.projections import CHILD
+from hf_distill.objectives.objective import CHILD, Objective
 
 FILE = "distillation.safetensors"
 """The objective's parameters, beside the student's in a checkpoint; never in a published folder."""

@@ -9,18 +9,16 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import Accelerator
 from transformers import TrainingArguments
 
+from hf_distill.models.facts import Facts
+from hf_distill.objectives import Objective
 from hf_distill.signals import NUMBER, POINTER
-
-if TYPE_CHECKING:
-    from hf_distill.models.facts import Facts
-    from hf_distill.objectives import Objective
-    from hf_distill.tasks import Task
-    from hf_distill.teachers import Teacher
+from hf_distill.tasks import Task
+from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
 

@@ -125,6 +125,7 @@ class LogMixin:
         Returns:
             Trainer's own output; predictions hold what they would hold without a teacher.
         """
+        self._follow_args()
         self._evaluating, self._fidelity = Tally(), Tally()
         try:
             output = super().evaluation_loop(*args, **kwargs)

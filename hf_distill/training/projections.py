@@ -10,10 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hf_distill.objectives import Objective
-
-CHILD = "distillation"
-"""The name under which the student carries the objective, if that has something to train."""
+from hf_distill.objectives.objective import CHILD, Objective
 
 
 def attach_to_student(student: nn.Module, objective: Objective | None) -> None:

@@ -51,7 +51,10 @@ class Kind(NamedTuple):
 
 def of_problem(problem):
     rows = partial(tiny.rows, problem=problem)
-    padded = lambda: tiny.DataCollatorWithPadding(tiny.tokenizer())  # noqa: E731
+
+    def padded():
+        return tiny.DataCollatorWithPadding(tiny.tokenizer())
+
     return Kind(partial(tiny.bert, problem=problem), partial(tiny.teacher, problem), rows, padded)
 
 

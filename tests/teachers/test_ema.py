@@ -182,7 +182,10 @@ def test_each_trial_has_an_average_of_its_own_student(tmp_path):
 
 def test_it_may_be_one_of_several(tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 3}
-    make = lambda: {"past": EMATeacher(0.9), "big": tiny.teacher()}  # noqa: E731
+
+    def make():
+        return {"past": EMATeacher(0.9), "big": tiny.teacher()}
+
     whole = trained(tmp_path, make(), **saving)[1]
     run, found = trained(tmp_path, make(), resume=str(tmp_path / "checkpoint-3"), **saving)
     assert isinstance(run.teacher.members["past"], EMATeacher)

@@ -1,5 +1,7 @@
 """What users of Trainer take for granted still works under a teacher."""
 
+import copy
+
 import numpy as np
 import optuna
 import pytest
@@ -278,3 +280,15 @@ def test_a_students_own_loss_that_liger_would_fuse_is_refused(tmp_path):
     for args in ({"liger_kernel_config": {"fused_linear_cross_entropy": False}}, {"alpha": 1.0}):
         run = tiny.trainer(tmp_path, tiny_language.llama(), data, args={"use_liger_kernel": True, **args}, **parts)
         assert run.teacher is not None
+
+
+def test_arguments_that_take_the_place_of_others_are_those_of_all_parts(tmp_path):
+    run = tiny.trainer(tmp_path, teacher_model=tiny.teacher(), eval_dataset=tiny.rows(8), args={"alpha": 0.0})
+    assert "eval_loss/forward_kl" not in run.evaluate()
+    run.args = copy.copy(run.args)
+    run.args.alpha, run.args.temperature = 1.0, 3.0
+    evaluated = run.evaluate()
+    assert evaluated["eval_loss"] == pytest.approx(evaluated["eval_loss/forward_kl"], rel=1e-6)
+    assert run.distillation.temperature == run.temperature == 3.0
+    run.train()
+    assert "loss/forward_kl" in run.state.log_history[0]
