@@ -26,6 +26,7 @@ from hf_distill.rollouts.source import Rollouts
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.settings import align_by
 from hf_distill.tasks.alignment.tokenizers import introduce, own_tokens
+from hf_distill.tasks.layout import LAYOUT
 from hf_distill.teachers import Teacher
 from hf_distill.training import checks, text_checks
 from hf_distill.training.batches import BatchMixin
@@ -37,7 +38,7 @@ from hf_distill.training.label_checks import check_labels, wanted_of
 from hf_distill.training.metrics import LogMixin
 from hf_distill.training.supervised_loss import SupervisedLoss, check_supervision
 from hf_distill.training.tally import Tally
-from hf_distill.training.window import Window
+from hf_distill.training.window import UNITS, Window
 
 
 class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
@@ -190,7 +191,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         if self.task is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         stepping = model.training and self.is_in_train and self._window is not None
-        window = self._window if stepping else Window.of(self._counts(inputs))
+        layout = self._layout(inputs)
+        inputs, window = {**inputs, LAYOUT: layout}, self._window if stepping else Window.of(layout.units(UNITS))
         student, fed, supervised = self._unwrapped(model), self._student_inputs(inputs), self._supervised()
         if self.alpha > 0:
             told = (self.state, self.accelerator.autocast, self._note_fidelity, return_outputs and not self._loss_only)
@@ -204,7 +206,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
             parts["hard"] = supervised(student, outputs, inputs, window, num_items_in_batch, done)
             loss = (1 - self.alpha) * parts["hard"]
         if self.alpha > 0:
-            soft, weights = self.distillation.parts(found.sums, window), self.distillation.objective.weights
+            soft, weights = self.distillation.parts(found.sums, window, layout), self.distillation.objective.weights
             loss = sum((self.alpha * weights[name] * part for name, part in soft.items()), loss)
             parts.update(soft)
         loss = loss + found.unused

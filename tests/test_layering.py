@@ -105,6 +105,22 @@ def test_nobody_but_the_trainer_writes_into_it():
             assert not [one for one in written if one.rpartition(".")[0].endswith("trainer")], f"{path}: {written}"
 
 
+TOKENS = {before + name for before in ("", "teacher_", "decoder_") for name in ("input_ids", "attention_mask")}
+READS_TEXTS = {"tasks", "rollouts", "augmentation", "experiments"}
+# The names of forward's arguments stand in one file, and in the signature of the one model that is not transformers'.
+NAMES_THEM = {"models/texts.py", "teachers/onnx.py"}
+
+
+def test_no_column_of_a_text_is_named_where_an_image_or_a_wave_passes_too():
+    """Examples in docstrings are a user's own batches."""
+    for path in files():
+        if room(path) in READS_TEXTS or path.relative_to(ROOT).as_posix() in NAMES_THEM:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = (getattr(node, part, None) for part in ("value", "attr", "arg"))
+            assert not TOKENS & {name for name in named if isinstance(name, str)}, f"{path}:{node.lineno}"
+
+
 def test_the_installed_package_has_every_room_and_the_recipes():
     project = ROOT.parent / "pyproject.toml"
     listed = re.search(r"^packages = \[(.*?)\]", project.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1]

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from hf_distill.cache.answers import HEADS, parts_of, unkeepable
-from hf_distill.cache.keys import DECODER, NEITHER, Padding, along, rows_in, trimmable
-from hf_distill.cache.pairing import unpaired
+from hf_distill.cache.keys import NEITHER, Padding
+from hf_distill.models.texts import DECODER
 from hf_distill.signals import ABSENT, Signals
 from hf_distill.tasks.alignment.tokenizers import PREFIX
 from hf_distill.tasks.batches import spans_of, take
+from hf_distill.tasks.columns import Columns, rows_in
+from hf_distill.tasks.pairing import unpaired
 
 Ask = Callable[[Mapping[str, Any]], Signals]
 NONE: Mapping[str, int] = MappingProxyType({})
@@ -63,17 +65,17 @@ def padding_ignored(
     Returns:
         On which sides padding changes nothing; on neither where that cannot be tried.
     """
-    mask, size = inputs.get("attention_mask"), len(next(iter(inputs.values())))
+    laid, size = Columns.of(inputs), len(next(iter(inputs.values())))
     own = PREFIX if any(name.startswith(PREFIX) for name in batch) else ""  # it reads tokens of its own
     # Another tensor (an image beside the text) may count positions, which a shortened text no longer has.
     others = {n for n, v in inputs.items() if v.ndim > 1 and not n.startswith(DECODER) and n != "labels"}
     length = 0
-    if isinstance(mask, Tensor) and trimmable(inputs, mask) and others <= along(inputs, mask):
-        spans = spans_of(mask)
+    if laid.cuttable and others <= laid.padded:
+        spans = spans_of(laid.mask)
         row = take(batch, [int((spans[:, 1] - spans[:, 0]).argmax())], size)
         if "labels" not in inputs:  # a label for each token would still count those that are left out
             row = {name: value for name, value in row.items() if name not in ("labels", f"{own}labels")}
-        start, stop = spans_of(row[f"{own}attention_mask"])[0].tolist()
+        start, stop = spans_of(row[own + laid.marks])[0].tolist()
         length = stop - start
     if length < 2:
         for _ in range(3):
@@ -82,7 +84,7 @@ def padding_ignored(
     more = length // 2
     where = [*range(start, stop - more - 1), stop - 1]
     read = {name.removeprefix(own): value for name, value in row.items() if name.startswith(own)}
-    names = {own + name for name in along(read, read["attention_mask"])}
+    names = {own + name for name in Columns.of(read).padded}
     short = {n: v[:, where] if n in names else v for n, v in row.items()}
     right = {n: _padded(v, more, False) if n in names else v for n, v in short.items()}
     left = {n: _padded(v, more, True) if n in names else v for n, v in short.items()}

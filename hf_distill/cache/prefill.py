@@ -16,6 +16,8 @@ from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
 
 from hf_distill.tasks.batches import spans_of
+from hf_distill.tasks.columns import Columns, several_texts_a_row
+from hf_distill.tasks.lengths import length_of
 
 TOKENS = 4096
 """How many tokens a batch holds, with its padding; on CPUs 2,048 to 8,192 made no difference."""
@@ -100,30 +102,14 @@ def _fill(
 
 def _widths_seen(teacher: Any, batch: Mapping[str, Any]) -> set[int]:
     """The width of a batch whose padding the teacher sees."""
-    mask, padding = teacher.inputs(batch).get("attention_mask"), teacher.memory.padding
-    if mask is not None and mask.ndim == 3 and not mask.all():  # several texts a row, whose padding stays content
-        return {mask.shape[-1]}
-    if mask is None or mask.ndim != 2:
+    inputs, padding = teacher.inputs(batch), teacher.memory.padding
+    if (several := several_texts_a_row(inputs)) is not None:  # their padding stays content
+        return set() if several.all() else {several.shape[-1]}
+    if (mask := Columns.of(inputs).mask) is None:
         return set()
     spans, width = spans_of(mask), mask.shape[1]
     seen = ((spans[:, 0] > 0) & (not padding.left)) | ((spans[:, 1] < width) & (not padding.right))
     return {width} if seen.any() else set()
-
-
-def length_of(row: Mapping[str, Any]) -> int:
-    """Return how many tokens a row has, in all of its texts; 1 where it is no text.
-
-    Args:
-        row: of a data set.
-
-    Example:
-        >>> length_of({"input_ids": [5, 6, 7]}), length_of({"input_ids": [[5, 6], [7]]}), length_of({"pixels": [0.5]})
-        (3, 3, 1)
-    """
-    ids = row.get("input_ids", row.get("teacher_input_ids"))
-    if ids is not None and len(ids) and hasattr(ids[0], "__len__"):
-        return sum(map(len, ids))
-    return 1 if ids is None else max(1, len(ids))
 
 
 def batches(order: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -28,10 +28,11 @@ from hf_distill.cache.identity import known_of
 from hf_distill.cache.keys import keys_of
 from hf_distill.cache.memory import Memory, Places
 from hf_distill.cache.offline_teacher import AbsentTeacher
-from hf_distill.cache.pairing import placeholders_of
 from hf_distill.models.hooks import LINEAR
 from hf_distill.signals import Signals
 from hf_distill.tasks.batches import KEYS, join, plain, spans_of, take
+from hf_distill.tasks.layout import Layout
+from hf_distill.tasks.pairing import placeholders_of
 from hf_distill.teachers.around import TeacherAround
 from hf_distill.teachers.changes import Changes
 from hf_distill.teachers.teacher import Teacher
@@ -130,9 +131,8 @@ class CachedTeacher(TeacherAround):
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the teacher reads, and what it would make its decoder's inputs of; see ``Teacher.inputs``."""
-        inputs, read = self.teacher.inputs(plain(batch)), self.task.teacher_batch(batch)
-        made = self.task.reads_labels and "decoder_input_ids" not in inputs and read.get("labels") is not None
-        return {**inputs, "labels": read["labels"]} if made else inputs
+        inputs = self.teacher.inputs(plain(batch))
+        return {**inputs, **self.task.labels_read(inputs, self.task.teacher_batch(batch))}
 
     # ---- Asking ----
 
@@ -175,9 +175,8 @@ class CachedTeacher(TeacherAround):
             if all_new and self.memory.encoding.exact:
                 return shown
         places = [found[key] for key in keys]
-        read = self.task.teacher_batch(batch)
-        spans = None if self.task.frames else self._spans(batch)
-        return self.memory.answers.signals(places, spans, self.task.rows(read), self.task.mask(read))
+        spans, layout = None if self.task.frames else self._spans(batch), self._layout(batch)
+        return self.memory.answers.signals(places, spans, layout.rows, layout.mask)
 
     def _ask_window(self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str]) -> None:
         new, seen = [], set()
@@ -203,7 +202,7 @@ class CachedTeacher(TeacherAround):
         Args:
             batch: the batch.
         """
-        decoder = self.task.mask(self.task.teacher_batch(batch)) if self.task.reads_labels else None
+        decoder = self._layout(batch).mask if self.task.reads_labels else None
         return keys_of(self.inputs(batch), self.memory.padding, decoder)
 
     def _take_in(self, shown: Signals, keys: Sequence[bytes]) -> Places:
@@ -211,8 +210,11 @@ class CachedTeacher(TeacherAround):
         spans = None if shown.mask is None else spans_of(shown.mask)  # the answer's own positions
         return self.memory.take_in(shown, keys, spans, last=again and not self.watch.stopped)
 
+    def _layout(self, batch: Mapping[str, Any]) -> Layout:
+        return self.task.layout(self.task.teacher_batch(batch))
+
     def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
-        mask = self.task.mask(self.task.teacher_batch(batch))
+        mask = self._layout(batch).mask
         return None if mask is None else spans_of(mask)
 
     # ---- Whether ----

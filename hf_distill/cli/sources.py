@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.cli.arguments import SourceArguments
 from hf_distill.experiments.data.text_rows import load_named, read_csv, with_texts
+from hf_distill.tasks.lengths import holds_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def tokenised(
     Raises:
         ValueError: there is no such column.
     """
-    if "input_ids" in rows.column_names:
+    if holds_tokens(rows.column_names):
         dropped = () if labels else ("label", "labels")
         return rows.select_columns([name for name in rows.column_names if name not in dropped])
     if labels and args.target_column is None:

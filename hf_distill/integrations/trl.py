@@ -17,6 +17,7 @@ except ImportError as error:
     raise ImportError('hf_distill.integrations.trl needs TRL: pip install "hf_distill[trl]".') from error
 
 from hf_distill.arguments import DistillationArguments
+from hf_distill.models.texts import text_positions
 from hf_distill.tasks.supervision import supervised
 from hf_distill.trainer import DistillationMixin, signature_of
 
@@ -93,8 +94,7 @@ class SFTDistillationTrainer(DistillationMixin, SFTTrainer):
     def _measure(self, outputs: Any, inputs: dict[str, Any]) -> None:
         """Tokens seen and, where there are logits, token accuracy, under SFTTrainer's names."""
         mode, targets = "train" if self.model.training else "eval", self.task.targets(supervised(inputs))
-        mask = inputs.get("attention_mask")
-        tokens = inputs["input_ids"].new_tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
+        tokens = text_positions(inputs).sum()
         counts = [tokens.new_zeros(()), tokens.new_zeros(()), tokens]
         made = outputs["logits"].shape[1] > 0
         if targets is not None and made:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from hf_distill.models.outputs import core_of
+from hf_distill.models.texts import IDS
 
 
 def names_in(mapping: Mapping[str, Any]) -> frozenset[str]:
@@ -60,7 +61,7 @@ def reads_text(model: nn.Module) -> bool:
         True
     """
     takes = inspect.signature(core_of(model).forward).parameters
-    return not strangers_of(model) or "input_ids" in takes
+    return not strangers_of(model) or IDS in takes
 
 
 def own_loss_of(model: nn.Module, known: frozenset[str], suffix: str | None = None) -> bool | None:

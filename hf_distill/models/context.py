@@ -13,11 +13,12 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from hf_distill.models.outputs import core_of
+from hf_distill.models.texts import DECODER, IDS
 
 logger = logging.getLogger(__name__)
 LIMITS: WeakKeyDictionary[nn.Module, Limits] = WeakKeyDictionary()
 """What is known of a student, as long as it lives."""
-TEXTS = ("input_ids", "decoder_input_ids")
+TEXTS = (IDS, DECODER + IDS)
 MARGIN = 8
 """How many rows a table may have beside its positions, as for padding; an image's table is another one."""
 

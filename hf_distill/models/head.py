@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_distill.models.linear_logits import LinearLogits, LogitTransform, autocast_on, head_of
+from hf_distill.models.texts import DECODER, IDS
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ def logit_transform(model: nn.Module) -> LogitTransform | None:
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
     ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
     fed = {
-        "input_ids": ids,
-        **({"decoder_input_ids": ids} if getattr(core.config, "is_encoder_decoder", False) else {}),
+        IDS: ids,
+        **({DECODER + IDS: ids} if getattr(core.config, "is_encoder_decoder", False) else {}),
     }
     training = core.training
     try:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from hf_distill.models.texts import text_positions
+
 LINEAR = (nn.Linear, Conv1D)
 
 
@@ -49,8 +51,8 @@ def ran(
         model.eval()
         for batch in batches:
             inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-            mask = inputs["attention_mask"].bool() if "attention_mask" in inputs else None
-            tokens += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
+            mask = text_positions(inputs)
+            tokens += len(next(iter(inputs.values()))) if mask is None else int(mask.sum())
             with torch.no_grad():
                 model(**inputs)
     finally:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_distill.tasks.layout import without_layout
+
 KEYS = "cached_rows_"
 """What the columns begin with under which keys travel in a batch."""
 
@@ -43,7 +45,7 @@ def take(batch: Mapping[str, Any], rows: Sequence[int] | np.ndarray, size: int |
             return value[rows]
         return [value[row] for row in rows] if isinstance(value, list) and len(value) == size else value
 
-    return {name: kept(value) for name, value in batch.items()}
+    return {name: kept(value) for name, value in without_layout(batch).items()}
 
 
 def plain(batch: Mapping[str, Any]) -> dict[str, Any]:

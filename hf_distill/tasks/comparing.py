@@ -6,17 +6,17 @@ how a model is read, objectives, trainers.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from hf_distill.signals import Signals
 from hf_distill.tasks.alignment.tokens import PREFIX
-from hf_distill.tasks.documents import Documents, apart
+from hf_distill.tasks.documents import apart
+from hf_distill.tasks.layout import LAYOUT, Layout
 
 
-class Comparing(ABC):
+class Comparing:
     """What every ``Task`` says of two models.
 
     Attributes:
@@ -69,13 +69,14 @@ class Comparing(ABC):
         named = {name: self.align(student, shown, batch) for name, shown in teacher.named.items()}
         return student, replace(self.align(student, teacher, batch) if teacher.heads else teacher, named=named)
 
-    @abstractmethod
-    def documents(self, batch: Mapping[str, Any]) -> Documents | None:
-        """Find the texts of a packed batch; None where each row is one.
+    def layout(self, batch: Mapping[str, Any]) -> Layout:
+        """Say what a batch holds; once for a batch in which it travels.
 
         Args:
             batch: the batch.
         """
+        made = batch.get(LAYOUT)
+        return made if made is not None and made.task is self else Layout(self, batch)
 
     def each_text(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
         """Let both models show each text of a packed row as a row of its own; any other batch is left as it is.
@@ -91,9 +92,9 @@ class Comparing(ABC):
         Raises:
             ValueError: the teacher reads other texts.
         """
-        if (ours := self.documents(batch)) is None:
+        if (ours := self.layout(batch).documents) is None:
             return student, teacher
-        theirs = ours if (read := self.teacher_batch(batch)) is batch else self.documents(read)
+        theirs = ours if (read := self.teacher_batch(batch)) is batch else self.layout(read).documents
         return apart(student, teacher, ours, theirs)
 
     def teacher_batch(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:

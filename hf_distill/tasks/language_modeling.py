@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 
 from hf_distill.models.classes import names_in
 from hf_distill.models.outputs import core_of
+from hf_distill.models.texts import DECODER, IDS, MASK
 from hf_distill.signals import HeadSpec, Signals
 from hf_distill.tasks.alignment.segments import Tokens
 from hf_distill.tasks.alignment.settings import ALIGNMENTS
@@ -149,8 +150,9 @@ class CausalLM(LanguageModel):
         """Every token, spoken of one position before it; see ``LanguageModel.text``."""
         if (ids := batch.get("input_ids")) is None:
             return None
-        predicted = F.pad(self.rows(batch)[:, :-1], (1, 0), value=False)
-        return Tokens(ids, batch.get(OFFSETS), self.mask(batch), predicted, shift=1)
+        layout = self.layout(batch)
+        predicted = F.pad(layout.rows[:, :-1], (1, 0), value=False)
+        return Tokens(ids, batch.get(OFFSETS), layout.mask, predicted, shift=1)
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a target; without labels those before another token of the text. See ``Task.rows``."""
@@ -179,6 +181,7 @@ class Seq2SeqLM(LanguageModel):
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     pipeline_tag: ClassVar[str] = "text2text-generation"
     reads_labels: ClassVar[bool] = True
+    sized_by: ClassVar[tuple[str, ...]] = (DECODER + MASK, "labels")
     classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
     hidden: ClassVar[str] = "decoder_"
 
@@ -218,6 +221,11 @@ class Seq2SeqLM(LanguageModel):
         mask = self.mask(batch)
         counts = super().counts(batch)
         return {**counts, "tokens": (self.rows(batch) if mask is None else mask).sum()}
+
+    def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The labels, where the decoder is given nothing else; see ``Task.labels_read``."""
+        given = DECODER + IDS in inputs or batch.get("labels") is None
+        return {} if given else {"labels": batch["labels"]}
 
     def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.inputs``."""

@@ -49,4 +49,5 @@ class MaskedLM(EachToken, LanguageModel):
         """Every token at its own position, of which those with a label are predicted; see ``LanguageModel.text``."""
         if (ids := batch.get("input_ids")) is None:
             return None
-        return Tokens(ids, batch.get(OFFSETS), self.mask(batch), self.rows(batch), shift=0)
+        layout = self.layout(batch)
+        return Tokens(ids, batch.get(OFFSETS), layout.mask, layout.rows, shift=0)

@@ -92,10 +92,14 @@ class MultipleChoice(Task):
         logits = logits_in(outputs, "the teacher" if model is None else type(core_of(model)).__name__)
         labels, shown = batch.get("labels"), outputs if isinstance(outputs, Mapping) else {}
         return Signals(
-            heads={"logits": Head(DenseLogits(logits), self.rows(batch), None if labels is None else labels.view(-1))},
+            heads={
+                "logits": Head(
+                    DenseLogits(logits), self.layout(batch).rows, None if labels is None else labels.view(-1)
+                )
+            },
             hidden=tuple(shown.get("hidden_states") or ()),
             attention=tuple(shown.get("attentions") or ()),
-            mask=self.mask(batch),
+            mask=self.layout(batch).mask,
         )
 
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:

@@ -80,7 +80,8 @@ class EachPosition(Task):
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read logits, and the decoder's hidden states and attention maps if they are there; see ``Task.signals``."""
         name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
-        rows, prefix = self.rows(batch), self.hidden
+        layout, prefix = self.layout(batch), self.hidden
+        rows = layout.rows
         shown = outputs if isinstance(outputs, Mapping) else {}
         if captured is not None and captured.linear:
             logits = captured.linear[-1].last(rows.shape[1])
@@ -90,12 +91,12 @@ class EachPosition(Task):
             heads={"logits": Head(logits, rows, self.targets(supervised(batch)))},
             hidden=tuple(shown.get(f"{prefix}hidden_states") or ()),
             attention=tuple(shown.get(f"{prefix}attentions") or ()),
-            mask=self.mask(batch),
+            mask=layout.mask,
         )
 
     def _logits(self, outputs: Any, batch: Mapping[str, Any], name: str, prompt: int | None = None) -> Tensor:
         """Find the logits of the text, behind a ``prompt`` of so many vectors that PEFT puts before it; None: any."""
-        logits, rows = logits_in(outputs, name), self.rows(batch)
+        logits, rows = logits_in(outputs, name), self.layout(batch).rows
         before = logits.shape[1] - rows.shape[1] if logits.ndim == 3 else 0
         if before > 0 and prompt is not None and before != prompt:
             raise ValueError(

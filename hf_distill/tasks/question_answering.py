@@ -96,18 +96,18 @@ class QuestionAnswering(Task):
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read both heads, and hidden states and attention maps if they are there; see ``Task.signals``."""
         name = "the teacher" if model is None else type(core_of(model)).__name__  # a function has no model
-        both, rows = self._both(outputs, batch, name), self.rows(batch)
-        known = None if self.labels(batch) is None else self._positions(batch)
+        both, layout = self._both(outputs, batch, name), self.layout(batch)
+        known = None if layout.labels is None else self._positions(batch)
         shown = outputs if isinstance(outputs, Mapping) else {}
         prefix = "" if "hidden_states" in shown or "attentions" in shown else "decoder_"
         return Signals(
             heads={
-                head: Head(DenseLogits(logits), rows, None if known is None else known[:, number])
+                head: Head(DenseLogits(logits), layout.rows, None if known is None else known[:, number])
                 for number, (head, logits) in enumerate(zip(HEADS, both, strict=True))
             },
             hidden=tuple(shown.get(f"{prefix}hidden_states") or ()),
             attention=tuple(shown.get(f"{prefix}attentions") or ()),
-            mask=self.mask(batch),
+            mask=layout.mask,
         )
 
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:

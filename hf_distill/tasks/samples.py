@@ -39,25 +39,3 @@ def rows_of(batch: Mapping[str, Any]) -> int:
         if isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.ndim):
             return len(value)
     return find_batch_size(batch)
-
-
-def text_positions(batch: Mapping[str, Any]) -> Tensor | None:
-    """Say which positions of a batch of texts are not padding.
-
-    Args:
-        batch: the batch.
-
-    Returns:
-        bool [B, T]; None where it holds no text.
-
-    Example:
-        >>> import torch
-        >>> text_positions({"input_ids": torch.tensor([[5, 6]])}), text_positions({"pixel_values": torch.ones(1, 3)})
-        (tensor([[True, True]]), None)
-    """
-    mask, ids, vectors = (batch.get(name) for name in ("attention_mask", "input_ids", "inputs_embeds"))
-    if mask is not None and mask.ndim == 2:
-        return mask.bool()
-    if ids is not None and ids.ndim == 2:
-        return ids.new_ones(ids.shape).bool()
-    return None if vectors is None or vectors.ndim != 3 else vectors.new_ones(vectors.shape[:2]).bool()

@@ -120,7 +120,7 @@ class SentenceEmbedding(Task):
             heads={} if scores is None else {SCORES: Head(DenseLogits(scores), every)},
             hidden=tuple(shown.get("hidden_states") or ()),
             attention=tuple(shown.get("attentions") or ()),
-            mask=self.mask(batch),
+            mask=self.layout(batch).mask,
         )
 
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:

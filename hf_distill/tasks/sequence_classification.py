@@ -166,10 +166,10 @@ class SequenceClassification(Task):
             logits = torch.stack((torch.zeros_like(logits), logits), dim=-1)
         shown = outputs if isinstance(outputs, Mapping) else {}
         return Signals(
-            heads={"logits": Head(DenseLogits(logits), self.rows(batch), self._classes(batch))},
+            heads={"logits": Head(DenseLogits(logits), self.layout(batch).rows, self._classes(batch))},
             hidden=tuple(shown.get("hidden_states") or ()),
             attention=tuple(shown.get("attentions") or ()),
-            mask=self.mask(batch),
+            mask=self.layout(batch).mask,
         )
 
     def _classes(self, batch: Mapping[str, Any]) -> Tensor | None:

@@ -16,11 +16,12 @@ from hf_distill.models.classes import strangers_of
 from hf_distill.models.facts import Facts
 from hf_distill.models.hooks import Captured, taken_apart
 from hf_distill.models.outputs import core_of
+from hf_distill.models.texts import MASK, text_positions
 from hf_distill.signals import NUMBER, HeadSpec, Signals, Sum
 from hf_distill.tasks.comparing import Comparing
 from hf_distill.tasks.documents import Documents, without_filling
 from hf_distill.tasks.prompts import virtual_tokens, without_prompt
-from hf_distill.tasks.samples import rows_of, text_positions
+from hf_distill.tasks.samples import rows_of
 
 
 class Task(Comparing, ABC):
@@ -35,6 +36,7 @@ class Task(Comparing, ABC):
         reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
         of_text: it reads the tokens of a text, and a model that reads none is refused.
+        sized_by: the columns of a row that say where its positions are, in a data set: the first that is there.
         frames: the positions of an answer are the answering model's own, as waves have other frames in another model;
             its ``Signals`` then bring their mask, and a cache keeps each row with its own length.
         packs: a row may hold several texts, of which each is a sample; see ``Documents``.
@@ -49,6 +51,7 @@ class Task(Comparing, ABC):
     reads_labels: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     of_text: ClassVar[bool] = False
+    sized_by: ClassVar[tuple[str, ...]] = (MASK,)
     frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     known: ClassVar[tuple[type[Task], ...]] = ()
@@ -200,6 +203,15 @@ class Task(Comparing, ABC):
             "samples": samples,
             "labels": rows.new_tensor(0) if labels is None else labels.sum(),
         }
+
+    def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the labels where a model makes what it reads of them, so that they are a part of its input.
+
+        Args:
+            inputs: what a model reads of the batch.
+            batch: the batch.
+        """
+        return {}
 
     def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Add what the model would have made of the labels itself, had it been given them.

@@ -48,7 +48,7 @@ class EachToken(EachPosition):
         return batch["input_ids"].new_ones(batch["input_ids"].shape[:2]).bool()
 
     def _logits(self, outputs: Any, batch: Mapping[str, Any], name: str, prompt: int | None = None) -> Tensor:
-        logits, shape = super()._logits(outputs, batch, name, prompt), self.rows(batch).shape
+        logits, shape = super()._logits(outputs, batch, name, prompt), self.layout(batch).rows.shape
         if logits.ndim != 3 or logits.shape[:2] != shape:
             raise ValueError(
                 f"{name} gave logits of shape {list(logits.shape)} where {type(self).__name__} reads tokens of shape "

@@ -18,6 +18,7 @@ from hf_distill.models.topk_logits import TopKLogits
 from hf_distill.signals import ABSENT, Head, Signals
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import columns_of
+from hf_distill.tasks.layout import without_layout
 from hf_distill.teachers.column_collator import ColumnCollator
 from hf_distill.teachers.teacher import Teacher
 
@@ -154,8 +155,8 @@ class ColumnTeacher(Teacher):
         """Read the columns; see ``Teacher.__call__``."""
         if missing := [name for name in self.names if name not in batch]:
             raise ValueError(
-                f"the teacher is the {self.facts.name}, the batch has {sorted(batch)}: give these rows the column "
-                f"{missing[0]!r}, or the teacher itself."
+                f"the teacher is the {self.facts.name}, the batch has {sorted(without_layout(batch))}: give "
+                f"these rows the column {missing[0]!r}, or the teacher itself."
             )
         read = self.task.teacher_batch(batch)
         if len(self.names) == 1:
@@ -163,10 +164,10 @@ class ColumnTeacher(Teacher):
             return self.task.signals(None, read, logits if logits.ndim > 1 else logits.unsqueeze(-1))
         self._check_task()  # labels may have said by now that a row has several classes
         ids, log_p = (batch[name] for name in self.names)
-        rows = self.task.rows(read)
-        self._check(ids, log_p, rows)
+        layout = self.task.layout(read)
+        self._check(ids, log_p, layout.rows)
         logits = few_of(ids, log_p, self.classes)
-        return Signals({"logits": Head(logits, rows)}, mask=self.task.mask(read))
+        return Signals({"logits": Head(logits, layout.rows)}, mask=layout.mask)
 
     def _check(self, ids: Tensor, log_p: Tensor, rows: Tensor) -> None:
         """Refuse entries of positions that count, if nothing could be learned from them, or something wrong."""

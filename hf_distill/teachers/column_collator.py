@@ -136,8 +136,7 @@ class ColumnCollator:
         """
         read = self.task.teacher_batch(batch)
         width, mask = self.task.rows(read).shape[1], self.task.mask(read)
-        names = ("decoder_attention_mask", "labels") if self.task.reads_labels else ("attention_mask",)
-        names = names if read is batch else tuple(PREFIX + name for name in names)
+        names = tuple(name if read is batch else PREFIX + name for name in self.task.sized_by)
         spans = [(0, 0)] * len(rows) if mask is None else spans_of(mask).tolist()
         starts = []
         for number, (row, length, (start, stop)) in enumerate(zip(rows, lengths, spans, strict=True)):
@@ -152,7 +151,7 @@ class ColumnCollator:
             elif length == len(own) and 0 <= start - before <= width - length:
                 starts.append(start - before)
             else:
-                there = f"{stop - start} tokens" if mask is not None else "no attention_mask to say where they are"
+                there = f"{stop - start} tokens" if mask is not None else "no mask to say where they are"
                 raise ValueError(
                     f"row {number} of a batch has {self.names[0]!r} for {length} tokens, and, in a batch that is "
                     f"{width} wide, {there}: give one entry for each of its tokens."

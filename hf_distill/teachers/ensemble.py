@@ -18,6 +18,7 @@ from torch import Tensor
 from hf_distill.models.facts import Facts
 from hf_distill.signals import Head, Signals
 from hf_distill.tasks.batches import plain
+from hf_distill.tasks.layout import without_layout
 from hf_distill.teachers.mean import MeanLogits, shares_of
 from hf_distill.teachers.routing import by_row, check_choice, same_shapes
 from hf_distill.teachers.teacher import Teacher
@@ -255,7 +256,8 @@ class Several(Teacher):
         """Ask each teacher for its own rows."""
         if self.choose not in batch:
             raise ValueError(
-                f"choose={self.choose!r} was asked for, the batch has {sorted(batch)}: keep the column in the data "
+                f"choose={self.choose!r} was asked for, the batch has {sorted(without_layout(batch))}: "
+                "keep the column in the data "
                 "set, also in the one for evaluation."
             )
         column = batch[self.choose]

@@ -25,6 +25,7 @@ from hf_distill.models.outputs import SHOWN, asking, core_of
 from hf_distill.signals import Signals
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import PREFIX, check_tokenizers, columns_of
+from hf_distill.tasks.layout import without_layout
 from hf_distill.tasks.sentence_embedding import HEADLESS
 from hf_distill.teachers.placement import place
 from hf_distill.teachers.teacher import Teacher
@@ -151,8 +152,8 @@ class LiveTeacher(Teacher):
         inputs = self.inputs(batch)
         if not inputs:
             raise ValueError(
-                f"the teacher {self.facts.name} takes {sorted(self._takes)}, the batch has {sorted(batch)}: keep the "
-                "teacher's columns in the data set."
+                f"the teacher {self.facts.name} takes {sorted(self._takes)}, the batch has "
+                f"{sorted(without_layout(batch))}: keep the teacher's columns in the data set."
             )
         # Flags go in whatever the signature says: transformers models take them among their **kwargs.
         flags = {**asking(needs, self.model), **({"use_cache": False} if "use_cache" in self._accepts else {})}

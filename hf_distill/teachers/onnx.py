@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-NAMES = ("input_ids", "attention_mask", "token_type_ids")
+from hf_distill.models.texts import IDS, MASK
+
+NAMES = (IDS, MASK, "token_type_ids")
 """What an exported encoder may read."""
 
 
@@ -76,8 +78,8 @@ class OnnxModel(nn.Module):
             Logits, float32.
         """
         given = {
-            "input_ids": input_ids,
-            "attention_mask": torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+            IDS: input_ids,
+            MASK: torch.ones_like(input_ids) if attention_mask is None else attention_mask,
             "token_type_ids": torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
         }
         (logits,) = self.session.run(["logits"], {name: given[name].cpu().numpy() for name in self.names})

@@ -20,6 +20,7 @@ from hf_distill.models.facts import Facts
 from hf_distill.models.fingerprint import weights_of
 from hf_distill.signals import Signals
 from hf_distill.tasks import Task
+from hf_distill.tasks.layout import without_layout
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -107,7 +108,7 @@ class Teacher:
             batch: the batch, as the collator made it.
         """
         labels = {"labels", *(() if self.task is None else self.task.label_names)}
-        return {name: value for name, value in batch.items() if name not in labels}
+        return {name: value for name, value in without_layout(batch).items() if name not in labels}
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Answer a batch, without gradients.

@@ -19,6 +19,7 @@ from hf_distill.models.facts import Facts
 from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.source import Rollouts
 from hf_distill.rollouts.writers import Now
+from hf_distill.tasks.layout import LAYOUT, Layout
 from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
 from hf_distill.training.checks import check_pair
 from hf_distill.training.distillation import Distillation
@@ -57,7 +58,7 @@ class BatchMixin:
         """The columns that the student does not read."""
         ours = set(inspect.signature(core_of(self.model).forward).parameters)
         theirs = () if self.distillation is None else self.distillation.columns
-        return {STUDENT_WROTE} | (set(theirs) - ours)
+        return {STUDENT_WROTE, LAYOUT} | (set(theirs) - ours)
 
     # ---- Augmentation ----
 
@@ -130,20 +131,24 @@ class BatchMixin:
         """Count the micro-batches of a step, over all ranks."""
         total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
         for batch in batches:
-            total += self._counts(batch).to(device)
-            self._note_rows(batch)
+            layout = self._layout(batch)
+            if self.distillation is not None:  # otherwise the base trainer may hand the whole batch to its model
+                batch[LAYOUT] = layout
+            total += layout.units(UNITS).to(device)
+            self._note_rows(layout)
         everywhere = self.accelerator.reduce(total, reduction="sum")
         self._training.weight += 1
         return Window.of(everywhere // (self.accelerator.num_processes // self.data_ranks()), self.data_ranks())
 
-    def _counts(self, batch: Mapping[str, Any]) -> Tensor:
-        """Count one batch: int64 [len(UNITS)]."""
+    def _layout(self, batch: Mapping[str, Any]) -> Layout:
+        """Say what a batch holds, once it is known to hold nothing wrong; it travels in the batches of a step."""
+        if batch.get(LAYOUT) is not None:
+            return batch[LAYOUT]
         if self.distillation is not None and self.alpha < 1:
             check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
         if self.task.infer_from_batch(self.model, batch) and self.distillation is not None:
             check_pair(self.task, Facts.of(self.model), self.teacher)
-        counts = self.task.counts(batch)
-        return torch.stack([counts[unit] for unit in UNITS])
+        return self.task.layout(batch)
 
     def data_ranks(self) -> int:
         """How many ranks hold different data; the ranks of a tensor-parallel group share theirs."""

@@ -6,6 +6,7 @@ term compares; optimizers, data loaders, logging.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from hf_distill.models.outputs import asking
 from hf_distill.objectives import Objective
 from hf_distill.signals import Signals, Sum
 from hf_distill.tasks import Task
+from hf_distill.tasks.layout import Layout
 from hf_distill.teachers import Teacher
 from hf_distill.training.build_objective import build_objective, check_positions, make_visible
 from hf_distill.training.checks import check_objective, named_facts
@@ -28,10 +30,16 @@ from hf_distill.training.fused_logits import FusedLogits, FusionArguments, loss_
 from hf_distill.training.inside_forward import run_inside_forward
 from hf_distill.training.projections import attach_to_student
 from hf_distill.training.supervised_loss import SupervisedLoss
+from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
 
+logger = logging.getLogger(__name__)
 TEMPERATURE = 2.0
 """The run's temperature where nobody sets one."""
+ASTRAY = (
+    "The term %s counted %d %s than the %s of its batches, by which its loss is divided: let its Sum count what "
+    "its unit says, or name another unit (rows, tokens, samples)."
+)
 
 
 def alpha_of(args: TrainingArguments, task: Task, taught: bool) -> float:
@@ -89,6 +97,7 @@ class Distillation:
         self.task, self.teacher, self.args, self.own_tokens = task, teacher, args, own_tokens
         self.objective: Objective | None = None
         self._asked, self._built = objective, (None, None)  # what to learn, and for whom it was built
+        self._astray, self._told = Tally(), set()  # by how much terms count otherwise than they are divided by
 
     @property
     def alpha(self) -> float:
@@ -241,11 +250,23 @@ class Distillation:
         sums, unused = found["parts"]
         return Compared(found["outputs"], sums, unused, asked)
 
-    def parts(self, sums: Mapping[str, Sum], window: Window) -> dict[str, Tensor]:
+    def parts(self, sums: Mapping[str, Sum], window: Window, layout: Layout) -> dict[str, Tensor]:
         """Divide each term's sum by what the whole step counts of its unit.
 
         Args:
             sums: name -> sum, of the terms.
             window: what the whole optimizer step counts.
+            layout: what this micro-batch holds, which the terms should have counted too.
         """
-        return {name: window.divide(one.total, self.objective.terms[name].unit) for name, one in sums.items()}
+        units = {name: self.objective.terms[name].unit for name in sums}
+        self._astray.add({n: one.count - layout.counts[units[n]].to(one.count.device) for n, one in sums.items()})
+        return {name: window.divide(one.total, units[name]) for name, one in sums.items()}
+
+    def check_counts(self) -> None:
+        """Tell once of a term that counts otherwise than it is divided by; waits for the device."""
+        for name, difference in self._astray.drain().items():
+            if difference and name not in self._told:
+                self._told.add(name)
+                unit, way = self.objective.terms[name].unit, "more" if difference > 0 else "fewer"
+                raise ValueError(name + str(difference) + unit)
+                logger.warning(ASTRAY, name, abs(difference), way, unit)

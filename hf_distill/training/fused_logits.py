@@ -98,12 +98,12 @@ class FusedLogits:
             batch: one micro-batch.
         """
         task, alpha = self.supervised.task, self.supervised.alpha
-        if alpha < 1 and task.labels(batch) is None:
+        if alpha < 1 and task.layout(batch).labels is None:
             return False  # where logits are whole, it is said in a sentence that labels are missing
         if self.asked == "off" or not task.linear or (head := head_of(student)) is None:
             return False
         classes = classes_of(head)
-        few = classes < MANY if is_sharded(student) else task.rows(batch).numel() * classes <= WHOLE
+        few = classes < MANY if is_sharded(student) else task.layout(batch).rows.numel() * classes <= WHOLE
         return not (self.asked == "auto" and few) and not self.obstacle(student)
 
     def obstacle(self, student: nn.Module) -> str:

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from hf_distill.tasks import TASKS, Task
+from hf_distill.tasks.columns import choices_in
 
 LABEL_COLUMNS = ("label", "label_ids")
 """Columns that the default collators rename to ``labels``."""
@@ -266,8 +267,8 @@ def check_batch(batch: Mapping[str, Any], names: Iterable[str], wanted: Wanted) 
         ValueError: row 0 of the batch has the label 0.0, which is no class number: make labels integers \
 (dataset.cast_column), or, to predict numbers, give the student num_labels=1.
     """
-    if wanted.task == "MultipleChoice" and isinstance(ids := batch.get("input_ids"), Tensor) and ids.ndim == 3:
-        wanted = wanted._replace(classes=ids.shape[1])
+    if wanted.task == "MultipleChoice" and (choices := choices_in(batch)) is not None:
+        wanted = wanted._replace(classes=choices)
     for name in names if wanted.strict else ():
         labels = batch.get(name)
         if labels is None or (isinstance(labels, Tensor) and _right_batch(labels, wanted)):

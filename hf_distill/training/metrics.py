@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_distill.objectives.fidelity import fidelity
 from hf_distill.signals import Signals
+from hf_distill.tasks.layout import Layout
 from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
 
@@ -49,9 +50,9 @@ class LogMixin:
     _warned: bool = False
     _blended: bool = False
 
-    def _note_rows(self, batch: Mapping[str, Any]) -> None:
+    def _note_rows(self, layout: Layout) -> None:
         """Count the rows of a training batch in which no position counts, and all of them."""
-        rows = self.task.rows(batch)
+        rows = layout.rows
         if rows.ndim > 1:
             counts = torch.stack(((~rows.flatten(1).any(dim=1)).sum(), rows.sum().new_tensor(len(rows))))
             self._rows = counts if self._rows is None else self._rows + counts
@@ -103,6 +104,8 @@ class LogMixin:
         if "loss" in logs:
             parts = self._training.drain(lambda totals: self.accelerator.reduce(totals, reduction="mean"))
             logs.update({f"loss/{name}": value for name, value in parts.items()} | self._drain_rows())
+            if self.distillation is not None:
+                self.distillation.check_counts()
             if self.teacher is not None and (counted := self.teacher.cache_hits()) is not None:
                 counted = torch.tensor(counted, device=self.args.device)
                 hits, rows = self.accelerator.reduce(counted, reduction="sum").tolist()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hf_distill.models.outputs import core_of
 from hf_distill.signals import Sum
 from hf_distill.tasks import Task
+from hf_distill.tasks.layout import without_layout
 from hf_distill.tasks.positions import EachPosition
 from hf_distill.tasks.supervision import supervised
 from hf_distill.training.window import Window
@@ -100,9 +101,9 @@ class SupervisedLoss:
         batch, names = supervised(batch), self.task.label_names
         labels = tuple(batch.get(name) for name in names)
         labels = labels[0] if len(labels) == 1 else labels  # a user's own loss takes what Trainer hands to its metrics
-        if self.task.labels(batch) is None and not self.of_the_model:
+        if self.task.layout(batch).labels is None and not self.of_the_model:
             raise ValueError(
-                f"alpha={self.alpha:g} trains on labels, the batch has {sorted(batch)}: add "
+                f"alpha={self.alpha:g} trains on labels, the batch has {sorted(without_layout(batch))}: add "
                 f"{' and '.join(f'a {name!r} column' for name in names)}, or set alpha=1 to learn from the teacher "
                 "alone."
             )
@@ -124,7 +125,7 @@ class SupervisedLoss:
             )
         else:
             loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs[0]
-        return window.weigh(loss, self.task.counts(batch)["samples"])
+        return window.weigh(loss, self.task.layout(batch).counts["samples"])
 
     def router(self, student: nn.Module, outputs: Any, batch: Mapping[str, Any], window: Window) -> Tensor | None:
         """Return what keeps a mixture of experts balanced; a model that is called without labels leaves it to us.
@@ -144,4 +145,4 @@ class SupervisedLoss:
         if loss is None or self.of_the_model:
             return None  # before its configuration is looked at: a module that is no transformers model has none
         coefficient = getattr(core_of(student).config.get_text_config(), "router_aux_loss_coef", None)
-        return window.weigh(coefficient * loss, self.task.counts(batch)["samples"]) if coefficient else None
+        return window.weigh(coefficient * loss, self.task.layout(batch).counts["samples"]) if coefficient else None

@@ -9,9 +9,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
-import pyarrow as pa
-import pyarrow.compute as pc
 from torch import nn
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -25,6 +22,7 @@ from hf_distill.models.classes import reads_text, strangers_of
 from hf_distill.models.context import Limits, limits_of
 from hf_distill.models.outputs import core_of
 from hf_distill.tasks import Task
+from hf_distill.tasks.lengths import lengths_of
 from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
@@ -85,16 +83,9 @@ def check_lengths(dataset: Any, collator: Any, limits: Sequence[Limits]) -> None
     Raises:
         ValueError: in one sentence.
     """
-    known = isinstance(dataset, datasets.Dataset) and "input_ids" in dataset.column_names
     plain = type(collator) in PLAIN or collator is default_data_collator
-    if not known or not plain or dataset.format["type"] == "custom":
+    if not plain or (lengths := lengths_of(dataset)) is None:
         return
-    column = dataset.data.column("input_ids")
-    if "position_ids" in dataset.column_names or not pa.types.is_list(column.type) or not len(dataset):
-        return
-    lengths = pc.list_value_length(column).combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
-    if dataset._indices is not None:
-        lengths = lengths[dataset._indices.column(0).to_numpy()]
     row, own = int(lengths.argmax()), any(name.startswith("teacher_") for name in dataset.column_names)
     for one in limits[: 1 if own else None]:
         if one.table and lengths[row] > one.room:

@@ -19,6 +19,7 @@ from hf_distill.tasks.alignment.segments import Side, Tokens, spans
 from hf_distill.tasks.alignment.spelling import spelled
 from hf_distill.tasks.alignment.tokens import KNOW, PREFIX, Alignment, own_columns, whole_heads
 from hf_distill.tasks.alignment.vocabulary import Shared, Vocabulary, places
+from hf_distill.tasks.layout import without_layout
 
 OFFSETS = "offset_mapping"
 """The batch column [B, T, 2] of where each predicted token is in the text, and ``teacher_offset_mapping``."""
@@ -126,7 +127,8 @@ class SpanAlignment(Alignment):
         if ours is None or theirs is None or ours.offsets is None or theirs.offsets is None:
             raise ValueError(
                 f'teacher_alignment="span" reads where tokens are in the text from {OFFSETS} and {PREFIX}{OFFSETS}, '
-                f"the batch has {sorted(batch)}: tokenise and collate with hf_distill.TwoTokenizers, or keep what "
+                f"the batch has {sorted(without_layout(batch))}: "
+                "tokenise and collate with hf_distill.TwoTokenizers, or keep what "
                 "return_offsets_mapping=True gives, for input_ids, in an encoder-decoder for labels and "
                 f"{PREFIX}labels."
             )

@@ -6,7 +6,7 @@ import torch
 from tiny_image_text import IMAGE, batch, llava
 
 from hf_distill import CachedTeacher, CausalLM, LiveTeacher
-from hf_distill.cache.pairing import placeholders_of, unpaired
+from hf_distill.tasks.pairing import placeholders_of, unpaired
 
 
 def cached(folder, images):

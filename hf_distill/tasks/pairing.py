@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_distill.models.outputs import core_of
+from hf_distill.models.texts import IDS
 
 KINDS = {
     "video": ("pixel_values_video", "video_"),
@@ -53,7 +54,7 @@ def unpaired(inputs: Mapping[str, Any], placeholders: Mapping[str, int]) -> str:
         >>> unpaired(batch, {})
         ''
     """
-    ids = inputs.get("input_ids")
+    ids = inputs.get(IDS)
     if not isinstance(ids, Tensor) or ids.ndim != 2:
         return ""
     for name, value in inputs.items():
