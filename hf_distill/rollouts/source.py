@@ -30,14 +30,14 @@ SILENT = (
 )
 UNPROMPTED = (
     "A row that was to be written anew has no prompt, its labels begin with its first token, and stayed as it came: "
-    "set the prompt's labels to -100; rollout/unprompted in the log says how many there are."
+    "set the prompt's labels to -100; rollout/no_prompt in the log says how many there are."
 )
 SHORTENED = (
     "A row that was written anew has several answers: a text was written in place of the first, and all that came "
     "behind it is left out; give each answer a row of its own, or set the labels of all but one to -100; "
     "rollout/shortened in the log says how many there are."
 )
-COUNTED = ("rows", "student", "teacher", "silent", "unprompted", "shortened", "tokens")
+COUNTED = ("rows", "student", "teacher", "silent", "no_prompt", "shortened", "tokens")
 
 
 class Rollouts:
@@ -129,7 +129,7 @@ class Rollouts:
                     counts[drawn.writer] += 1
                     counts["shortened"] += several[row]
                     continue
-                counts["unprompted"] += bool(drawn.writer)
+                counts["no_prompt"] += bool(drawn.writer)
                 counts["silent"] += not labelled[row]
                 if batch.get("labels") is None and labelled[row] and alpha < 1:
                     raise ValueError(
@@ -173,7 +173,7 @@ class Rollouts:
     def _count(self, counts: Mapping[str, int]) -> None:
         if counts["silent"]:
             self._tell(SILENT)
-        if counts["unprompted"]:
+        if counts["no_prompt"]:
             self._tell(UNPROMPTED)
         if counts["shortened"]:
             self._tell(SHORTENED)
@@ -193,7 +193,7 @@ class Rollouts:
 
         Returns:
             ``rollout/student``, ``rollout/teacher``, ``rollout/silent`` (as they came, and without a label),
-            ``rollout/unprompted`` and ``rollout/shortened`` (of several answers, which became one) are shares of the
+            ``rollout/no_prompt`` and ``rollout/shortened`` (of several answers, which became one) are shares of the
             rows, ``rollout/tokens`` is a mean.
         """
         here = torch.zeros(len(COUNTED), dtype=torch.int64) if self._counted is None else self._counted

@@ -21,12 +21,12 @@ from hf_distill.training.window import Window
 
 logger = logging.getLogger(__name__)
 
-UNLEARNED = "unlearned_rows"
+WITHOUT_LABELS = "rows_without_labels"
 """The share of the rows of training batches, since the last log, that have no label at any position, where there are
 some: neither the labels nor the teacher teach anything there."""
 WITHOUT_LABEL = (
     "%d of %d training rows have no label at any position, so nobody learns from them: a prompt has no answer, or was "
-    "cut before it (max_length); leave such rows out; unlearned_rows in the log says how many there are."
+    "cut before it (max_length); leave such rows out; rows_without_labels in the log says how many there are."
 )
 BLEND = (
     "%s_loss is a blend with the teacher's loss (alpha=%g), so exp(%s_loss) is no perplexity: take %s_perplexity "
@@ -68,7 +68,7 @@ class LogMixin:
         if none and not self._warned:
             self._warned = True
             logger.warning(WITHOUT_LABEL, none, every)
-        return {UNLEARNED: none / every} if none else {}
+        return {WITHOUT_LABELS: none / every} if none else {}
 
     def _note(self, parts: Mapping[str, Tensor], window: Window, stepping: bool) -> None:
         if stepping:
@@ -97,7 +97,7 @@ class LogMixin:
 
         Args:
             logs: what Trainer logs; ``loss/hard``, ``loss/forward_kl``, ... are added to its training entries,
-                ``teacher_cache_hits`` where the teacher's answers are kept, ``unlearned_rows`` where rows have no
+                ``teacher_cache_hits`` where the teacher's answers are kept, ``rows_without_labels`` where rows have no
                 label at any position, and what ``Rollouts.drain`` names.
             start_time: when training started.
         """

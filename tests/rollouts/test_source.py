@@ -267,7 +267,7 @@ def test_rows_without_a_prompt_stay_and_are_counted(tmp_path, caplog):
     batch = run.seen[0][0]
     assert batch[STUDENT_WROTE].tolist() == [False] + [True] * 7
     assert [token for token in batch["labels"][0].tolist() if token != -100] == data[0]["input_ids"]
-    assert run.state.log_history[0]["rollout/unprompted"] == 1 / 8
+    assert run.state.log_history[0]["rollout/no_prompt"] == 1 / 8
     assert any("has no prompt" in record.message for record in caplog.records)
 
 

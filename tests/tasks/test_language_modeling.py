@@ -282,17 +282,17 @@ def test_rows_in_which_nothing_is_learned_are_counted_and_told_once(tmp_path, ki
     data = [dict(row) for row in KINDS[kind][1]()]
     whole = trainer(tmp_path, kind, data)
     whole.train()
-    assert not tiny.losses(whole, "unlearned_rows")
+    assert not tiny.losses(whole, "rows_without_labels")
     assert not caplog.messages
     for row in data[2:5]:
         row["labels"] = [-100] * len(row["labels"])
     run = trainer(tmp_path, kind, data, args={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4})
     run.train()
-    assert tiny.losses(run, "unlearned_rows") == [3 / 8] * 3
+    assert tiny.losses(run, "rows_without_labels") == [3 / 8] * 3
     assert sum("3 of 8 training rows have no label" in message for message in caplog.messages) == 1
     hidden = trainer(tmp_path, kind, data, objective={"forward_kl": 1.0, "hidden_mse": 1.0}, args={"max_steps": 1})
     hidden.train()
-    assert not tiny.losses(hidden, "unlearned_rows")  # whose states are taught
+    assert not tiny.losses(hidden, "rows_without_labels")  # whose states are taught
 
 
 @pytest.mark.parametrize(("alpha", "told"), [(0.5, 1), (0.0, 0)])
