@@ -111,6 +111,27 @@ class Answers:
         self, encoding: Encoding, positions: bool, shapes: dict[str, Any] | None = None, frames: bool = False
     ) -> None:
         self.encoding, self.positions, self.frames, self.shapes = encoding, positions, frames, dict(shapes or {})
+        self.forms: dict[str, torch.Size] = {}  # of what has no entry a position
+
+    def other_form(self, signals: Signals) -> str:
+        """Say whether an answer has another form than those before, as to images of another size; empty where not.
+
+        Args:
+            signals: the answer.
+
+        Example:
+            >>> answers = Answers(Encoding(), positions=False)
+            >>> for size in (4, 4, 9):
+            ...     print(answers.other_form(Signals({}, (torch.ones(1, size, 8),))) or "as before")
+            as before
+            as before
+            hidden/0 has the form [9, 8], and had [4, 8] before
+        """
+        for name, part in parts_of(signals).items():
+            form = part.shape[1:]
+            if not self._positional(name, part, signals) and self.forms.setdefault(name, form) != form:
+                return f"{name} has the form {list(form)}, and had {list(self.forms[name])} before"
+        return ""
 
     def block(self, signals: Signals, keys: Sequence[bytes], spans: np.ndarray | None) -> Block:
         """Take an answer apart into rows, without their padding.
@@ -200,5 +221,5 @@ class Answers:
     def _positional(self, name: str, part: Tensor, signals: Signals) -> bool:
         if name.startswith(HEADS):
             return self.positions
-        wide = part.ndim > 2 and signals.mask is not None and part.shape[1] == signals.mask.shape[1]
-        return wide or (name.startswith(HIDDEN) and signals.mask is None and part.ndim == 3)
+        # Without a mask nothing is padded, as of images: each layer has as many positions as it likes.
+        return part.ndim > 2 and signals.mask is not None and part.shape[1] == signals.mask.shape[1]

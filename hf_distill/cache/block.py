@@ -125,6 +125,12 @@ def gather(rows: Sequence[tuple[Block, int]], spans: np.ndarray, width: int) -> 
                         "its folder is damaged, fill an empty one."
                     )
                 row[start:stop] = value
+        elif len({value.shape for value in found}) > 1:
+            shapes = sorted({str(list(value.shape)) for value in found})
+            raise ValueError(
+                f"the rows of a batch have kept answers {name!r} of the forms {' and '.join(shapes)}: fill an empty "
+                "folder, with the images or texts of this run."
+            )
         else:
             values = np.stack(found)
         tensor = torch.from_numpy(values)

@@ -256,7 +256,7 @@ class CachedTeacher(TeacherAround):
         if not reason and not self.task.frames and batch is not None and shown.mask is not None:
             if not np.array_equal(spans_of(shown.mask), batch):
                 reason = "its rows have other lengths than the batch's, and its task does not say so (Task.frames)"
-        return not self._stop(reason)
+        return not self._stop(reason or self.memory.answers.other_form(shown))
 
     def notice(self, whole: bool = False) -> None:
         """Keep nothing from now on if the teacher has changed, as one that somebody trains does.

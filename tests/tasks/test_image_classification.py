@@ -8,7 +8,7 @@ from datasets import Dataset
 from torch.nn import functional as F
 from transformers import default_data_collator
 
-from hf_distill import CachedTeacher, ImageClassification, LiveTeacher, Task
+from hf_distill import ImageClassification, Task
 from hf_distill.models.meta import flat
 
 TERMS = ["auto", "hidden_mse", "cka", "minilm", "pooled_mse", "pooled_cosine", "rkd_distance", "similarity"]
@@ -135,18 +135,36 @@ def test_a_convolution_learns_from_a_transformer_on_the_smaller_grid(tmp_path):
     assert tiny.losses(run, "loss/hidden_mse")[0] == pytest.approx(wanted, rel=1e-5)
 
 
-def test_kept_answers_teach_what_live_ones_do(tmp_path):
-    found = []
-    for kept in (False, True):
-        teacher = LiveTeacher(tiny_images.vit(width=24, layers=4, seed=7))
-        teacher = CachedTeacher(teacher, always=True) if kept else teacher
-        args = {"objective": "auto", "max_steps": 6, "per_device_train_batch_size": 8, "teacher_cache": "off"}
-        run = trainer(tmp_path, teacher=teacher, args=args)
+@pytest.mark.parametrize("kind", ["vit", "resnet", "swin", "convnext"])
+def test_kept_answers_teach_what_live_ones_do(tmp_path, kind):
+    """Layers of a model in stages have other numbers of positions."""
+    found, folder = [], str(tmp_path / "answers")
+    for cache in ("off", "auto", folder, folder):
+        args = {"objective": "auto", "max_steps": 3, "per_device_train_batch_size": 8, "teacher_cache": cache}
+        teacher = tiny_images.KINDS[kind](seed=7)
+        run = trainer(tmp_path, data=tiny_images.images(8), teacher=teacher, args=args)
         run.train()
         found.append(tiny.losses(run))
-    assert found[1] == pytest.approx(found[0], rel=1e-5)
-    assert len(run.teacher.memory) == 16
-    assert tiny.losses(run, "teacher_cache_hits")[-1] == 1.0
+    for losses in found[1:]:
+        assert losses == pytest.approx(found[0], rel=1e-6)
+    assert tiny.losses(run, "teacher_cache_hits") == [1.0] * 3
+
+
+def test_images_of_several_sizes_are_answered_live(tmp_path, caplog):
+    rows = [*tiny_images.images(4), *tiny_images.images(4, size=24)]
+    found = []
+    for cache in ("off", "auto"):
+        args = {
+            "objective": "hidden_mse", "max_steps": 6, "per_device_train_batch_size": 4, "teacher_cache": cache,
+            "train_sampling_strategy": "sequential", "alpha": 1.0,
+        }  # fmt: skip
+        run = trainer(tmp_path, tiny_images.resnet(), rows, tiny_images.resnet((2, 2), (12, 16), seed=7), args=args)
+        run.train()
+        found.append(tiny.losses(run))
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+    told = [one.getMessage() for one in caplog.records if "are not kept" in one.getMessage()]
+    assert len(told) == 1
+    assert "has the form" in told[0]
 
 
 def test_the_distillation_token_learns_the_teacher_and_the_class_token_the_labels(tmp_path):
