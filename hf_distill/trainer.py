@@ -190,7 +190,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         if self.task is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         stepping = model.training and self.is_in_train and self._window is not None
-        window = self._window if stepping else Window.of(self._counts(inputs))
+        window = self._window if stepping else Window.of(self._counts(inputs), self.task.units)
         student, fed, supervised = self._unwrapped(model), self._student_inputs(inputs), self._supervised()
         if self.alpha > 0:
             told = (self.state, self.accelerator.autocast, self._note_fidelity, return_outputs and not self._loss_only)

@@ -50,6 +50,7 @@ class ImageClassification(SequenceClassification):
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     pipeline_tag: ClassVar[str] = "image-classification"
     of_text: ClassVar[bool] = False
+    streams: ClassVar[tuple[str, ...]] = ("vision",)
 
     @classmethod
     def from_model(cls, model: nn.Module) -> ImageClassification | None:

@@ -20,13 +20,14 @@ from transformers.models.auto.modeling_auto import (
 
 from hf_distill.models.classes import names_in
 from hf_distill.models.outputs import core_of
-from hf_distill.signals import HeadSpec, Signals
+from hf_distill.signals import HeadSpec, Signals, Stream
 from hf_distill.tasks.alignment.segments import Tokens
 from hf_distill.tasks.alignment.settings import ALIGNMENTS
 from hf_distill.tasks.alignment.spans import OFFSETS
 from hf_distill.tasks.comparing import teachers_columns
 from hf_distill.tasks.documents import beginnings
 from hf_distill.tasks.positions import EachPosition
+from hf_distill.tasks.samples import text_positions
 
 UNSHIFTED = frozenset(
     f"{name}ForCausalLM"
@@ -173,12 +174,13 @@ class Seq2SeqLM(LanguageModel):
         >>> import torch
         >>> batch = {"input_ids": torch.tensor([[5, 6]]), "labels": torch.tensor([[7, 1, -100]])}
         >>> {unit: n.item() for unit, n in Seq2SeqLM().counts(batch).items()}
-        {'rows': 2, 'tokens': 2, 'samples': 1, 'labels': 2}
+        {'rows': 2, 'tokens': 2, 'samples': 1, 'labels': 2, 'tokens:decoder': 2, 'tokens:encoder': 2}
     """
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     pipeline_tag: ClassVar[str] = "text2text-generation"
     reads_labels: ClassVar[bool] = True
+    streams: ClassVar[tuple[str, ...]] = ("decoder", "encoder")
     classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
     hidden: ClassVar[str] = "decoder_"
 
@@ -216,8 +218,22 @@ class Seq2SeqLM(LanguageModel):
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Tokens are the decoder's, whose hidden states are compared; see ``Task.counts``."""
         mask = self.mask(batch)
-        counts = super().counts(batch)
-        return {**counts, "tokens": (self.rows(batch) if mask is None else mask).sum()}
+        counts, tokens = super().counts(batch), (self.rows(batch) if mask is None else mask).sum()
+        return {**counts, "tokens": tokens, "tokens:decoder": tokens}
+
+    def stream_mask(self, name: str, batch: Mapping[str, Any]) -> Tensor | None:
+        """The encoder's positions are those of the text that it reads; see ``Task.stream_mask``."""
+        return text_positions(batch) if name == "encoder" else super().stream_mask(name, batch)
+
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
+        """Show the encoder's hidden states and attention maps beside the decoder's; see ``Task.signals``."""
+        shown = outputs if isinstance(outputs, Mapping) else {}
+        encoder = Stream(
+            hidden=tuple(shown.get("encoder_hidden_states") or ()),
+            attention=tuple(shown.get("encoder_attentions") or ()),
+            mask=self.stream_mask("encoder", batch),
+        )
+        return replace(super().signals(model, batch, outputs, captured), streams={"encoder": encoder})
 
     def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.inputs``."""

@@ -23,7 +23,7 @@ from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
 from hf_distill.training.checks import check_pair
 from hf_distill.training.distillation import Distillation
 from hf_distill.training.label_checks import check_batch, wanted_of
-from hf_distill.training.window import UNITS, Window
+from hf_distill.training.window import Window
 
 
 class BatchMixin:
@@ -128,22 +128,23 @@ class BatchMixin:
 
     def _count(self, batches: list[Mapping[str, Any]], device: torch.device) -> Window:
         """Count the micro-batches of a step, over all ranks."""
-        total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
+        total = torch.zeros(len(self.task.units), dtype=torch.int64, device=device)
         for batch in batches:
             total += self._counts(batch).to(device)
             self._note_rows(batch)
         everywhere = self.accelerator.reduce(total, reduction="sum")
         self._training.weight += 1
-        return Window.of(everywhere // (self.accelerator.num_processes // self.data_ranks()), self.data_ranks())
+        everywhere = everywhere // (self.accelerator.num_processes // self.data_ranks())
+        return Window.of(everywhere, self.task.units, self.data_ranks())
 
     def _counts(self, batch: Mapping[str, Any]) -> Tensor:
-        """Count one batch: int64 [len(UNITS)]."""
+        """Count one batch: int64 [number of the task's units]."""
         if self.distillation is not None and self.alpha < 1:
             check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
         if self.task.infer_from_batch(self.model, batch) and self.distillation is not None:
             check_pair(self.task, Facts.of(self.model), self.teacher)
         counts = self.task.counts(batch)
-        return torch.stack([counts[unit] for unit in UNITS])
+        return torch.stack([counts[unit] for unit in self.task.units])
 
     def data_ranks(self) -> int:
         """How many ranks hold different data; the ranks of a tensor-parallel group share theirs."""
