@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hf_distill.models.facts import Facts
 from hf_distill.objectives.layers import Layers, paired, read_layers
-from hf_distill.objectives.maps import on_one_grid
+from hf_distill.objectives.maps import grid_at, on_one_grid
 from hf_distill.objectives.streams import StreamTerm
 from hf_distill.objectives.token_weights import POSITIONS, shares, sum_over
 from hf_distill.objectives.unit_vectors import unit_vectors
@@ -136,7 +136,8 @@ class HiddenTerm(StreamTerm):
             wanted = layer_of(teacher, theirs, "teacher").to(shown.device)
             unknown = student.mask is None and teacher.mask is None  # as of images, which each model cuts its own way
             if unknown and self.by_position and shown.ndim == wanted.ndim == 3:
-                shown, wanted = on_one_grid(shown, wanted, self.name)
+                grids = grid_at(student, ours), grid_at(teacher, theirs)
+                shown, wanted = on_one_grid(shown, wanted, self.name, grids)
             counted = counted_in(student.mask, shown)
             apart = not self.by_position and (unknown or teacher.mask is not None)
             if shown.ndim != 3 or counted.shape != shown.shape[:-1]:
