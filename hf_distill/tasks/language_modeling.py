@@ -38,6 +38,9 @@ UNSHIFTED = frozenset(
 ) | {"XLNetLMHeadModel"}  # fmt: skip
 """Decoders whose own loss compares position t with label t: transformers wants their labels shifted by the user."""
 
+DECODER = ("decoder_input_ids", "decoder_inputs_embeds")
+"""What a decoder reads, beside the encoder's states."""
+
 
 class LanguageModel(EachPosition):
     """What predicts tokens of a vocabulary, which may not be the teacher's.
@@ -205,21 +208,21 @@ class Seq2SeqLM(LanguageModel):
         """The decoder's positions that are not padding."""
         if (mask := batch.get("decoder_attention_mask")) is not None:
             return mask.bool()
-        return None if (targets := self.targets(batch)) is None else targets != -100
+        if (targets := self.targets(batch)) is not None:
+            return targets != -100
+        read = next((one for name in DECODER if (one := batch.get(name)) is not None), None)
+        return None if read is None else read.new_ones(read.shape[:2]).bool()
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a label; without labels those that the decoder is given. See ``Task.rows``."""
         if (targets := self.targets(batch)) is not None:
             return targets != -100
-        if (known := self.mask(batch)) is not None:
-            return known
-        return batch["decoder_input_ids"].new_ones(batch["decoder_input_ids"].shape).bool()
-
-    def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Tokens are the decoder's, whose hidden states are compared; see ``Task.counts``."""
-        mask = self.mask(batch)
-        counts, tokens = super().counts(batch), (self.rows(batch) if mask is None else mask).sum()
-        return {**counts, "tokens": tokens, "tokens:decoder": tokens}
+        if (mask := self.mask(batch)) is None:
+            raise ValueError(
+                f"Seq2SeqLM compares what a decoder predicts, the batch has {sorted(batch)}: give it labels, or "
+                f"{DECODER[0]}."
+            )
+        return mask
 
     def stream_mask(self, name: str, batch: Mapping[str, Any]) -> Tensor | None:
         """The encoder's positions are those of the text that it reads; see ``Task.stream_mask``."""
@@ -238,7 +241,7 @@ class Seq2SeqLM(LanguageModel):
     def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.inputs``."""
         core, labels = core_of(model), batch.get("labels")
-        given = any(fed.get(name) is not None for name in ("decoder_input_ids", "decoder_inputs_embeds"))
+        given = any(fed.get(name) is not None for name in DECODER)
         if given or labels is None or not hasattr(core, "config"):
             return fed
         if (make := getattr(core, "prepare_decoder_input_ids_from_labels", None)) is not None:

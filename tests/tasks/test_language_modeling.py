@@ -124,6 +124,12 @@ def test_without_labels_every_token_but_the_first_is_taught():
     }
     assert Seq2SeqLM().counts(decoder)["tokens"] == 8
     assert Seq2SeqLM().counts({**decoder, "decoder_attention_mask": torch.ones(2, 4).tril()})["rows"] == 3
+    vectors = {"input_ids": torch.ones(2, 3), "decoder_inputs_embeds": torch.ones(2, 4, 8)}
+    assert Seq2SeqLM().counts(vectors)["tokens"] == Seq2SeqLM().counts(vectors)["rows"] == 8
+    with pytest.raises(
+        ValueError, match=r"what a decoder predicts, the batch has \['input_ids'\]: give it labels, or"
+    ):
+        Seq2SeqLM().counts({"input_ids": torch.ones(2, 3)})
 
 
 @pytest.mark.parametrize("objective", ["forward_kl", {"hidden_mse": {}, "reverse_kl": 0.5}])

@@ -62,6 +62,22 @@ def test_a_card_tells_the_depth_of_both_sides_where_they_differ(tmp_path):
     assert "1 layer of width 16" in card
 
 
+def test_a_decoder_that_is_given_its_inputs_alone_is_compared_at_every_position(tmp_path):
+    rows = [{"input_ids": [7, 8, 9 + i], "decoder_input_ids": [0, 10 + i, 11, 12]} for i in range(4)]
+    student, teacher = t5(), t5(seed=7)
+    args = {"max_steps": 1, "alpha": 1.0, "per_device_train_batch_size": 4}
+    spec = {"hidden_mse": {"layers": {1: 1}}}
+    run = tiny.trainer(
+        tmp_path, student, rows, teacher_model=teacher, objective=spec, args=args, data_collator=default_data_collator,
+    )  # fmt: skip
+    batch = default_data_collator(rows)
+    ours, theirs = (states(model, batch, "decoder_hidden_states")[1] for model in (student, teacher))
+    run.train()
+    assert run.state.log_history[0]["loss/hidden_mse"] == pytest.approx(
+        (ours - theirs).square().mean().item(), rel=1e-5
+    )
+
+
 # ---- Another stream than the main one ----
 
 
