@@ -6,7 +6,7 @@ Does not know: who made them (a student, a teacher, a cache), for which task, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -136,9 +136,35 @@ class Head(NamedTuple):
         return None if self.labels is None else self.labels[self.rows][start:stop]
 
 
+Grid = tuple[int, int]
+"""Rows and columns of positions that lie side by side."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a model shows along one sequence of positions of its own: what an encoder reads, a decoder, an image.
+
+    Args:
+        hidden: hidden states [B, T, H], the embedding output first; empty unless a term needs ``"hidden"``.
+        attention: attention maps [B, heads, T, T]; empty unless a term needs ``"attention"``.
+        qkv: for each layer its queries, keys and values [B, T, width]; empty unless a term needs ``"qkv"``.
+        mask: bool [B, T], the positions that are not padding; None where they are not known before a forward.
+        grids: for each hidden state the grid that its last positions are, row by row, None where that is not known;
+            positions before them (a class token, registers) are none of it. Empty: not known of any.
+    """
+
+    hidden: Sequence[Tensor] = ()
+    attention: Sequence[Tensor] = ()
+    qkv: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+    mask: Tensor | None = None
+    grids: tuple[Grid | None, ...] = ()
+
+
 @dataclass(frozen=True)
 class Signals:
     """What one model shows for one batch. What nobody asked for is empty.
+
+    Hidden states, maps, queries, mask and grids are those of the main stream; see ``Stream``.
 
     Args:
         heads: name -> Head; the names are the task's ("logits"; "start" and "end" for question answering).
@@ -148,6 +174,10 @@ class Signals:
         qkv: for each layer its queries, keys and values [B, T, width]; empty unless a term needs ``"qkv"``.
         mask: bool [B, T], the positions that are not padding; None where the model has none.
         named: name -> what one of several teachers shows by itself; empty for any other model.
+        streams: name -> what is shown along another sequence of positions: ``encoder``, ``decoder``, ``vision``,
+            ``audio``, ``text``.
+        main: the name of the main stream.
+        grids: as in ``Stream``, of the main one.
     """
 
     heads: dict[str, Head]
@@ -157,6 +187,30 @@ class Signals:
     qkv: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
     mask: Tensor | None = None
     named: dict[str, Signals] = field(default_factory=dict)
+    streams: dict[str, Stream] = field(default_factory=dict)
+    main: str = "text"
+    grids: tuple[Grid | None, ...] = ()
+
+    def stream(self, name: str | None = None) -> Stream:
+        """Return what is shown along one sequence of positions.
+
+        Args:
+            name: the stream's; None: the main one.
+
+        Raises:
+            ValueError: there is none of that name.
+
+        Example:
+            >>> shown = Signals({}, streams={"encoder": Stream((torch.zeros(1, 5, 8),))}, main="decoder")
+            >>> shown.stream("encoder").hidden[0].shape, shown.stream().hidden
+            (torch.Size([1, 5, 8]), ())
+        """
+        if name in (None, self.main):
+            return Stream(self.hidden, self.attention, self.qkv, self.mask, self.grids)
+        if name not in self.streams:
+            there = ", ".join([self.main, *self.streams])
+            raise ValueError(f"the stream {name!r} was asked for, the model shows {there}: name one of those.")
+        return self.streams[name]
 
     def answers(self, name: str) -> Iterator[tuple[str, Head]]:
         """Go through the heads as they were given, so that a fault is found where it was made.

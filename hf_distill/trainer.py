@@ -38,7 +38,7 @@ from hf_distill.training.label_checks import check_labels, wanted_of
 from hf_distill.training.metrics import LogMixin
 from hf_distill.training.supervised_loss import SupervisedLoss, check_supervision
 from hf_distill.training.tally import Tally
-from hf_distill.training.window import UNITS, Window
+from hf_distill.training.window import Window
 
 
 class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
@@ -191,8 +191,9 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         if self.task is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         stepping = model.training and self.is_in_train and self._window is not None
-        layout = self._layout(inputs)
-        inputs, window = {**inputs, LAYOUT: layout}, self._window if stepping else Window.of(layout.units(UNITS))
+        layout, units = self._layout(inputs), self.task.units
+        inputs = {**inputs, LAYOUT: layout}
+        window = self._window if stepping else Window.of(layout.units(units), units)
         student, fed, supervised = self._unwrapped(model), self._student_inputs(inputs), self._supervised()
         if self.alpha > 0:
             told = (self.state, self.accelerator.autocast, self._note_fidelity, return_outputs and not self._loss_only)

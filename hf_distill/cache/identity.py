@@ -57,12 +57,12 @@ def header_of(facts: Facts, **more: Any) -> dict[str, Any]:
         ('my/teacher', 9, False)
     """
     name = Path(facts.name).name if Path(facts.name).is_dir() else facts.name
-    facts = replace(facts, name=name)
+    facts = replace(facts, name=name, streams={})  # nothing of other streams is kept
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     told = {
         "teacher": facts.name,
         "revision": facts.revision,
-        "facts": {name: value for name, value in asdict(facts).items() if value is not None},
+        "facts": {name: value for name, value in asdict(facts).items() if value not in (None, {})},
         "versions": {**versions, "accelerate": accelerate.__version__},
         **more,
     }

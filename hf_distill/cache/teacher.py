@@ -98,7 +98,7 @@ class CachedTeacher(TeacherAround):
         self.always = always or folder is not None
         self.task = self.teacher.task
         self.watch = Watch(self, prepass)
-        self._world, self._counted, self._placeholders = 1, False, {}
+        self._world, self._counted, self._placeholders, self._told = 1, False, {}, False
         self._weights, self._moved, self._changes = None, False, Changes(lambda: self.teacher.held())
 
     # What the teacher can show, or the folder holds; the keys that `prefetch` puts into a batch are a column too.
@@ -221,7 +221,15 @@ class CachedTeacher(TeacherAround):
 
     def _keeps(self, needs: frozenset[str], training: bool) -> bool:
         """Whether answers are kept, or looked for, at all."""
-        if self.memory.off or not all(need in KEPT or need.startswith("tap:") for need in needs):
+        strangers = sorted(need for need in needs if need not in KEPT and not need.startswith("tap:"))
+        others = [need for need in strangers if need.partition(":")[0] in KEPT]
+        if others and not (self.memory.off or self._told):
+            self._told = True
+            logger.warning(
+                "The answers of %s are not kept: an objective needs %s of it, and only the main stream's can be. It "
+                "is asked each time.", self.facts.name, others[0],
+            )  # fmt: skip
+        if self.memory.off or strangers:
             return False
         wanted = self.always or (self.watch.repeats if training else self.watch.reevaluates)
         return self.whole_window or (not self.watch.stopped and (wanted or len(self.memory) > 0))

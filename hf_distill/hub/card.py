@@ -203,7 +203,9 @@ def _best(run: Trained) -> str:
 
 
 def _shape(facts: Facts) -> str:
-    return f", {_plural(facts.num_layers, 'layer')} of width {facts.hidden_size}" if facts.num_layers else ""
+    before = facts.streams.get("encoder", facts).num_layers
+    more = f"{before} + " if before not in (None, facts.num_layers) else ""  # an encoder of another depth
+    return f", {more}{_plural(facts.num_layers, 'layer')} of width {facts.hidden_size}" if facts.num_layers else ""
 
 
 def _plural(count: int, noun: str) -> str:

@@ -6,10 +6,11 @@ Knows: configurations, and what a student's says of where it was cut from. Does 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hf_distill.models.meta import image_widths, reads_images_alone
+from hf_distill.models.parts import Part, main_part, parts_of
 from hf_distill.models.snapshots import commit_of
 
 
@@ -28,6 +29,10 @@ class Facts:
         labels: class names in the order of the logits.
         widths: how wide each hidden state is, that of the embeddings first; None: all as wide as ``hidden_size``.
         kept: which of its first teacher's hidden dimensions it has, if its width was cut (``config.distillation``).
+        streams: what is known of its parts, where it has several: ``encoder``, ``decoder``, ``vision``, ``audio``,
+            ``text``.
+
+    Of an encoder-decoder the sizes are the decoder's, whose hidden states its tasks show first.
     """
 
     name: str = "a model"
@@ -40,6 +45,7 @@ class Facts:
     labels: tuple[str, ...] | None = None
     kept: tuple[int, ...] | None = None
     widths: tuple[int, ...] | None = None
+    streams: dict[str, Facts] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Any) -> Facts:
@@ -58,24 +64,62 @@ class Facts:
         config = getattr(model, "config", None)
         if config is None or not hasattr(config, "to_dict"):
             return cls(name=type(model).__name__)
-        text = config.get_text_config() if hasattr(config, "get_text_config") else config
         id2label = getattr(config, "id2label", None)
         name = getattr(config, "_name_or_path", "") or ""
         images, widths = reads_images_alone(model), image_widths(model)
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        sizes = main_part(config)
         if images:
             text = getattr(config, "vision_config", None) or config
+            heads = getattr(text, "num_attention_heads", None)
+            sizes = Part(widths[-1], len(widths) - 1, heads) if widths else Part(num_heads=heads)
         return cls(
             name=name or type(model).__name__,
             revision=getattr(config, "_commit_hash", None) or commit_of(name),
-            hidden_size=widths[-1] if widths else None if images else getattr(text, "hidden_size", None),
-            num_layers=len(widths) - 1 if widths else None if images else getattr(text, "num_hidden_layers", None),
-            num_heads=getattr(text, "num_attention_heads", None),
+            **sizes._asdict(),
             vocab_size=getattr(text, "vocab_size", None),
             problem_type=getattr(config, "problem_type", None),
             labels=tuple(str(id2label[i]) for i in sorted(id2label)) if id2label else None,
             kept=_kept(getattr(config, "distillation", None) or ()),
             widths=widths,
+            streams={} if images else {stream: cls(**part._asdict()) for stream, part in parts_of(config).items()},
         )
+
+    def stream(self, name: str | None) -> Facts:
+        """Return what is known of the part that shows a stream; see ``Signals.streams``.
+
+        Args:
+            name: the stream's; None: the main one.
+
+        Returns:
+            Sizes alone; of a stream that is not known none is.
+
+        Example:
+            >>> both = Facts("t5", num_layers=2, streams={"encoder": Facts(num_layers=4)})
+            >>> both.stream("encoder").num_layers, both.stream("encoder").name, both.stream(None).num_layers
+            (4, "t5's encoder", 2)
+        """
+        if name is None:
+            return self
+        return replace(self.streams.get(name, Facts()), name=f"{self.name}'s {name}")
+
+    @classmethod
+    def shared(cls, several: Iterable[Facts]) -> Facts:
+        """Return what several models have in common; what only some of them have is not known.
+
+        Args:
+            several: what is known of each.
+
+        Example:
+            >>> both = Facts.shared([Facts("a", hidden_size=4, num_layers=2), Facts("b", hidden_size=4, num_layers=3)])
+            >>> both.name, both.hidden_size, both.num_layers
+            ('a model', 4, None)
+        """
+        first, *others = several = list(several)
+        same = {key: value for key, value in vars(first).items() if all(vars(one)[key] == value for one in others)}
+        names = [name for name in first.streams if all(name in one.streams for one in others)]
+        streams = {name: cls.shared(one.streams[name] for one in several) for name in names}
+        return cls(**{**same, "streams": streams})
 
     def width(self, layer: int) -> int | None:
         """Return how wide a hidden state is; None: nobody knows.

@@ -43,7 +43,7 @@ def asking(needs: Iterable[str], model: nn.Module | None = None) -> dict[str, bo
     """Return the forward flags that make a model show what is needed.
 
     Args:
-        needs: as in ``Term.needs``.
+        needs: as in ``Term.needs``; what one stream needs, ``"hidden:encoder"``, is asked for as ``"hidden"`` is.
         model: leave out the flags that its own configuration sets already.
 
     Example:
@@ -51,7 +51,8 @@ def asking(needs: Iterable[str], model: nn.Module | None = None) -> dict[str, bo
         {'output_hidden_states': True}
     """
     config = getattr(core_of(model), "config", None) if model is not None else None
-    flags = (SHOWN[need][0] for need in SHOWN if need in needs)
+    kinds = {need.partition(":")[0] for need in needs}
+    flags = (SHOWN[need][0] for need in SHOWN if need in kinds)
     asked = {flag: True for flag in flags if not getattr(config, flag, False)}
     if asked and not getattr(config, "return_dict", True):
         asked["return_dict"] = True  # a tuple does not say which of its entries are hidden states

@@ -32,6 +32,7 @@ class Adversarial(PooledTerm):
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
         hidden: width of the discriminator's first layer; at least 1.
         reversal: how strongly the student is moved against the discriminator; greater than 0.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, another word for pool, or a number that is too small.
@@ -55,9 +56,14 @@ class Adversarial(PooledTerm):
     projects: ClassVar[bool] = True
 
     def __init__(
-        self, layers: Layers | None = None, pool: str = "mean", hidden: int = 128, reversal: float = 1.0
+        self,
+        layers: Layers | None = None,
+        pool: str = "mean",
+        hidden: int = 128,
+        reversal: float = 1.0,
+        stream: str | None = None,
     ) -> None:
-        super().__init__(layers, pool)
+        super().__init__(layers, pool, stream)
         if hidden < 1:
             raise ValueError(f"hidden={hidden} was given to adversarial: give at least 1.")
         if not math.isfinite(reversal) or reversal <= 0:
@@ -67,6 +73,7 @@ class Adversarial(PooledTerm):
     def build(self, student: Facts, teacher: Facts) -> None:
         """Make a discriminator for each pair of layers, and projections where widths differ; see ``Term.build``."""
         super().build(student, teacher)
+        teacher = teacher.stream(self.other)
         self.discriminators = nn.ModuleDict(
             {
                 f"{ours}_{theirs}": nn.Sequential(

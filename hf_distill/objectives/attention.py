@@ -19,15 +19,15 @@ from torch import Tensor
 from hf_distill.models.facts import Facts
 from hf_distill.objectives.functional import kl_of_log_probs
 from hf_distill.objectives.layers import Layers, paired, read_layers
-from hf_distill.objectives.term import Term
+from hf_distill.objectives.streams import StreamTerm
 from hf_distill.objectives.token_weights import sum_over
-from hf_distill.signals import Signals, Sum
+from hf_distill.signals import Signals, Stream, Sum
 
 HEADS = ("auto", "mean")
 """How heads are paired: one to one or group by group where the counts allow it, or always the mean of all heads."""
 
 
-class AttentionTerm(Term):
+class AttentionTerm(StreamTerm):
     """What the terms below share: pairs of layers and heads, and no padding, neither as query nor as key.
 
     A subclass implements ``compare``: two maps in, a value per head and query out. The mean is taken over the pairs of
@@ -39,6 +39,8 @@ class AttentionTerm(Term):
         heads: ``"auto"`` compares head with head where both models have as many, each head of the student with the
             mean of its group where the teacher has a multiple, and the means of all heads otherwise; ``"mean"``
             always does the last.
+        stream: the sequence of positions that look at each other, such as ``"encoder"`` of an encoder-decoder; None:
+            the task's main one. See ``StreamTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for heads.
@@ -48,8 +50,8 @@ class AttentionTerm(Term):
     unit: ClassVar[str] = "tokens"
     name: ClassVar[str]
 
-    def __init__(self, layers: Layers | None = None, heads: str = "auto") -> None:
-        super().__init__()
+    def __init__(self, layers: Layers | None = None, heads: str = "auto", stream: str | None = None) -> None:
+        super().__init__(stream)
         self.layers = read_layers("uniform" if layers is None else layers, self.name)
         if heads not in HEADS:
             raise ValueError(f"heads={heads!r} was given to {self.name}: use {' or '.join(HEADS)}.")
@@ -57,7 +59,8 @@ class AttentionTerm(Term):
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Pair the layers; see ``Term.build``."""
-        self.pairs = paired(self.layers, student, teacher, self.name, first=1)
+        both = student.stream(self.other), teacher.stream(self.other)
+        self.pairs = paired(self.layers, *both, self.name, first=1)
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -73,6 +76,7 @@ class AttentionTerm(Term):
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add over the queries that are not padding; see ``Term.forward``."""
+        student, teacher = student.stream(self.other), teacher.stream(self.other)
         total, counted = 0.0, student.mask
         for ours, theirs in self.pairs:
             shown = _map(student, ours, "student").float()
@@ -95,7 +99,7 @@ class AttentionTerm(Term):
 
     def extra_repr(self) -> str:
         """Show the pairs in ``print(term)``."""
-        return f"pairs={self.pairs or self.layers}, heads={self.heads}"
+        return f"pairs={self.pairs or self.layers}, heads={self.heads}{super().extra_repr()}"
 
 
 class AttentionMSE(AttentionTerm):
@@ -106,6 +110,7 @@ class AttentionMSE(AttentionTerm):
     Args:
         layers: which layers learn from which, ``"uniform"`` by default; see ``AttentionTerm``.
         heads: ``"auto"`` or ``"mean"``; see ``AttentionTerm``.
+        stream: which sequence of positions; see ``AttentionTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for heads.
@@ -138,6 +143,7 @@ class AttentionKL(AttentionTerm):
     Args:
         layers: which layers learn from which, ``"uniform"`` by default; see ``AttentionTerm``.
         heads: ``"auto"`` or ``"mean"``; see ``AttentionTerm``.
+        stream: which sequence of positions; see ``AttentionTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for heads.
@@ -174,7 +180,7 @@ def _normalised(maps: Tensor) -> Tensor:
     return maps / maps.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _map(signals: Signals, layer: int, owner: str) -> Tensor:
+def _map(signals: Stream, layer: int, owner: str) -> Tensor:
     if layer > len(signals.attention):
         raise ValueError(
             f"the attention maps of layer {layer} of the {owner} were asked for, it showed {len(signals.attention)}: "

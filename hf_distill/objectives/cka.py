@@ -24,6 +24,7 @@ class CKA(HiddenTerm):
 
     Args:
         layers: which layers learn from which, ``"uniform"`` by default; see ``HiddenTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read.

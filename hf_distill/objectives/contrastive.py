@@ -38,6 +38,7 @@ class Contrastive(PooledTerm):
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
         dim: the width in which vectors are compared; at least 1.
         temperature: of the similarities, greater than 0; the run's temperature is for logits, and does not apply.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, another word for pool, or a number that is too small.
@@ -62,9 +63,14 @@ class Contrastive(PooledTerm):
     name: ClassVar[str] = "contrastive"
 
     def __init__(
-        self, layers: Layers | None = None, pool: str = "mean", dim: int = 128, temperature: float = 0.07
+        self,
+        layers: Layers | None = None,
+        pool: str = "mean",
+        dim: int = 128,
+        temperature: float = 0.07,
+        stream: str | None = None,
     ) -> None:
-        super().__init__(layers, pool)
+        super().__init__(layers, pool, stream)
         if dim < 1:
             raise ValueError(f"dim={dim} was given to contrastive: give at least 1.")
         if not math.isfinite(temperature) or temperature <= 0:
@@ -75,6 +81,7 @@ class Contrastive(PooledTerm):
     def build(self, student: Facts, teacher: Facts) -> None:
         """Make two linear maps for each pair of layers; see ``Term.build``."""
         super().build(student, teacher)
+        student, teacher = student.stream(self.other), teacher.stream(self.other)
         self.students, self.teachers = nn.ModuleDict(), nn.ModuleDict()
         for ours, theirs in self.pairs:  # with a bias, as the paper's: the rows of one model share a large part
             self.students[f"{ours}_{theirs}"] = nn.Linear(student.width(ours), self.dim)

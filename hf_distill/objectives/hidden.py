@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from hf_distill.models.facts import Facts
 from hf_distill.objectives.layers import Layers, paired, read_layers
-from hf_distill.objectives.maps import on_one_grid
-from hf_distill.objectives.term import Term
+from hf_distill.objectives.maps import grid_at, on_one_grid
+from hf_distill.objectives.streams import StreamTerm
 from hf_distill.objectives.token_weights import POSITIONS, shares, sum_over
 from hf_distill.objectives.unit_vectors import unit_vectors
-from hf_distill.signals import Signals, Sum
+from hf_distill.signals import Signals, Stream, Sum
 
 
-class HiddenTerm(Term):
+class HiddenTerm(StreamTerm):
     """What the terms below share: pairs of layers, projections where they are needed, and no padding.
 
     A subclass implements ``compare``: two float32 hidden states [B, T, H] and which positions count in, what they
@@ -31,6 +31,8 @@ class HiddenTerm(Term):
     Args:
         layers: ``"uniform"`` (by relative depth, embeddings to embeddings), ``"last"``, ``"skip"``, or student layer
             -> teacher layer, or to several; layer 0 is the embedding output. See ``layers.AUTOMATIC``.
+        stream: the sequence of positions that is compared, such as ``"encoder"`` of an encoder-decoder; None: the
+            task's main one. See ``StreamTerm``.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
@@ -39,14 +41,15 @@ class HiddenTerm(Term):
     projects: ClassVar[bool] = True
     usual: ClassVar[str | None] = "uniform"  # the layers where none are named; None: the two last
 
-    def __init__(self, layers: Layers | None = None) -> None:
-        super().__init__()
+    def __init__(self, layers: Layers | None = None, stream: str | None = None) -> None:
+        super().__init__(stream)
         self.layers = read_layers(self.usual if layers is None else layers, self.name)
         self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleDict()
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Pair the layers, and make a projection for each pair where the widths differ; see ``Term.build``."""
+        student, teacher = student.stream(self.other), teacher.stream(self.other)
         for owner, facts in (("student", student), ("teacher", teacher)):
             if facts.hidden_size is None or facts.num_layers is None:
                 raise ValueError(
@@ -127,13 +130,14 @@ class HiddenTerm(Term):
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add over the positions that are not padding; see ``Term.forward``."""
-        total = 0.0
+        total, student, teacher = 0.0, student.stream(self.other), teacher.stream(self.other)
         for ours, theirs in self.pairs:
             shown = layer_of(student, ours, "student")
             wanted = layer_of(teacher, theirs, "teacher").to(shown.device)
             unknown = student.mask is None and teacher.mask is None  # as of images, which each model cuts its own way
             if unknown and self.by_position and shown.ndim == wanted.ndim == 3:
-                shown, wanted = on_one_grid(shown, wanted, self.name)
+                grids = grid_at(student, ours), grid_at(teacher, theirs)
+                shown, wanted = on_one_grid(shown, wanted, self.name, grids)
             counted = counted_in(student.mask, shown)
             apart = not self.by_position and (unknown or teacher.mask is not None)
             if shown.ndim != 3 or counted.shape != shown.shape[:-1]:
@@ -158,7 +162,7 @@ class HiddenTerm(Term):
 
     def extra_repr(self) -> str:
         """Show the pairs in ``print(term)``."""
-        return f"pairs={self.pairs or self.layers}"
+        return f"pairs={self.pairs or self.layers}{super().extra_repr()}"
 
 
 class HiddenMSE(HiddenTerm):
@@ -170,6 +174,7 @@ class HiddenMSE(HiddenTerm):
 
     Args:
         layers: which layers learn from which, ``"uniform"`` by default; see ``HiddenTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read.
@@ -199,6 +204,7 @@ class HiddenCosine(HiddenTerm):
 
     Args:
         layers: which layers learn from which, ``"uniform"`` by default; see ``HiddenTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read.
@@ -231,6 +237,7 @@ class PKD(HiddenTerm):
         layers: which layers learn from which; ``"skip"`` by default, as in the paper; see ``HiddenTerm``.
         token: ``"first"`` (a BERT's [CLS]), ``"last"`` (for decoders, whose first token has read nothing) or
             ``"all"``, the mean over the row's tokens. Padding is none of them.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another token.
@@ -246,8 +253,8 @@ class PKD(HiddenTerm):
     citation: ClassVar[str] = "Sun, Cheng, Gan, Liu: Patient Knowledge Distillation, arXiv:1908.09355"
     name: ClassVar[str] = "pkd"
 
-    def __init__(self, layers: Layers | None = None, token: str = "first") -> None:
-        super().__init__("skip" if layers is None else layers)
+    def __init__(self, layers: Layers | None = None, token: str = "first", stream: str | None = None) -> None:
+        super().__init__("skip" if layers is None else layers, stream)
         if token not in POSITIONS:
             raise ValueError(f"token={token!r} was given to pkd: use {', '.join(POSITIONS)}.")
         self.token = token
@@ -279,7 +286,7 @@ def counted_in(mask: Tensor | None, state: Tensor) -> Tensor:
     return torch.ones_like(state[..., 0], dtype=torch.bool) if mask is None else mask.to(state.device)
 
 
-def layer_of(signals: Signals, layer: int, owner: str) -> Tensor:
+def layer_of(signals: Signals | Stream, layer: int, owner: str) -> Tensor:
     """Return a hidden state that a model showed.
 
     Args:

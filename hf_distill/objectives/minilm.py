@@ -30,7 +30,8 @@ class MiniLM(Term):
     For one layer's queries, keys or values X, cut along their width into r relation heads of size d:
     ``R = softmax(X_a X_b' / sqrt(d))`` over the real tokens of a row. What is added over tokens is the mean over the
     relation heads of ``KL(R_teacher || R_student)``, summed over the relations. Neither width nor head count has to
-    agree: only ``relation_heads`` must divide both widths. Queries and keys are taken before rotary positions.
+    agree: only ``relation_heads`` must divide both widths. Queries and keys are taken before rotary positions, and of
+    the task's main stream: there is no option ``stream``.
 
     Args:
         layers: ``None`` pairs the two last layers, as v1 did (v2 found a layer below the last to be better in deep

@@ -6,7 +6,7 @@ Knows: terms and weights. Does not know: what a term compares, the hard loss, al
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -112,6 +112,30 @@ class Objective(nn.Module):
         """
         for name, term in self.terms.items():
             term.build(student, named[self.teachers[name]] if name in self.teachers else teacher)
+
+    def set_streams(self, names: Sequence[str]) -> None:
+        """Tell each term which streams the models of a task show.
+
+        Args:
+            names: as in ``Task.streams``, the main one first.
+
+        Raises:
+            ValueError: a term names another one.
+
+        Example:
+            >>> from hf_distill.objectives.hidden import HiddenMSE
+            >>> Objective({"inside": HiddenMSE(stream="vision")}).set_streams(["text"])
+            Traceback (most recent call last):
+            ...
+            ValueError: inside was given stream='vision', the models of this task show text: name one of those, or ...
+        """
+        for name, term in self.terms.items():
+            if term.stream is not None and term.stream not in names:
+                raise ValueError(
+                    f"{name} was given stream={term.stream!r}, the models of this task show {', '.join(names)}: name "
+                    "one of those, or leave stream out."
+                )
+            term.set_streams(names)
 
     def set_temperature(self, temperature: float) -> None:
         """Hand the run's temperature to each term that was not given its own.

@@ -32,6 +32,7 @@ class PooledTerm(HiddenTerm):
             teacher layer, or to several; layer 0 is the embedding output. See ``layers.AUTOMATIC``.
         pool: ``"mean"`` over the tokens of a row, its ``"first"`` token (a BERT's [CLS]) or its ``"last"`` one (for
             decoders, whose first token has read nothing). Padding is none of them, on whichever side it stands.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for pool.
@@ -42,8 +43,8 @@ class PooledTerm(HiddenTerm):
     usual: ClassVar[str | None] = None
     by_position: ClassVar[bool] = False
 
-    def __init__(self, layers: Layers | None = None, pool: str = "mean") -> None:
-        super().__init__(layers)
+    def __init__(self, layers: Layers | None = None, pool: str = "mean", stream: str | None = None) -> None:
+        super().__init__(layers, stream)
         if pool not in POOLS:
             raise ValueError(f"pool={pool!r} was given to {self.name}: use {', '.join(POOLS)}.")
         self.pool = pool
@@ -64,8 +65,9 @@ class PooledTerm(HiddenTerm):
         Returns:
             float32 [B, H].
         """
-        state = layer_of(signals, layer, owner)
-        counted = counted_in(signals.mask, state)
+        shown = signals.stream(self.other)
+        state = layer_of(shown, layer, owner)
+        counted = counted_in(shown.mask, state)
         return self.reduced(state.masked_fill(~counted.unsqueeze(-1), 0), counted)
 
     def added(self, total: Tensor, counted: Tensor, mask: Tensor | None) -> Sum:
@@ -85,6 +87,7 @@ class PooledMSE(PooledTerm):
     Args:
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for pool.
@@ -124,6 +127,7 @@ class PooledCosine(PooledTerm):
     Args:
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for pool.

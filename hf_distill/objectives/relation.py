@@ -26,6 +26,7 @@ class RelationTerm(PooledTerm):
     Args:
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for pool.
@@ -61,6 +62,7 @@ class RKDDistance(RelationTerm):
     Args:
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for pool.
@@ -96,6 +98,7 @@ class RKDAngle(RelationTerm):
     Args:
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for pool.
@@ -131,6 +134,7 @@ class SimilarityPreserving(RelationTerm):
     Args:
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``. The paper takes all of a layer's activations.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for pool.

@@ -41,6 +41,7 @@ class ScoreTerm(PooledTerm):
         similarity: ``"dot"`` or ``"cosine"``, of the student's vectors and, if it is asked for these, the teacher's.
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: too few candidates, another word, or layers that cannot be read.
@@ -55,8 +56,9 @@ class ScoreTerm(PooledTerm):
         similarity: str = "dot",
         layers: Layers | None = None,
         pool: str = "mean",
+        stream: str | None = None,
     ) -> None:
-        super().__init__(layers, pool)
+        super().__init__(layers, pool, stream)
         if candidates < self.least:
             raise ValueError(f"candidates={candidates} was given to {self.name}: give at least {self.least}.")
         for option, value, known in (("scores", scores, SCORES), ("similarity", similarity, SIMILARITIES)):
@@ -160,6 +162,7 @@ class MarginMSE(ScoreTerm):
         similarity: ``"dot"`` or ``"cosine"``; see ``ScoreTerm``.
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: too few candidates, another word, or layers that cannot be read.
@@ -199,6 +202,7 @@ class ScoreKL(ScoreTerm):
             need a small one, such as 0.05. It is not squared into the loss.
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: too few candidates, another word, a temperature of 0 or less, or layers that cannot be read.
@@ -226,8 +230,9 @@ class ScoreKL(ScoreTerm):
         temperature: float = 1.0,
         layers: Layers | None = None,
         pool: str = "mean",
+        stream: str | None = None,
     ) -> None:
-        super().__init__(candidates, scores, similarity, layers, pool)
+        super().__init__(candidates, scores, similarity, layers, pool, stream)
         self.temperature = _checked(temperature, self.name)
 
     def diverge(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -251,6 +256,7 @@ class SimilarityKL(RelationTerm):
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
         temperature: of the cosines, greater than 0; the run's is for logits, and does not apply.
+        stream: which sequence of positions; see ``HiddenTerm``.
 
     Raises:
         ValueError: layers that cannot be read, another word for pool, or a temperature of 0 or less.
@@ -272,8 +278,14 @@ class SimilarityKL(RelationTerm):
     )
     name: ClassVar[str] = "similarity_kl"
 
-    def __init__(self, layers: Layers | None = None, pool: str = "mean", temperature: float = 0.05) -> None:
-        super().__init__(layers, pool)
+    def __init__(
+        self,
+        layers: Layers | None = None,
+        pool: str = "mean",
+        temperature: float = 0.05,
+        stream: str | None = None,
+    ) -> None:
+        super().__init__(layers, pool, stream)
         self.temperature = _checked(temperature, self.name)
 
     def relate(self, student: Tensor, teacher: Tensor) -> Tensor:

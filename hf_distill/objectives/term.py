@@ -6,7 +6,7 @@ A new objective is one subclass: say what it needs, return a total and a count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
@@ -20,9 +20,10 @@ class Term(nn.Module):
 
     Attributes:
         needs: what both models must show: ``"heads"``, ``"hidden"``, ``"attention"``, ``"qkv"`` (queries, keys and
-            values of each layer), ``"tap:<module path>"``.
+            values of each layer), ``"tap:<module path>"``; of another stream than the main one ``"hidden:encoder"``.
         unit: what ``Sum.count`` counts, and what the total is divided by, over all micro-batches and ranks: ``"rows"``
-            (distributions that count), ``"tokens"`` (positions that are not padding) or ``"samples"``.
+            (distributions that count), ``"tokens"`` (positions that are not padding), ``"tokens:encoder"`` (those of
+            another stream) or ``"samples"``.
         accepts: the kinds of heads that it may read, see ``HeadSpec``: a number is no distribution, and where rows
             have other classes no term can give every class the same weight.
         needs_raw_logits: it compares logits as they are, so it can learn nothing from a mean of several teachers'
@@ -32,6 +33,7 @@ class Term(nn.Module):
             of them.
         by_position: beside heads it compares token with token, so both models must read the same tokens.
         few: it can compare heads of which the teacher keeps a few ids (``TopKLogits``), at one temperature.
+        stream: the stream that a user named; None: the task's main one. See ``StreamTerm``.
 
     Example:
         >>> from hf_distill.signals import DenseLogits, Head
@@ -57,6 +59,7 @@ class Term(nn.Module):
     by_position: ClassVar[bool] = True
     few: ClassVar[bool] = False
     compares_sorted: ClassVar[bool] = False
+    stream: str | None = None
 
     @property
     def teacher_needs(self) -> frozenset[str]:
@@ -72,6 +75,13 @@ class Term(nn.Module):
 
         Raises:
             ValueError: in one sentence, if the two cannot be compared by this term.
+        """
+
+    def set_streams(self, names: Sequence[str]) -> None:
+        """Learn which streams the models of a task show; called before ``build``.
+
+        Args:
+            names: as in ``Task.streams``, the main one first; the term's own is one of them.
         """
 
     def set_temperature(self, temperature: float) -> None:

@@ -1,7 +1,7 @@
 """Tasks on images: a class, several classes or a number for each image.
 
-Knows: how image classifiers of transformers show logits, feature maps and a distillation token. Does not know: how
-large an image is, what a term compares, teachers.
+Knows: how image classifiers of transformers show logits, feature maps and a distillation token. Does not know: what a
+term compares, teachers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_distill.models.classes import names_in, own_loss_of
-from hf_distill.models.meta import flat
+from hf_distill.models.grids import grids_of
+from hf_distill.models.meta import IMAGES, flat
 from hf_distill.models.outputs import core_of
-from hf_distill.signals import DenseLogits, Signals, Sum
+from hf_distill.signals import DenseLogits, Grid, Signals, Sum
+from hf_distill.tasks.alignment.tokens import PREFIX
 from hf_distill.tasks.sequence_classification import SequenceClassification
 
 CLASSES = names_in(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
@@ -50,6 +52,7 @@ class ImageClassification(SequenceClassification):
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     pipeline_tag: ClassVar[str] = "image-classification"
     of_text: ClassVar[bool] = False
+    streams: ClassVar[tuple[str, ...]] = ("vision",)
 
     @classmethod
     def from_model(cls, model: nn.Module) -> ImageClassification | None:
@@ -73,11 +76,25 @@ class ImageClassification(SequenceClassification):
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read logits, in training of the distillation token where there is one, and hidden states; see the base."""
         shown = super().signals(model, batch, outputs, captured)
-        shown = replace(shown, hidden=tuple(map(flat, shown.hidden)))
+        grids = grids_of(model, shown.hidden, self._size(batch))
+        shown = replace(shown, hidden=tuple(map(flat, shown.hidden)), grids=grids)
         if isinstance(outputs, Mapping) and outputs.get("distillation_logits") is not None and self._learning(outputs):
             head = shown.heads["logits"]._replace(logits=DenseLogits(outputs["distillation_logits"]))
             shown = replace(shown, heads={"logits": head})
         return shown
+
+    def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
+        """Put the teacher's classes in order, and find the grids of answers that were kept; see the base."""
+        if teacher.hidden and not teacher.grids:
+            teacher = replace(teacher, grids=grids_of(None, teacher.hidden, self._size(batch)))
+        return super().align(student, teacher, batch)
+
+    @staticmethod
+    def _size(batch: Mapping[str, Any]) -> Grid | None:
+        """Height and width of the images; None where there are none, or the teacher reads some of another size."""
+        pixels = (batch.get(name) for name in (IMAGES, PREFIX + IMAGES))
+        sizes = {tuple(one.shape[-2:]) for one in pixels if isinstance(one, Tensor)}
+        return sizes.pop() if len(sizes) == 1 else None
 
     @staticmethod
     def _learning(outputs: Mapping[str, Any]) -> bool:

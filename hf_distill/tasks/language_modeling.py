@@ -20,8 +20,8 @@ from transformers.models.auto.modeling_auto import (
 
 from hf_distill.models.classes import names_in
 from hf_distill.models.outputs import core_of
-from hf_distill.models.texts import DECODER, IDS, MASK
-from hf_distill.signals import HeadSpec, Signals
+from hf_distill.models.texts import DECODER, IDS, MASK, VECTORS, text_positions
+from hf_distill.signals import HeadSpec, Signals, Stream
 from hf_distill.tasks.alignment.segments import Tokens
 from hf_distill.tasks.alignment.settings import ALIGNMENTS
 from hf_distill.tasks.alignment.spans import OFFSETS
@@ -37,6 +37,9 @@ UNSHIFTED = frozenset(
     )
 ) | {"XLNetLMHeadModel"}  # fmt: skip
 """Decoders whose own loss compares position t with label t: transformers wants their labels shifted by the user."""
+
+GIVEN = (DECODER + IDS, DECODER + VECTORS)
+"""What a decoder reads, beside the encoder's states."""
 
 
 class LanguageModel(EachPosition):
@@ -175,13 +178,14 @@ class Seq2SeqLM(LanguageModel):
         >>> import torch
         >>> batch = {"input_ids": torch.tensor([[5, 6]]), "labels": torch.tensor([[7, 1, -100]])}
         >>> {unit: n.item() for unit, n in Seq2SeqLM().counts(batch).items()}
-        {'rows': 2, 'tokens': 2, 'samples': 1, 'labels': 2}
+        {'rows': 2, 'tokens': 2, 'samples': 1, 'labels': 2, 'tokens:decoder': 2, 'tokens:encoder': 2}
     """
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     pipeline_tag: ClassVar[str] = "text2text-generation"
     reads_labels: ClassVar[bool] = True
     sized_by: ClassVar[tuple[str, ...]] = (DECODER + MASK, "labels")
+    streams: ClassVar[tuple[str, ...]] = ("decoder", "encoder")
     classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
     hidden: ClassVar[str] = "decoder_"
 
@@ -206,31 +210,45 @@ class Seq2SeqLM(LanguageModel):
         """The decoder's positions that are not padding."""
         if (mask := batch.get("decoder_attention_mask")) is not None:
             return mask.bool()
-        return None if (targets := self.targets(batch)) is None else targets != -100
+        if (targets := self.targets(batch)) is not None:
+            return targets != -100
+        read = next((one for name in GIVEN if (one := batch.get(name)) is not None), None)
+        return None if read is None else read.new_ones(read.shape[:2]).bool()
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Positions with a label; without labels those that the decoder is given. See ``Task.rows``."""
         if (targets := self.targets(batch)) is not None:
             return targets != -100
-        if (known := self.mask(batch)) is not None:
-            return known
-        return batch["decoder_input_ids"].new_ones(batch["decoder_input_ids"].shape).bool()
+        if (mask := self.mask(batch)) is None:
+            raise ValueError(
+                f"Seq2SeqLM compares what a decoder predicts, the batch has {sorted(batch)}: give it labels, or "
+                f"{GIVEN[0]}."
+            )
+        return mask
 
-    def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Tokens are the decoder's, whose hidden states are compared; see ``Task.counts``."""
-        mask = self.mask(batch)
-        counts = super().counts(batch)
-        return {**counts, "tokens": (self.rows(batch) if mask is None else mask).sum()}
+    def stream_mask(self, name: str, batch: Mapping[str, Any]) -> Tensor | None:
+        """The encoder's positions are those of the text that it reads; see ``Task.stream_mask``."""
+        return text_positions(batch) if name == "encoder" else super().stream_mask(name, batch)
+
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
+        """Show the encoder's hidden states and attention maps beside the decoder's; see ``Task.signals``."""
+        shown = outputs if isinstance(outputs, Mapping) else {}
+        encoder = Stream(
+            hidden=tuple(shown.get("encoder_hidden_states") or ()),
+            attention=tuple(shown.get("encoder_attentions") or ()),
+            mask=self.stream_mask("encoder", batch),
+        )
+        return replace(super().signals(model, batch, outputs, captured), streams={"encoder": encoder})
 
     def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """The labels, where the decoder is given nothing else; see ``Task.labels_read``."""
-        given = DECODER + IDS in inputs or batch.get("labels") is None
+        given = GIVEN[0] in inputs or batch.get("labels") is None
         return {} if given else {"labels": batch["labels"]}
 
     def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.inputs``."""
         core, labels = core_of(model), batch.get("labels")
-        given = any(fed.get(name) is not None for name in ("decoder_input_ids", "decoder_inputs_embeds"))
+        given = any(fed.get(name) is not None for name in GIVEN)
         if given or labels is None or not hasattr(core, "config"):
             return fed
         if (make := getattr(core, "prepare_decoder_input_ids_from_labels", None)) is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_distill.signals import Signals
+from hf_distill.signals import Signals, Stream
 
 
 def virtual_tokens(model: Any) -> int:
@@ -34,7 +34,7 @@ def without_prompt(signals: Signals, size: int) -> Signals:
     Of attention maps what looks at the prompt is left out too: terms on maps compare what is left.
 
     Args:
-        signals: what the model shows; its heads are cut already, and so is the mask.
+        signals: what the model shows; its heads are cut already, and so are the masks.
         size: how many vectors the prompt has.
 
     Returns:
@@ -46,20 +46,27 @@ def without_prompt(signals: Signals, size: int) -> Signals:
         >>> without_prompt(shown, 2).hidden[0].shape
         torch.Size([1, 3, 4])
     """
-    if not size or signals.mask is None:
+    if not size:
         return signals
-    text = signals.mask.shape[1]
+    streams = {name: _cut(stream, size) for name, stream in signals.streams.items()}
+    taps = {path: _behind(tap, size, signals.mask, 1) for path, tap in signals.taps.items()}
+    return replace(signals, **vars(_cut(signals.stream(), size)), streams=streams, taps=taps)
 
-    def cut(state: Tensor, *axes: int) -> Tensor:
-        for axis in axes:  # a tuned prefix is read by attention alone: states have as many positions as the text
-            if state.ndim > axis and state.shape[axis] == text + size:
-                state = state.narrow(axis, size, text)
-        return state
 
+def _cut(stream: Stream, size: int) -> Stream:
+    mask = stream.mask
     return replace(
-        signals,
-        hidden=tuple(cut(state, 1) for state in signals.hidden),
-        attention=tuple(cut(maps, 2, 3) for maps in signals.attention),
-        qkv=tuple(tuple(cut(one, 1) for one in layer) for layer in signals.qkv),
-        taps={path: cut(tap, 1) for path, tap in signals.taps.items()},
+        stream,
+        hidden=tuple(_behind(state, size, mask, 1) for state in stream.hidden),
+        attention=tuple(_behind(maps, size, mask, 2, 3) for maps in stream.attention),
+        qkv=tuple(tuple(_behind(one, size, mask, 1) for one in layer) for layer in stream.qkv),
     )
+
+
+def _behind(state: Tensor, size: int, mask: Tensor | None, *axes: int) -> Tensor:
+    """Keep what stands behind the prompt; where no mask says how long the text is, all of it."""
+    for axis in axes if mask is not None else ():
+        # A tuned prefix is read by attention alone: states have as many positions as the text.
+        if state.ndim > axis and state.shape[axis] == mask.shape[1] + size:
+            state = state.narrow(axis, size, mask.shape[1])
+    return state

@@ -23,6 +23,9 @@ from hf_distill.tasks.documents import Documents, without_filling
 from hf_distill.tasks.prompts import virtual_tokens, without_prompt
 from hf_distill.tasks.samples import rows_of
 
+UNITS = ("rows", "tokens", "samples", "labels")
+"""What the batches of any task are counted by; see ``Task.units``."""
+
 
 class Task(Comparing, ABC):
     """The contract of every task.
@@ -40,6 +43,7 @@ class Task(Comparing, ABC):
         frames: the positions of an answer are the answering model's own, as waves have other frames in another model;
             its ``Signals`` then bring their mask, and a cache keeps each row with its own length.
         packs: a row may hold several texts, of which each is a sample; see ``Documents``.
+        streams: the sequences of positions that its models show, the main one first; see ``Signals.stream``.
         known: the tasks of this package, in the order in which they are tried for a model.
     """
 
@@ -54,6 +58,7 @@ class Task(Comparing, ABC):
     sized_by: ClassVar[tuple[str, ...]] = (MASK,)
     frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
+    streams: ClassVar[tuple[str, ...]] = ("text",)
     known: ClassVar[tuple[type[Task], ...]] = ()
 
     @classmethod
@@ -120,6 +125,11 @@ class Task(Comparing, ABC):
         """Whether its head is the model's output embeddings, and its hard loss the cross-entropy with their labels."""
         return any(head.linear for head in self.heads)
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What ``counts`` counts; of several streams the tokens of each beside those of the main one."""
+        return (*UNITS, *(f"tokens:{name}" for name in self.streams if len(self.streams) > 1))
+
     def infer_from_batch(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
         """Learn from a first batch what the model's configuration leaves open, and write it there.
 
@@ -178,6 +188,18 @@ class Task(Comparing, ABC):
         mask = text_positions(batch)
         return without_filling(batch, mask) if self.packs and mask is not None else mask
 
+    def stream_mask(self, name: str, batch: Mapping[str, Any]) -> Tensor | None:
+        """Say which positions of a stream are not padding, from the batch alone.
+
+        Args:
+            name: the stream's, one of ``streams``.
+            batch: the batch.
+
+        Returns:
+            bool [B, T]; None where a batch does not say; see ``mask``, which is that of the main one.
+        """
+        return self.mask(batch) if name == self.streams[0] else None
+
     def documents(self, batch: Mapping[str, Any]) -> Documents | None:
         """Find the texts of a packed batch; None where each row is one.
 
@@ -193,15 +215,21 @@ class Task(Comparing, ABC):
             batch: the batch.
 
         Returns:
-            ``rows``, ``tokens``, ``samples`` and ``labels``, each a scalar int64 tensor.
+            Unit -> scalar int64 tensor, of each of ``units``.
         """
         rows, labels, mask, texts = self.rows(batch).sum(), self.labels(batch), self.mask(batch), self.documents(batch)
         samples = rows.new_tensor(rows_of(batch) if texts is None else len(texts.index))
+
+        def tokens(mask: Tensor | None) -> Tensor:
+            return samples if mask is None else mask.sum().to(rows.dtype)
+
+        several = self.streams if len(self.streams) > 1 else ()
         return {
             "rows": rows,
-            "tokens": samples if mask is None else mask.sum().to(rows.dtype),
+            "tokens": tokens(mask),
             "samples": samples,
             "labels": rows.new_tensor(0) if labels is None else labels.sum(),
+            **{f"tokens:{name}": tokens(self.stream_mask(name, batch)) for name in several},
         }
 
     def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,4 +300,4 @@ class Task(Comparing, ABC):
         signals = self.signals(model, batch, outputs, captured)
         if captured is not None:
             signals = replace(signals, taps=captured.taps, qkv=taken_apart(core_of(model), captured.qkv))
-        return without_prompt(signals, virtual_tokens(model))
+        return without_prompt(replace(signals, main=self.streams[0]), virtual_tokens(model))

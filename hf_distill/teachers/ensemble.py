@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,10 +118,9 @@ class Several(Teacher):
     @property
     def facts(self) -> Facts:
         """What all of them have in common, and a name that lists theirs."""
-        found = [vars(member.facts) for member in self.members.values()] or [vars(Facts())]
-        same = {key: value for key, value in found[0].items() if all(one[key] == value for one in found)}
+        same = Facts.shared([member.facts for member in self.members.values()] or [Facts()])
         count = f"{len(self.given)} teacher{'s' * (len(self.given) > 1)}"
-        return Facts(**{**same, "name": f"{count}: {', '.join(self.given)}", "revision": None})
+        return replace(same, name=f"{count}: {', '.join(self.given)}", revision=None)
 
     @property
     def serves(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_distill.signals import DenseLogits, Head, Logits, Signals
+from hf_distill.signals import DenseLogits, Head, Logits, Signals, Stream
 from hf_distill.tasks.batches import take
 from hf_distill.teachers.teacher import Teacher
 
@@ -46,14 +46,29 @@ def by_row(
     keys = list(first.heads)
     logits = all_rows("logits", lambda one: (_whole(one.heads[key].logits) for key in keys))
     counted = all_rows("what counts", lambda one: (one.heads[key].rows for key in keys))
-    mask = all_rows("masks", lambda one: () if one.mask is None else (one.mask,))
+
+    def stream(name: str | None) -> Stream:
+        """One stream of all rows; grids that are not the same for all of them are not known."""
+
+        def rows_of(what: str, read: Callable[[Stream], Iterable[Tensor]]) -> tuple[Tensor, ...]:
+            return all_rows(what, lambda one: read(one.stream(name)))
+
+        mask = rows_of("masks", lambda one: () if one.mask is None else (one.mask,))
+        grids = {one.stream(name).grids for one in shown.values()}
+        return Stream(
+            hidden=rows_of("hidden states", lambda one: one.hidden),
+            attention=rows_of("attention maps", lambda one: one.attention),
+            qkv=tuple(rows_of("queries", lambda one, at=at: one.qkv[at]) for at in range(len(first.stream(name).qkv))),
+            mask=mask[0] if mask else None,
+            grids=grids.pop() if len(grids) == 1 else (),
+        )
+
     return Signals(
         {k: Head(DenseLogits(whole), c) for k, whole, c in zip(keys, logits, counted, strict=True)},
-        hidden=all_rows("hidden states", lambda one: one.hidden),
-        attention=all_rows("attention maps", lambda one: one.attention),
+        **vars(stream(None)),
         taps={path: all_rows("taps", lambda one, path=path: (one.taps[path],))[0] for path in first.taps},
-        qkv=tuple(all_rows("queries", lambda one, layer=layer: one.qkv[layer]) for layer in range(len(first.qkv))),
-        mask=mask[0] if mask else None,
+        streams={name: stream(name) for name in first.streams if all(name in one.streams for one in shown.values())},
+        main=first.main,
     )
 
 

@@ -24,7 +24,7 @@ from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
 from hf_distill.training.checks import check_pair
 from hf_distill.training.distillation import Distillation
 from hf_distill.training.label_checks import check_batch, wanted_of
-from hf_distill.training.window import UNITS, Window
+from hf_distill.training.window import Window
 
 
 class BatchMixin:
@@ -129,16 +129,17 @@ class BatchMixin:
 
     def _count(self, batches: list[Mapping[str, Any]], device: torch.device) -> Window:
         """Count the micro-batches of a step, over all ranks."""
-        total = torch.zeros(len(UNITS), dtype=torch.int64, device=device)
+        total = torch.zeros(len(self.task.units), dtype=torch.int64, device=device)
         for batch in batches:
             layout = self._layout(batch)
             if self.distillation is not None:  # otherwise the base trainer may hand the whole batch to its model
                 batch[LAYOUT] = layout
-            total += layout.units(UNITS).to(device)
+            total += layout.units(self.task.units).to(device)
             self._note_rows(layout)
         everywhere = self.accelerator.reduce(total, reduction="sum")
         self._training.weight += 1
-        return Window.of(everywhere // (self.accelerator.num_processes // self.data_ranks()), self.data_ranks())
+        everywhere = everywhere // (self.accelerator.num_processes // self.data_ranks())
+        return Window.of(everywhere, self.task.units, self.data_ranks())
 
     def _layout(self, batch: Mapping[str, Any]) -> Layout:
         """Say what a batch holds, once it is known to hold nothing wrong; it travels in the batches of a step."""

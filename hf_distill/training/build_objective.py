@@ -15,6 +15,7 @@ from hf_distill.cache.offline_teacher import AbsentTeacher
 from hf_distill.models.attention import show_attention
 from hf_distill.models.facts import Facts
 from hf_distill.models.hooks import capture
+from hf_distill.models.outputs import SHOWN
 from hf_distill.objectives import Objective, build
 from hf_distill.objectives.presets import AUTO, preset
 from hf_distill.objectives.term import Term
@@ -112,12 +113,13 @@ def make_visible(objective: Objective, student: nn.Module, teacher: Teacher, com
         if not isinstance(model, nn.Module):
             continue  # a function or a folder; what it serves has been checked
         own = {need.partition("@")[0] for need in needs if need.partition("@")[2] in ("", name.split(" ", 2)[-1])}
-        if "attention" in own:
+        if any(need.partition(":")[0] == "attention" for need in own):
             show_attention(model, name)
         with capture(model, own) as captured:
             hooked = captured is not None and model is student
         if compiled and hooked:
+            heard = sorted(need for need in own if need.partition(":")[0] not in ("heads", *SHOWN))
             raise ValueError(
                 "torch_compile was asked for with an objective that hears modules of the student "
-                f"({', '.join(sorted(own - {'heads', 'hidden', 'attention'}))}): leave one of them out."
+                f"({', '.join(heard)}): leave one of them out."
             )

@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import TrainingArguments
 
+from hf_distill.cache.offline_teacher import AbsentTeacher
 from hf_distill.models.facts import Facts
 from hf_distill.objectives import Objective
 from hf_distill.signals import NUMBER, POINTER
@@ -106,6 +107,14 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
             f"the objective needs {missing}, the teacher {teacher.facts.name} serves {served}: choose terms that it "
             f"can serve{one}."
         )
+    absent = [n for n, one in {**members, None: teacher}.items() if isinstance(one.uncached, AbsentTeacher)]
+    for name, term in objective.terms.items():
+        asked = any(need.endswith(f":{term.stream}") for need in term.teacher_needs)
+        if asked and objective.teachers.get(name) in absent:
+            raise ValueError(
+                f"{name} compares the stream {term.stream}, of which a folder of answers holds nothing: pass the "
+                "teacher too, or leave the option stream out."
+            )
     if (temperature := teacher.temperature) is not None:
         for name, term in objective.terms.items():
             if name in objective.temperatures:
@@ -117,7 +126,7 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
 
 
 def _is_served(need: str, serves: Iterable[str]) -> bool:
-    """Whether a teacher can show something; who serves ``"tap"`` can be heard at any path."""
+    """Whether a teacher can show something: ``"tap"`` is at any path, ``"hidden"`` of any stream."""
     what, _, one = need.partition("@")
     return need in serves or "@".join(filter(None, (what.partition(":")[0], one))) in serves
 

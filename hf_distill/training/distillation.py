@@ -144,6 +144,7 @@ class Distillation:
         objective.set_temperature(
             self.temperature
         )  # before it is checked: a teacher's few ids may hold for one temperature
+        objective.set_streams(self.task.streams)
         check_objective(objective, self.task, self.teacher)
         check_positions(objective, self.task, self.own_tokens)
         if not kept:

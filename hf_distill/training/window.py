@@ -5,14 +5,11 @@ Knows: counts, how many ranks hold different data. Does not know: what is counte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-UNITS = ("rows", "tokens", "samples", "labels")
-"""What is counted in every optimizer step, over its micro-batches and over all ranks."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +32,19 @@ class Window:
     data_ranks: int = 1
 
     @classmethod
-    def of(cls, counts: Tensor, data_ranks: int = 1) -> Window:
+    def of(cls, counts: Tensor, units: Sequence[str], data_ranks: int = 1) -> Window:
         """Make one of the numbers that ranks add up.
 
         Args:
-            counts: int64 [len(UNITS)].
+            counts: int64 [number of units].
+            units: what each of them counts; see ``Task.units``.
             data_ranks: as in the class.
+
+        Example:
+            >>> Window.of(torch.tensor([4, 2]), ["rows", "samples"]).counts["samples"]
+            tensor(2)
         """
-        return cls(dict(zip(UNITS, counts, strict=True)), data_ranks)
+        return cls(dict(zip(units, counts, strict=True)), data_ranks)
 
     def divide(self, total: Tensor, unit: str) -> Tensor:
         """Divide a sum by what was counted in the whole step.

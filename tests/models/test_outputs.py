@@ -12,6 +12,9 @@ from hf_distill.models.outputs import asking, core_of, logits_in, without
 def test_flags_follow_the_needs():
     assert asking({"heads"}) == {}
     assert asking({"hidden", "attention"}) == {"output_hidden_states": True, "output_attentions": True}
+    both = {"hidden:encoder", "attention:vision", "tap:hidden"}
+    assert asking(both) == {"output_hidden_states": True, "output_attentions": True}
+    assert asking({"tap:hidden"}) == {}
 
 
 def test_what_the_users_configuration_asks_for_anyway_is_left_alone():

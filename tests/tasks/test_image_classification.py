@@ -8,7 +8,7 @@ from datasets import Dataset
 from torch.nn import functional as F
 from transformers import default_data_collator
 
-from hf_distill import ImageClassification, Task
+from hf_distill import CachedTeacher, ImageClassification, LiveTeacher, Task
 from hf_distill.models.meta import flat
 
 TERMS = ["auto", "hidden_mse", "cka", "minilm", "pooled_mse", "pooled_cosine", "rkd_distance", "similarity"]
@@ -205,3 +205,79 @@ def test_classes_of_another_order_and_number_are_refused(tmp_path):
         trainer(tmp_path, tiny_images.vit(**named[0]), teacher=tiny_images.vit(**named[1]))
     with pytest.raises(ValueError, match="4 labels, the student has 3"):
         trainer(tmp_path, teacher=tiny_images.vit(num_labels=4))
+
+
+# ---- Oblong images ----
+
+OBLONG = {"image_size": (32, 64)}
+
+
+def oblong(n=8):
+    generator = torch.Generator().manual_seed(1)
+    return [{"pixel_values": torch.randn(3, 32, 64, generator=generator), "labels": i % 3} for i in range(n)]
+
+
+def mapped(state, before, grid, side):
+    """Whole tiles of a grid, averaged by hand."""
+    rows, columns = grid
+    maps = state[:, before:].view(len(state), rows, columns, -1)
+    down, across = rows // side[0], columns // side[1]
+    tiles = [maps[:, i::down, j::across] for i in range(down) for j in range(across)]
+    return torch.stack(tiles).mean(0).flatten(1, 2)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    ("student", "layer", "ours", "teacher", "theirs"),
+    [
+        (
+            lambda: tiny_images.vit(**OBLONG, patch=8),
+            2,
+            (1, (4, 8)),
+            lambda: tiny_images.vit(7, **OBLONG),
+            (1, (8, 16)),
+        ),
+        (
+            lambda: tiny_images.deit(**OBLONG),
+            2,
+            (2, (8, 16)),
+            lambda: tiny_images.vit(7, **OBLONG, patch=8),
+            (1, (4, 8)),
+        ),
+        (
+            lambda: tiny_images.resnet(widths=(8, 16)),
+            2,
+            (0, (4, 8)),
+            lambda: tiny_images.vit(7, **OBLONG),
+            (1, (8, 16)),
+        ),
+        (lambda: tiny_images.vit(**OBLONG), 2, (1, (8, 16)), lambda: tiny_images.swin(7), (0, (8, 16))),
+    ],
+)
+def test_oblong_images_are_compared_on_the_smaller_grid(tmp_path, student, layer, ours, teacher, theirs, kept):
+    common = tuple(map(min, ours[1], theirs[1]))
+    small, big = tiny_images.without_batch_statistics(student().eval()), teacher().eval()
+    with torch.no_grad():
+        shown, wanted = (
+            flat(model(pixel_values=pixels(oblong()), output_hidden_states=True).hidden_states[2])
+            for model in (small, big)
+        )
+    value = F.mse_loss(mapped(shown, *ours, common), mapped(wanted, *theirs, common))
+    answers = CachedTeacher(LiveTeacher(big), always=True) if kept else big
+    spec = {"hidden_mse": {"layers": {layer: 2}}}
+    args = {"max_steps": 2, "per_device_train_batch_size": 8, "alpha": 1.0, "learning_rate": 0.0}
+    run = trainer(tmp_path, small, oblong(), answers, objective=spec, args=args)
+    run.train()  # the second step is answered from memory
+    for entry in run.state.log_history[:2]:
+        assert entry["loss/hidden_mse"] == pytest.approx(value.item(), rel=1e-5)
+    assert not kept or len(answers.memory) == 8
+
+
+def test_a_teacher_that_reads_images_of_another_size_has_no_grid_of_the_students():
+    task, model = ImageClassification(num_labels=3), tiny_images.vit(**OBLONG).eval()
+    batch = {"pixel_values": torch.zeros(1, 3, 32, 64), "teacher_pixel_values": torch.zeros(1, 3, 16, 16)}
+    with torch.no_grad():
+        outputs = model(pixel_values=batch["pixel_values"], output_hidden_states=True)
+    assert task.read(model, batch, outputs).stream("vision").grids == (None,) * 3
+    batch["teacher_pixel_values"] = batch["pixel_values"]
+    assert task.read(model, batch, outputs).grids == ((8, 16),) * 3

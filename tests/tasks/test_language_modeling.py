@@ -124,6 +124,12 @@ def test_without_labels_every_token_but_the_first_is_taught():
     }
     assert Seq2SeqLM().counts(decoder)["tokens"] == 8
     assert Seq2SeqLM().counts({**decoder, "decoder_attention_mask": torch.ones(2, 4).tril()})["rows"] == 3
+    vectors = {"input_ids": torch.ones(2, 3), "decoder_inputs_embeds": torch.ones(2, 4, 8)}
+    assert Seq2SeqLM().counts(vectors)["tokens"] == Seq2SeqLM().counts(vectors)["rows"] == 8
+    with pytest.raises(
+        ValueError, match=r"what a decoder predicts, the batch has \['input_ids'\]: give it labels, or"
+    ):
+        Seq2SeqLM().counts({"input_ids": torch.ones(2, 3)})
 
 
 @pytest.mark.parametrize("objective", ["forward_kl", {"hidden_mse": {}, "reverse_kl": 0.5}])
@@ -307,3 +313,27 @@ def test_the_exponential_of_a_blend_is_said_to_be_no_perplexity(tmp_path, caplog
     assert caplog.text.count("so exp(eval_loss) is no perplexity: take eval_perplexity") == told
     assert found["eval_perplexity"] == pytest.approx(math.exp(found["eval_loss/hard"]), rel=1e-5)  # one batch
     assert (found["eval_loss"] == pytest.approx(found["eval_loss/hard"])) is (alpha == 0.0)
+
+
+def test_both_streams_of_an_encoder_decoder_are_counted_and_shown():
+    task, fed = Seq2SeqLM(), batch("t5")
+    counts = {unit: count.item() for unit, count in task.counts(fed).items()}
+    assert tuple(counts) == task.units
+    assert counts["tokens:encoder"] == fed["attention_mask"].sum() != counts["tokens:decoder"]
+    assert counts["tokens:decoder"] == counts["tokens"] == (fed["labels"] != -100).sum()
+    bare = {name: value for name, value in fed.items() if name != "attention_mask"}
+    assert task.counts(bare)["tokens:encoder"] == fed["input_ids"].numel()
+    model = tiny_language.t5().eval()
+    with torch.no_grad():
+        outputs = model(**fed, output_hidden_states=True, output_attentions=True)
+    shown = task.read(model, fed, outputs)
+    for name in ("encoder", "decoder"):
+        stream = shown.stream(name)
+        assert all(a is b for a, b in zip(stream.hidden, outputs[f"{name}_hidden_states"], strict=True))
+        assert all(a is b for a, b in zip(stream.attention, outputs[f"{name}_attentions"], strict=True))
+        assert stream.mask.sum() == counts[f"tokens:{name}"]
+
+
+def test_a_task_of_one_stream_counts_what_it_counted():
+    fed = batch("llama")
+    assert tuple(CausalLM().counts(fed)) == CausalLM().units == ("rows", "tokens", "samples", "labels")

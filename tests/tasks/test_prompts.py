@@ -5,7 +5,7 @@ import tiny
 import torch
 from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 
-from hf_distill.signals import Signals
+from hf_distill.signals import Signals, Stream
 from hf_distill.tasks import SequenceClassification
 from hf_distill.tasks.prompts import virtual_tokens, without_prompt
 
@@ -43,3 +43,12 @@ def test_maps_lose_the_prompt_as_query_and_as_key():
     maps, mask = torch.arange(25.0).view(1, 1, 5, 5), torch.ones(1, 3, dtype=torch.bool)
     (left,) = without_prompt(Signals({}, attention=(maps,), mask=mask), 2).attention
     assert torch.equal(left, maps[..., 2:, 2:])
+
+
+def test_each_stream_loses_the_prompt_before_its_own_text():
+    encoder = Stream((torch.arange(7.0).view(1, 7, 1),), mask=torch.ones(1, 5, dtype=torch.bool))
+    decoder = torch.arange(3.0).view(1, 3, 1)
+    shown = Signals({}, (decoder,), mask=torch.ones(1, 3, dtype=torch.bool), streams={"encoder": encoder})
+    left = without_prompt(shown, 2)
+    assert torch.equal(left.hidden[0], decoder)  # which has none before it
+    assert left.streams["encoder"].hidden[0].flatten().tolist() == [2, 3, 4, 5, 6]

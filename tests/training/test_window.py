@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_distill.training.window import UNITS, Window
+from hf_distill.training.window import Window
 
 
 def test_a_step_adds_up_however_it_is_cut():
@@ -18,7 +18,7 @@ def test_a_step_adds_up_however_it_is_cut():
 
 
 def test_an_empty_window_divides_by_one():
-    assert Window.of(torch.zeros(len(UNITS), dtype=torch.int64)).divide(torch.tensor(0.0), "labels") == 0.0
+    assert Window.of(torch.zeros(2, dtype=torch.int64), ["rows", "labels"]).divide(torch.tensor(0.0), "labels") == 0.0
 
 
 def test_means_of_unequal_micro_batches_are_weighed_by_their_samples():
