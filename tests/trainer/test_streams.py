@@ -210,9 +210,9 @@ def test_one_of_several_teachers_is_heard_for_its_encoder(tmp_path):
     assert run.state.log_history[0]["loss/inside"] == pytest.approx(alone["loss/hidden_mse"], rel=1e-6)
 
 
-def test_each_row_has_the_encoder_of_its_own_teacher():
+def test_each_row_has_the_encoder_of_its_own_teacher(tmp_path):
     teachers = [LiveTeacher(t5(seed=seed)) for seed in (7, 8)]
-    task = tiny.trainer("unused", t5(), tiny_language.pairs(8), data_collator=COLLATE).task
+    task = tiny.trainer(tmp_path, t5(), tiny_language.pairs(8), data_collator=COLLATE).task
     for one in teachers:
         one.task = task
     choice = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1])
