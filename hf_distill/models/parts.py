@@ -55,7 +55,7 @@ def main_part(config: PretrainedConfig) -> Part:
         >>> main_part(BartConfig(d_model=8, encoder_layers=6, decoder_layers=3, decoder_attention_heads=2))
         Part(hidden_size=8, num_layers=3, num_heads=2)
     """
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = _core(config)
     return side_of(text, "decoder") if _decodes(config) or _decodes(text) else _sizes(text)
 
 
@@ -80,7 +80,7 @@ def parts_of(config: PretrainedConfig) -> dict[str, Part]:
         inner = next((one for key in keys if isinstance(one := getattr(config, key, None), PretrainedConfig)), None)
         if inner is not None:
             found[name] = main_part(inner) if name != "encoder" else _sizes(_core(inner))
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = _core(config)
     if getattr(text, "is_encoder_decoder", False):  # one configuration for both sides
         found = {**{side: side_of(text, side) for side in SIDES}, **found}
     return found
@@ -109,6 +109,7 @@ def _decodes(config: PretrainedConfig) -> bool:
 
 
 def _core(config: PretrainedConfig) -> PretrainedConfig:
+    """The part that reads or writes text; the whole where there is no such part."""
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 

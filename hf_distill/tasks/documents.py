@@ -84,6 +84,8 @@ class Documents(NamedTuple):
     def signals(self, shown: Signals) -> Signals:
         """Show each document as a row of its own; heads, whose rows are positions already, stay as they are.
 
+        So do other streams than the main one, whose positions are not those of these texts.
+
         Args:
             shown: what a model shows of the batch.
 

@@ -5,6 +5,7 @@ import tiny
 import tiny_images
 import tiny_language
 import torch
+from peft import PromptTuningConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, MarianConfig, MarianMTModel, default_data_collator
 
 from hf_distill import CachedTeacher, LiveTeacher, Several
@@ -149,6 +150,32 @@ def test_a_term_that_names_the_main_stream_equals_one_that_names_none(tmp_path, 
     assert tiny.relative(own, other) == 0
 
 
+def test_an_image_models_only_stream_may_be_named(tmp_path):
+    losses = []
+    for options in ({}, {"stream": "vision"}):
+        run = tiny.trainer(
+            tmp_path, tiny_images.vit(), tiny_images.images(), teacher_model=tiny_images.vit(7, width=24, layers=4),
+            data_collator=default_data_collator, objective={"hidden_mse": options}, args={"max_steps": 2},
+        )  # fmt: skip
+        run.train()
+        losses.append(tiny.losses(run))
+    assert losses[0] == losses[1]
+
+
+def test_a_tuned_prompt_is_no_part_of_an_encoder(tmp_path):
+    config = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=4)
+    student, teacher = get_peft_model(t5(), config), t5(seed=7)
+    spec = {"hidden_mse": {"stream": "encoder", "layers": {1: 1}}}
+    args = {"max_steps": 1, "alpha": 1.0, "per_device_train_batch_size": 8}
+    run = trainer(tmp_path, student, teacher, spec, args=args)
+    batch, real = whole(), whole()["attention_mask"].bool()
+    ours, theirs = (states(model, batch, "encoder_hidden_states")[1] for model in (student, teacher))
+    assert ours.shape[1] == 4 + theirs.shape[1]
+    run.train()
+    wanted = (ours[:, 4:] - theirs)[real].square().mean().item()
+    assert run.state.log_history[0]["loss/hidden_mse"] == pytest.approx(wanted, rel=1e-5)
+
+
 def test_widths_of_two_encoders_are_projected(tmp_path):
     run = trainer(tmp_path, t5(encoder=2), t5(24, encoder=3, seed=7), {"hidden_mse": {"stream": "encoder"}})
     projections = run.model.distillation.terms["hidden_mse"].projections
@@ -183,9 +210,9 @@ def test_one_of_several_teachers_is_heard_for_its_encoder(tmp_path):
     assert run.state.log_history[0]["loss/inside"] == pytest.approx(alone["loss/hidden_mse"], rel=1e-6)
 
 
-def test_each_row_has_the_encoder_of_its_own_teacher():
+def test_each_row_has_the_encoder_of_its_own_teacher(tmp_path):
     teachers = [LiveTeacher(t5(seed=seed)) for seed in (7, 8)]
-    task = tiny.trainer("unused", t5(), tiny_language.pairs(8), data_collator=COLLATE).task
+    task = tiny.trainer(tmp_path, t5(), tiny_language.pairs(8), data_collator=COLLATE).task
     for one in teachers:
         one.task = task
     choice = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1])
