@@ -17,8 +17,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_distill.models.outputs import core_of
 from hf_distill.models.sharding import whole_state
 from hf_distill.objectives.objective import CHILD, Objective
+from hf_distill.training.renamed_weights import is_renamed, load_renamed
 
 FILE = "distillation.safetensors"
 """The objective's parameters, beside the student's in a checkpoint; never in a published folder."""
@@ -65,6 +67,7 @@ class CheckpointMixin:
     distillation: Any
     teacher: Any
     _in_checkpoint = False
+    _renamed: Any = None  # what a file's names did not fit, until it is loaded again
     uploads_checkpoints: bool
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -152,12 +155,22 @@ class CheckpointMixin:
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.teacher is not None:
             self._equip()  # the student that is loaded into must carry what the checkpoint holds
+        self._renamed = None
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_renamed(resume_from_checkpoint)
         self._load_objective(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
+        self._renamed = None
         super()._load_best_model()
+        self._load_renamed(self.state.best_model_checkpoint)
         self._load_objective(self.state.best_model_checkpoint)
+
+    def _load_renamed(self, checkpoint: str | Path) -> None:
+        if self._renamed is not None:
+            student = core_of(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+            if not load_renamed(student, checkpoint):
+                super()._issue_warnings_after_load(self._renamed)
 
     def _load_objective(self, checkpoint: str | Path) -> None:
         if not self._carried or self.is_deepspeed_enabled:  # DeepSpeed has loaded all that it trains
@@ -181,7 +194,9 @@ class CheckpointMixin:
         if self._carried:  # they come from a file of their own
             missing = [name for name in load_result.missing_keys if not name.startswith(f"{CHILD}.")]
             load_result = type(load_result)(missing, load_result.unexpected_keys)
-        super()._issue_warnings_after_load(load_result)
+        self._renamed = load_result if is_renamed(load_result) and not self.is_fsdp_enabled else None
+        if self._renamed is None:
+            super()._issue_warnings_after_load(load_result)
 
     # ---- Attaching ----
 
