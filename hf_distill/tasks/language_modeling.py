@@ -219,7 +219,9 @@ class Seq2SeqLM(LanguageModel):
         counts = super().counts(batch)
         return {**counts, "tokens": (self.rows(batch) if mask is None else mask).sum()}
 
-    def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    def inputs(
+        self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any], teacher: Signals | None = None
+    ) -> dict[str, Any]:
         """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.inputs``."""
         core, labels = core_of(model), batch.get("labels")
         given = any(fed.get(name) is not None for name in ("decoder_input_ids", "decoder_inputs_embeds"))

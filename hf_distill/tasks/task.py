@@ -38,6 +38,10 @@ class Task(Comparing, ABC):
         frames: the positions of an answer are the answering model's own, as waves have other frames in another model;
             its ``Signals`` then bring their mask, and a cache keeps each row with its own length.
         packs: a row may hold several texts, of which each is a sample; see ``Documents``.
+        reads: what the student reads of its teacher as an input of its own (``"hidden"``, ``"heads"``, ``"tap:..."``,
+            ``"hidden@big"`` of one of several, ...): the teacher is asked for it too, also with ``alpha=0``, and
+            ``inputs`` is given what it showed.
+        loss_unit: where only the model itself knows its loss, what that is a mean over: one of ``counts``.
         known: the tasks of this package, in the order in which they are tried for a model.
     """
 
@@ -51,6 +55,8 @@ class Task(Comparing, ABC):
     of_text: ClassVar[bool] = False
     frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
+    reads: frozenset[str] = frozenset()
+    loss_unit: str = "samples"
     known: ClassVar[tuple[type[Task], ...]] = ()
 
     @classmethod
@@ -201,13 +207,17 @@ class Task(Comparing, ABC):
             "labels": rows.new_tensor(0) if labels is None else labels.sum(),
         }
 
-    def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Add what the model would have made of the labels itself, had it been given them.
+    def inputs(
+        self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any], teacher: Signals | None = None
+    ) -> dict[str, Any]:
+        """Add what the model would have made of the labels itself, had it been given them, or reads of its teacher.
 
         Args:
             model: the student or the teacher.
-            fed: what it is about to be called with, without labels.
+            fed: what it is about to be called with, without labels unless the model computes its own loss.
             batch: the batch, with labels.
+            teacher: what the teacher showed, without gradients, for the student of a task that ``reads``; None for
+                the teacher itself. A task that reads nothing is never given it, and may leave the argument out.
 
         Returns:
             What to call it with.
@@ -215,15 +225,22 @@ class Task(Comparing, ABC):
         return fed
 
     @abstractmethod
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+    def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None) -> Sum | Mapping[str, Sum] | None:
         """Compute the supervised loss as a sum.
+
+        Beside a teacher it runs inside of the student's wrapped forward, where the student's own parameters may be
+        used, and under its autocast: take ``.float()`` of what may be narrower. A ``hard(outputs, batch)`` of two
+        arguments runs behind the forward, on outputs in float32.
 
         Args:
             outputs: what the student returned.
             batch: the batch, with labels.
+            shown: what the student shows, as ``read`` found it, before it is matched with a teacher. Give it a default
+                of None only where the loss can do without: nothing is then read for its sake alone.
 
         Returns:
-            The sum over the labels that count, or None if only the model itself knows its loss.
+            The sum over the labels that count; for a loss with several divisors, unit -> sum, each of which is divided
+            by what the whole step counts of its unit; None if only the model itself knows its loss.
         """
 
     @abstractmethod
