@@ -41,6 +41,8 @@ class Task(Comparing, ABC):
         reads: what the student reads of its teacher as an input of its own (``"hidden"``, ``"heads"``, ``"tap:..."``,
             ``"hidden@big"`` of one of several, ...): the teacher is asked for it too, also with ``alpha=0``, and
             ``inputs`` is given what it showed.
+        values: the names of what its models show that is no distribution, see ``Value``: boxes, depth, noise.
+        vectors: the names of what its models show as one vector for each sample: of an image, of a text.
         loss_unit: where only the model itself knows its loss, what that is a mean over: one of ``counts``.
         known: the tasks of this package, in the order in which they are tried for a model.
     """
@@ -56,6 +58,8 @@ class Task(Comparing, ABC):
     frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     reads: frozenset[str] = frozenset()
+    values: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
     loss_unit: str = "samples"
     known: ClassVar[tuple[type[Task], ...]] = ()
 
@@ -254,7 +258,7 @@ class Task(Comparing, ABC):
             captured: what a hook heard on the way, or None.
 
         Returns:
-            The heads of this task, and the hidden states, attention maps and mask that are there.
+            The heads, values and vectors of this task, and the hidden states, attention maps and mask that are there.
 
         Raises:
             ValueError: the outputs hold no logits.

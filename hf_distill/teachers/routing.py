@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_distill.signals import DenseLogits, Head, Logits, Signals
+from hf_distill.signals import DenseLogits, Head, Logits, Signals, Value
 from hf_distill.tasks.batches import take
 from hf_distill.teachers.teacher import Teacher
 
@@ -47,6 +47,8 @@ def by_row(
     logits = all_rows("logits", lambda one: (_whole(one.heads[key].logits) for key in keys))
     counted = all_rows("what counts", lambda one: (one.heads[key].rows for key in keys))
     mask = all_rows("masks", lambda one: () if one.mask is None else (one.mask,))
+    values = {k: all_rows(f"values {k}", lambda one, k=k: tuple(one.values[k])) for k in first.values}
+    vectors = {k: all_rows(f"vectors {k}", lambda one, k=k: (one.vectors[k],))[0] for k in first.vectors}
     return Signals(
         {k: Head(DenseLogits(whole), c) for k, whole, c in zip(keys, logits, counted, strict=True)},
         hidden=all_rows("hidden states", lambda one: one.hidden),
@@ -54,6 +56,8 @@ def by_row(
         taps={path: all_rows("taps", lambda one, path=path: (one.taps[path],))[0] for path in first.taps},
         qkv=tuple(all_rows("queries", lambda one, layer=layer: one.qkv[layer]) for layer in range(len(first.qkv))),
         mask=mask[0] if mask else None,
+        values={key: Value(*both) for key, both in values.items()},
+        vectors=vectors,
     )
 
 

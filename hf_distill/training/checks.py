@@ -65,11 +65,19 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
         ValueError: in one sentence.
     """
     for name, term in objective.terms.items():
-        if term.needs - {"heads"} and not getattr(task.alignment, "same_positions", True):
+        by_position = term.needs - {"heads", "values", "vectors"}
+        if by_position and not getattr(task.alignment, "same_positions", True):
             raise ValueError(
-                f"{name} compares position with position ({', '.join(sorted(term.needs - {'heads'}))}), which two "
+                f"{name} compares position with position ({', '.join(sorted(by_position))}), which two "
                 "tokenizers do not have: use terms that compare logits."
             )
+        for need, there in (("values", task.values), ("vectors", task.vectors)):
+            if need in term.needs and (not there or term.of not in (None, *there)):
+                asked, shown = need if term.of is None else f"the {need} {term.of!r}", ", ".join(there) or "none"
+                raise ValueError(
+                    f"{name} compares {asked}, of which {type(task).__name__} shows {shown}: "
+                    f"{'name one of these' if there else 'use a term on heads or hidden states'}."
+                )
         if "heads" in term.needs and not (term.compares_sorted or getattr(task.alignment, "same_classes", True)):
             raise ValueError(
                 f"{name} compares class with class, which two vocabularies do not have under "

@@ -209,13 +209,11 @@ class Distillation:
     def _answer(self, batch: Mapping[str, Any], needs: frozenset[str], state: TrainerState) -> Signals:
         with torch.no_grad():  # also of a teacher that somebody else trains
             signals = self.teacher(batch, needs)
-        for name, head in signals.answers(self.teacher.facts.name):
-            finite = head.logits.finite()
-            lost = ~finite & head.rows.to(finite.device)
+        for name, what, lost in signals.lost(self.teacher.facts.name):
             if lost.any():
                 rows = sorted({row[0] for row in lost.nonzero().tolist()})
                 raise ValueError(
-                    f"the teacher {name} gave infinite or NaN logits for rows {rows} of the batch after step "
+                    f"the teacher {name} gave infinite or NaN {what} for rows {rows} of the batch after step "
                     f"{state.global_step}, nothing was trained on it: run the teacher in a wider dtype, or remove "
                     "the rows."
                 )
