@@ -1,6 +1,6 @@
 """What one model shows for one batch: the words that every other file speaks.
 
-Knows: distributions and which of their rows count, hidden states, a sum with its count.
+Knows: distributions, values and which of their rows count, vectors, hidden states, a sum with its count.
 Does not know: who made them (a student, a teacher, a cache), for which task, or which trainer asked.
 """
 
@@ -160,6 +160,18 @@ class Stream:
     grids: tuple[Grid | None, ...] = ()
 
 
+class Value(NamedTuple):
+    """What is no distribution, and which of it counts: boxes, depth, noise, an image, a number for each of several.
+
+    Args:
+        tensor: [B, N, D]: N things of each sample, D numbers of each thing.
+        rows: bool [B, N]; a thing that does not count has no value and no gradient.
+    """
+
+    tensor: Tensor
+    rows: Tensor
+
+
 @dataclass(frozen=True)
 class Signals:
     """What one model shows for one batch. What nobody asked for is empty.
@@ -178,6 +190,8 @@ class Signals:
             ``audio``, ``text``.
         main: the name of the main stream.
         grids: as in ``Stream``, of the main one.
+        values: name -> Value; the names are the task's (``Task.values``), as those of ``vectors`` are.
+        vectors: name -> one vector for each sample [B, D]: of its image, its text, its sentence.
     """
 
     heads: dict[str, Head]
@@ -190,6 +204,8 @@ class Signals:
     streams: dict[str, Stream] = field(default_factory=dict)
     main: str = "text"
     grids: tuple[Grid | None, ...] = ()
+    values: dict[str, Value] = field(default_factory=dict)
+    vectors: dict[str, Tensor] = field(default_factory=dict)
 
     def stream(self, name: str | None = None) -> Stream:
         """Return what is shown along one sequence of positions.
@@ -212,21 +228,29 @@ class Signals:
             raise ValueError(f"the stream {name!r} was asked for, the model shows {there}: name one of those.")
         return self.streams[name]
 
-    def answers(self, name: str) -> Iterator[tuple[str, Head]]:
-        """Go through the heads as they were given, so that a fault is found where it was made.
+    def lost(self, name: str) -> Iterator[tuple[str, str, Tensor]]:
+        """Go through what was given and find infinity and NaN among what counts, so that a fault is found where it is.
 
         Args:
             name: who shows these.
 
         Returns:
-            (who gave it, head); of several teachers each one's own, not what was made of them.
+            (who gave it, what it is, bool [B, ...]: what of it cannot be used); of several teachers each one's own,
+            not what was made of them.
 
         Example:
-            >>> own = Signals({"logits": Head(DenseLogits(torch.zeros(1, 2)), torch.tensor([True]))})
-            >>> [who for who, head in Signals({}, named={"big": own, "small": own}).answers("two teachers")]
-            ['big', 'small']
+            >>> own = Signals({}, vectors={"text": torch.tensor([[1.0, 2.0], [float("nan"), 0.0]])})
+            >>> [(who, what, rows.tolist()) for who, what, rows in Signals({}, named={"big": own}).lost("teachers")]
+            [('big', "vectors 'text'", [False, True])]
         """
         for one, shown in self.named.items():
-            yield from shown.answers(one)
-        if not self.named:
-            yield from ((name, head) for head in self.heads.values())
+            yield from shown.lost(one)
+        if self.named:
+            return
+        for head in self.heads.values():
+            finite = head.logits.finite()
+            yield name, "logits", ~finite & head.rows.to(finite.device)
+        for key, value in self.values.items():
+            yield name, f"values {key!r}", ~value.tensor.isfinite().all(-1) & value.rows.to(value.tensor.device)
+        for key, vector in self.vectors.items():
+            yield name, f"vectors {key!r}", ~vector.isfinite().all(-1)

@@ -102,7 +102,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         self.augmentation = Augmenting(task, self.teacher is not None)
         self._check_settings()
         if self.teacher is None:
-            checks.check_alone(self.args, objective)
+            checks.check_alone(self.args, objective, task)
         else:
             self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
             self._prepare_distillation()
@@ -194,12 +194,12 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         layout, units = self._layout(inputs), self.task.units
         inputs = {**inputs, LAYOUT: layout}
         window = self._window if stepping else Window.of(layout.units(units), units)
-        student, fed, supervised = self._unwrapped(model), self._student_inputs(inputs), self._supervised()
-        if self.alpha > 0:
+        student, fed, supervised = self._unwrapped(model), self._student_columns(inputs), self._supervised()
+        if self.distillation is not None and self.distillation.asks:
             told = (self.state, self.accelerator.autocast, self._note_fidelity, return_outputs and not self._loss_only)
             found = self.distillation.forward(model, student, fed, inputs, window, supervised, *told)
         else:
-            found = Compared(model(**fed))
+            found = Compared(model(**supervised.inputs(student, fed, inputs)))
 
         parts, loss, outputs = {}, 0.0, found.outputs
         if self.alpha < 1:
@@ -220,14 +220,14 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
             outputs = (loss, *outputs)  # prediction_step drops the first entry, where a model puts its loss
         return (loss, without(outputs, found.asked)) if return_outputs else loss
 
-    def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _student_columns(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Drop the teacher's columns; keep labels only where the model must compute its own loss."""
         # `skip_logits` is Trainer's word to Liger's fused loss in evaluation, where the task needs the logits too.
         own = self._supervised().of_the_model
         drop = self.foreign | (set() if own else {*self.label_names, "skip_logits"})
         fed = {name: value for name, value in inputs.items() if name not in drop}
         limits_of(self.model, self.processing_class).check(fed)
-        return fed if own else self.task.inputs(self.model, fed, inputs)
+        return fed
 
     def _undivided(self, num_items: Any) -> int:
         """What to multiply by where Trainer, not reading ``loss_is_scaled_for_ga`` yet, will divide by it again."""
@@ -251,7 +251,9 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
             Loss, predictions and labels, each where there are some.
         """
         if self.teacher is not None and not all(inputs.get(name) is not None for name in self.label_names):
-            inputs = self._student_inputs(inputs)
+            inputs, student = self._prepare_inputs(inputs), self._unwrapped(model)
+            shown, fed = self.distillation.read(inputs, self.state), self._student_columns(inputs)
+            inputs = self._supervised().inputs(student, fed, inputs, shown)
         self._loss_only = prediction_loss_only
         try:
             return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)

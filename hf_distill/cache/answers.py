@@ -14,11 +14,14 @@ from torch import Tensor
 
 from hf_distill.cache.block import Block, gather
 from hf_distill.cache.encoding import Encoding
-from hf_distill.signals import ABSENT, DenseLogits, Head, Signals
+from hf_distill.signals import ABSENT, DenseLogits, Head, Signals, Value
 
 HEADS, HIDDEN, TAPS = "heads/", "hidden/", "taps/"
-KEPT = frozenset({"heads", "hidden"})
+VALUES, ROWS, VECTORS = "values/", "rows/", "vectors/"
+"""A value is kept beside which of its rows count; how many these are is a part of its form."""
+KEPT = frozenset({"heads", "hidden", "values", "vectors"})
 """What can be kept, beside ``"tap:..."``; attention maps have two axes of positions and cost more than asking."""
+EXACT = Encoding()
 
 
 def parts_of(signals: Signals) -> dict[str, Tensor]:
@@ -44,6 +47,9 @@ def parts_of(signals: Signals) -> dict[str, Tensor]:
         **{HEADS + name: head.logits.tensor for name, head in signals.heads.items()},
         **{f"{HIDDEN}{number}": state for number, state in enumerate(signals.hidden)},
         **{TAPS + path: value for path, value in signals.taps.items()},
+        **{VALUES + name: value.tensor for name, value in signals.values.items()},
+        **{ROWS + name: value.rows.to(torch.uint8) for name, value in signals.values.items()},
+        **{VECTORS + name: vector for name, vector in signals.vectors.items()},
     }
 
 
@@ -59,6 +65,8 @@ def finite_rows(signals: Signals) -> list[int]:
         [0]
     """
     finite = [head.logits.finite() for head in signals.heads.values()]
+    finite += [value.tensor.isfinite().all(-1) | ~value.rows for value in signals.values.values()]
+    finite += [vector.isfinite() for vector in signals.vectors.values()]
     finite = finite or [state.isfinite() for state in signals.hidden]  # of a model without a head
     good = torch.stack([(rows if rows.ndim == 1 else rows.flatten(1).all(1)).cpu() for rows in finite]).all(0)
     return good.nonzero().flatten().tolist()
@@ -96,7 +104,8 @@ class Answers:
         encoding: how values are held.
         positions: whether the heads have one distribution a position, as language models do, or [B, T] one logit a
             position, as those that point into a text do: padding is then no class of theirs.
-        shapes: name -> (positional, number of classes or 0) of each value; None learns them from the first answer.
+        shapes: name -> (positional, number of classes or 0) of each value; None learns them from the first answer. Of
+            what is in ``Signals.values`` the whole shape [N, D] stands in place of a number.
         frames: whether a row has as many positions as its own answer, whatever the batch says; see ``Task.frames``.
 
     Example:
@@ -111,7 +120,7 @@ class Answers:
         self, encoding: Encoding, positions: bool, shapes: dict[str, Any] | None = None, frames: bool = False
     ) -> None:
         self.encoding, self.positions, self.frames, self.shapes = encoding, positions, frames, dict(shapes or {})
-        self.forms: dict[str, torch.Size] = {}  # of what has no entry a position
+        self.forms: dict[str, list[int]] = {}  # of what has no entry a position
 
     def other_form(self, signals: Signals) -> str:
         """Say whether an answer has another form than those before, as to images of another size; empty where not.
@@ -128,9 +137,11 @@ class Answers:
             hidden/0 has the form [9, 8], and had [4, 8] before
         """
         for name, part in parts_of(signals).items():
-            form = part.shape[1:]
+            form, kept = list(part.shape[1:]), self.shapes.get(name)
+            if kept is not None and isinstance(kept[1], list):  # a folder says it of values
+                self.forms[name] = kept[1]
             if not self._positional(name, part, signals) and self.forms.setdefault(name, form) != form:
-                return f"{name} has the form {list(form)}, and had {list(self.forms[name])} before"
+                return f"{name} has the form {form}, and had {self.forms[name]} before"
         return ""
 
     def block(self, signals: Signals, keys: Sequence[bytes], spans: np.ndarray | None) -> Block:
@@ -164,7 +175,7 @@ class Answers:
                 bounds = offsets = np.concatenate(([0], np.cumsum(where[:, 1] - where[:, 0])))
             else:
                 part = part.clone()  # what is kept is nobody else's: somebody may write into the answer
-            values = self.encoding.encode(part, name.startswith(HEADS), keys, bounds)
+            values = self._held(name).encode(part, name.startswith(HEADS), keys, bounds)
             positional |= {name + suffix for suffix in values} if found[name][0] else set()
             held.update({name + suffix: value for suffix, value in values.items()})
         return Block.of(held, positional, offsets)
@@ -192,10 +203,10 @@ class Answers:
         else:
             width = counted.shape[1] if mask is None else mask.shape[1]
         held = {name: value.to(counted.device) for name, value in gather(rows, spans, width).items()}
-        heads, hidden, taps = {}, [], {}
+        heads, hidden, taps, values, vectors = {}, [], {}, {}, {}
         for name, (_, classes) in self.shapes.items():
             own = {n.removeprefix(name): value for n, value in held.items() if n == name or n.startswith(f"{name}/")}
-            value = self.encoding.decode(own, name.startswith(HEADS), classes)
+            value = self._held(name).decode(own, name.startswith(HEADS), classes)
             if not classes:
                 place = torch.arange(width, device=counted.device)
                 start, stop = torch.as_tensor(spans, device=counted.device).T.unsqueeze(-1)
@@ -204,9 +215,19 @@ class Answers:
                 heads[name.removeprefix(HEADS)] = Head(value, counted)
             elif name.startswith(HIDDEN):
                 hidden.append(value)
+            elif name.startswith((VALUES, ROWS)):
+                values[name] = value
+            elif name.startswith(VECTORS):
+                vectors[name.removeprefix(VECTORS)] = value
             else:
                 taps[name.removeprefix(TAPS)] = value
-        return Signals(heads, tuple(hidden), taps=taps, mask=mask)
+        names = [name.removeprefix(VALUES) for name in values if name.startswith(VALUES)]
+        found = {name: Value(values[VALUES + name], values[ROWS + name].bool()) for name in names}
+        return Signals(heads, tuple(hidden), taps=taps, mask=mask, values=found, vectors=vectors)
+
+    def _held(self, name: str) -> Encoding:
+        """How a value is held: whether something counts has no fewer bits."""
+        return EXACT if name.startswith(ROWS) else self.encoding
 
     def _shape(self, name: str, part: Tensor, signals: Signals) -> list[Any]:
         """Whether it has one entry a position, and how many classes; 0: the positions are the classes."""
@@ -216,10 +237,14 @@ class Answers:
                 f"top={self.encoding.top} keeps a few ids of each distribution, those of {name} are positions of a "
                 "text, of which all are needed: use top=0"
             )
+        if name.startswith((VALUES, ROWS)):
+            return [False, list(part.shape[1:])]
         return [self._positional(name, part, signals), 0 if points else part.shape[-1]]
 
     def _positional(self, name: str, part: Tensor, signals: Signals) -> bool:
         if name.startswith(HEADS):
             return self.positions
+        if name.startswith((VECTORS, VALUES, ROWS)):
+            return False
         # Without a mask nothing is padded, as of images: each layer has as many positions as it likes.
         return part.ndim > 2 and signals.mask is not None and part.shape[1] == signals.mask.shape[1]

@@ -88,7 +88,7 @@ class Watch(TrainerCallback):
         else:
             collator = trainer._get_collator_with_removed_columns(collator, description="training")
         rank = trainer.accelerator.process_index
-        needs = frozenset(need.partition("@")[0] for need in trainer.distillation.objective.teacher_needs)
+        needs = frozenset(need.partition("@")[0] for need in trainer.distillation.teacher_needs)
         fill(self.cached, rows, collator, needs, device=self.device, rank=rank, ranks=self._ranks)
         self.cached.memory.share(self._ranks)
 

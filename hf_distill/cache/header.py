@@ -82,13 +82,14 @@ with the version that wrote it, or fill an empty folder.
         raise ValueError(f"{where} has an 'encoding' that cannot be read ({error}): {_DO}") from error
     columns, made = header["columns"], {}
     for name, (positional, classes) in header["shapes"].items():
-        for suffix in encoding.suffixes(name.startswith("heads/")):
+        held = Encoding() if name.startswith("rows/") else encoding  # what counts is held as it is
+        for suffix in held.suffixes(name.startswith("heads/")):
             made[name + suffix] = positional, classes if suffix in ("", "/steps") and classes else None
     if made.keys() != columns.keys():
         lost, more = (sorted(one) for one in (made.keys() - columns.keys(), columns.keys() - made.keys()))
         raise ValueError(f"{where} has the columns {more} where {lost} are held in its encoding: {_DO}")
     for name, (positional, classes) in made.items():
-        if columns[name][1] != positional or classes not in (None, columns[name][-1]):
+        if columns[name][1] != positional or classes not in (None, columns[name][-1], columns[name][2:]):
             raise ValueError(
                 f"{where} has the shape {header['shapes']} and {columns[name]} as the column {name!r}, which are not "
                 f"the same: {_DO}"
@@ -126,9 +127,14 @@ def _is_column(value: Any) -> bool:
 
 
 def _are_shapes(value: Any) -> bool:
-    """Name -> [whether there is one entry a position, how many classes]."""
+    """Name -> [whether there is one entry a position, how many classes, or the whole shape of a row]."""
     listed = isinstance(value, Mapping) and all(isinstance(one, list) and len(one) == 2 for one in value.values())
-    return listed and all(type(one[0]) is bool and type(one[1]) is int for one in value.values())
+    sizes = [one[1] if isinstance(one[1], list) else [one[1]] for one in value.values()] if listed else []
+    return (
+        listed
+        and all(type(one[0]) is bool for one in value.values())
+        and all(type(n) is int for s in sizes for n in s)
+    )
 
 
 _EACH: Mapping[str, Callable[[Any], bool]] = {

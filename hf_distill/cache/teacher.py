@@ -260,7 +260,8 @@ class CachedTeacher(TeacherAround):
             shown: the answer.
             asked: the rows.
         """
-        reason, batch = unkeepable(shown, self.task.positions), self._spans(asked)
+        reason = unkeepable(shown, self.task.positions)
+        batch = self._spans(asked)
         if not reason and not self.task.frames and batch is not None and shown.mask is not None:
             if not np.array_equal(spans_of(shown.mask), batch):
                 reason = "its rows have other lengths than the batch's, and its task does not say so (Task.frames)"

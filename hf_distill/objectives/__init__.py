@@ -28,6 +28,8 @@ from hf_distill.objectives.tap import TapMSE
 from hf_distill.objectives.term import Term
 from hf_distill.objectives.topk_kl import AdaptiveKL, TopKKL
 from hf_distill.objectives.uld import ULD
+from hf_distill.objectives.values import ValueMSE
+from hf_distill.objectives.vectors import VectorCosine, VectorMSE
 
 TERMS: dict[str, type[Term]] = {
     "forward_kl": ForwardKL,
@@ -61,6 +63,9 @@ TERMS: dict[str, type[Term]] = {
     "attention_kl": AttentionKL,
     "minilm": MiniLM,
     "minilm_v1": MiniLMv1,
+    "value_mse": ValueMSE,
+    "vector_mse": VectorMSE,
+    "vector_cosine": VectorCosine,
     "tap_mse": TapMSE,
 }
 

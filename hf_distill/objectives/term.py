@@ -20,12 +20,14 @@ class Term(nn.Module):
 
     Attributes:
         needs: what both models must show: ``"heads"``, ``"hidden"``, ``"attention"``, ``"qkv"`` (queries, keys and
-            values of each layer), ``"tap:<module path>"``; of another stream than the main one ``"hidden:encoder"``.
+            values of each layer), ``"tap:<module path>"``, ``"values"`` (what is no distribution), ``"vectors"`` (one
+            for each sample); of another stream than the main one ``"hidden:encoder"``.
         unit: what ``Sum.count`` counts, and what the total is divided by, over all micro-batches and ranks: ``"rows"``
             (distributions that count), ``"tokens"`` (positions that are not padding), ``"tokens:encoder"`` (those of
             another stream) or ``"samples"``.
         accepts: the kinds of heads that it may read, see ``HeadSpec``: a number is no distribution, and where rows
             have other classes no term can give every class the same weight.
+        of: the one among the task's values or vectors that it reads; None: all of them.
         needs_raw_logits: it compares logits as they are, so it can learn nothing from a mean of several teachers'
             probabilities.
         citation: the paper, for the model card.
@@ -54,6 +56,7 @@ class Term(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
     unit: ClassVar[str] = "rows"
     accepts: ClassVar[frozenset[str]] = frozenset({CATEGORICAL, BINARY, POINTER, NUMBER})
+    of: str | None = None
     needs_raw_logits: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     by_position: ClassVar[bool] = True

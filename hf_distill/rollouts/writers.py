@@ -228,6 +228,11 @@ def check_student(asked: Rollout, task: Task, alpha: float, teacher: Teacher, no
             f"on_policy={asked.on_policy:g} adds rows that the supervised loss must not count, and "
             f"{type(core).__name__} computes a loss of its own: set alpha=1, or on_policy=0."
         )
+    if asked.on_policy and task.reads:
+        raise ValueError(
+            f"on_policy={asked.on_policy:g} lets the student write, which reads {', '.join(sorted(task.reads))} of "
+            "its teacher, who is not asked while it writes: set on_policy=0."
+        )
     if asked.on_policy and now.fsdp and not getattr(now.accelerator, "is_fsdp2", False):
         raise ValueError("on_policy was asked for under FSDP1, whose student cannot write: set fsdp_version to 2.")
     if now.fsdp and not task.shifts_labels:

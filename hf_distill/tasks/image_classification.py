@@ -67,11 +67,11 @@ class ImageClassification(SequenceClassification):
         """Say that positions are not known before a forward; see ``Task.mask``."""
         return None
 
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+    def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """Sum over the labels, in training of the class token alone where there are two; see the base."""
         if isinstance(outputs, Mapping) and outputs.get("cls_logits") is not None and self._learning(outputs):
             outputs = outputs["cls_logits"]
-        return super().hard(outputs, batch)
+        return super().hard(outputs, batch, shown)
 
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read logits, in training of the distillation token where there is one, and hidden states; see the base."""

@@ -245,7 +245,9 @@ class Seq2SeqLM(LanguageModel):
         given = GIVEN[0] in inputs or batch.get("labels") is None
         return {} if given else {"labels": batch["labels"]}
 
-    def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    def inputs(
+        self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any], teacher: Signals | None = None
+    ) -> dict[str, Any]:
         """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.inputs``."""
         core, labels = core_of(model), batch.get("labels")
         given = any(fed.get(name) is not None for name in GIVEN)

@@ -80,7 +80,7 @@ class MultipleChoice(Task):
         counts, ids = super().counts(batch), batch.get("input_ids", batch.get("inputs_embeds"))
         return {**counts, "samples": counts["samples"] * ids.shape[1]}
 
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+    def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """Sum the cross-entropy over the questions with a label; see ``Task.hard``."""
         if self.own_loss:
             return None

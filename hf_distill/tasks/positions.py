@@ -68,7 +68,7 @@ class EachPosition(Task):
         targets = self.targets(supervised(batch))
         return None if targets is None else targets != -100
 
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+    def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """Sum the cross-entropy over the positions whose target is known; see ``Task.hard``."""
         if self.own_loss:
             return None

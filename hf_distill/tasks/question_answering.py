@@ -85,7 +85,7 @@ class QuestionAnswering(Task):
         counts = super().counts(batch)
         return {**counts, "rows": counts["rows"] * len(HEADS)}
 
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+    def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """Sum the cross-entropy over samples and heads; see ``Task.hard``."""
         if self.own_loss:
             return None

@@ -101,11 +101,13 @@ class SentenceEmbedding(Task):
         """
         return label
 
-    def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    def inputs(
+        self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any], teacher: Signals | None = None
+    ) -> dict[str, Any]:
         """Take away a label of the data set, which a model without a head has no use for; see ``Task.inputs``."""
         return {name: value for name, value in fed.items() if name != "labels"}
 
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+    def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """There is none; see ``Task.hard``."""
         return None
 

@@ -145,7 +145,7 @@ class SequenceClassification(Task):
             return [self.no_label(one) for one in label]
         return float(nothing) if isinstance(label, float) else nothing
 
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+    def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """Sum cross-entropy, binary cross-entropy or squared error over the labels; see ``Task.hard``."""
         if self.own_loss:
             return None

@@ -40,10 +40,14 @@ class Task(Comparing, ABC):
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
         of_text: it reads the tokens of a text, and a model that reads none is refused.
         sized_by: the columns of a row that say where its positions are, in a data set: the first that is there.
-        frames: the positions of an answer are the answering model's own, as waves have other frames in another model;
-            its ``Signals`` then bring their mask, and a cache keeps each row with its own length.
+        frames: the positions of an answer are the answering model's own, as those of waves; its ``Signals`` then bring
+            their mask, and a cache keeps each row with its own length.
         packs: a row may hold several texts, of which each is a sample; see ``Documents``.
         streams: the sequences of positions that its models show, the main one first; see ``Signals.stream``.
+        reads: what the student reads of its teacher (``"hidden"``, ``"hidden@big"``, ...): the teacher is asked for it
+            too, also with ``alpha=0``, and ``inputs`` is given what it showed.
+        values, vectors: the names of what its models show beside heads (boxes, depth, noise; a text's vector).
+        loss_unit: where only the model itself knows its loss, what that is a mean over: one of ``counts``.
         known: the tasks of this package, in the order in which they are tried for a model.
     """
 
@@ -59,6 +63,10 @@ class Task(Comparing, ABC):
     frames: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     streams: ClassVar[tuple[str, ...]] = ("text",)
+    reads: frozenset[str] = frozenset()
+    values: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+    loss_unit: str = "samples"
     known: ClassVar[tuple[type[Task], ...]] = ()
 
     @classmethod
@@ -223,13 +231,12 @@ class Task(Comparing, ABC):
         def tokens(mask: Tensor | None) -> Tensor:
             return samples if mask is None else mask.sum().to(rows.dtype)
 
-        several = self.streams if len(self.streams) > 1 else ()
         return {
             "rows": rows,
             "tokens": tokens(mask),
             "samples": samples,
             "labels": rows.new_tensor(0) if labels is None else labels.sum(),
-            **{f"tokens:{name}": tokens(self.stream_mask(name, batch)) for name in several},
+            **{unit: tokens(self.stream_mask(unit.partition(":")[2], batch)) for unit in self.units if ":" in unit},
         }
 
     def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,13 +248,17 @@ class Task(Comparing, ABC):
         """
         return {}
 
-    def inputs(self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Add what the model would have made of the labels itself, had it been given them.
+    def inputs(
+        self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any], teacher: Signals | None = None
+    ) -> dict[str, Any]:
+        """Add what the model would have made of the labels itself, had it been given them, or reads of its teacher.
 
         Args:
             model: the student or the teacher.
-            fed: what it is about to be called with, without labels.
+            fed: what it is about to be called with, without labels unless the model computes its own loss.
             batch: the batch, with labels.
+            teacher: what the teacher showed, without gradients, for the student of a task that ``reads``; None for the
+                teacher itself. A task that reads nothing may leave the argument out.
 
         Returns:
             What to call it with.
@@ -255,15 +266,21 @@ class Task(Comparing, ABC):
         return fed
 
     @abstractmethod
-    def hard(self, outputs: Any, batch: Mapping[str, Any]) -> Sum | None:
+    def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None) -> Sum | Mapping[str, Sum] | None:
         """Compute the supervised loss as a sum.
+
+        Beside a teacher it runs inside of the student's wrapped forward, where its parameters may be used, under its
+        autocast: take ``.float()`` of what may be narrower. One of two arguments runs behind it, on float32 outputs.
 
         Args:
             outputs: what the student returned.
             batch: the batch, with labels.
+            shown: what the student shows, as ``read`` found it, before it is matched with a teacher. Give it a default
+                of None only where the loss can do without: nothing is then read for its sake alone.
 
         Returns:
-            The sum over the labels that count, or None if only the model itself knows its loss.
+            The sum over the labels that count; for a loss with several divisors, unit -> sum, each of which is divided
+            by what the whole step counts of its unit; None if only the model itself knows its loss.
         """
 
     @abstractmethod
@@ -277,7 +294,7 @@ class Task(Comparing, ABC):
             captured: what a hook heard on the way, or None.
 
         Returns:
-            The heads of this task, and the hidden states, attention maps and mask that are there.
+            The heads, values and vectors of this task, and the hidden states, attention maps and mask that are there.
 
         Raises:
             ValueError: the outputs hold no logits.

@@ -59,7 +59,7 @@ class LiveTeacher(Teacher):
         torch.Size([3, 2])
     """
 
-    serves = frozenset({"heads", *SHOWN, *CAPTURED})
+    serves = frozenset({"heads", "values", "vectors", *SHOWN, *CAPTURED})
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_distill.signals import DenseLogits, Head, Logits, Signals, Stream
+from hf_distill.signals import DenseLogits, Head, Logits, Signals, Stream, Value
 from hf_distill.tasks.batches import take
 from hf_distill.teachers.teacher import Teacher
 
@@ -63,12 +63,16 @@ def by_row(
             grids=grids.pop() if len(grids) == 1 else (),
         )
 
+    values = {k: all_rows(f"values {k}", lambda one, k=k: tuple(one.values[k])) for k in first.values}
+    vectors = {k: all_rows(f"vectors {k}", lambda one, k=k: (one.vectors[k],))[0] for k in first.vectors}
     return Signals(
         {k: Head(DenseLogits(whole), c) for k, whole, c in zip(keys, logits, counted, strict=True)},
         **vars(stream(None)),
         taps={path: all_rows("taps", lambda one, path=path: (one.taps[path],))[0] for path in first.taps},
         streams={name: stream(name) for name in first.streams if all(name in one.streams for one in shown.values())},
         main=first.main,
+        values={key: Value(*both) for key, both in values.items()},
+        vectors=vectors,
     )
 
 

@@ -30,8 +30,8 @@ class Teacher:
     """The base of every teacher; a subclass needs ``__call__``, and changes what is not so of it.
 
     Attributes:
-        serves: what it can show: ``"heads"``, ``"hidden"``, ``"attention"``; asked for before training starts. What
-            one of several teachers shows by itself is ``"hidden@big"``.
+        serves: what it can show: ``"heads"``, ``"hidden"``, ``"attention"``, ``"values"``, ``"vectors"``; asked for
+            before training starts. What one of several teachers shows by itself is ``"hidden@big"``.
         facts: what is known of it before it runs.
         columns: the batch columns that it reads; they are not removed from the data set and not given to the student.
         task: how its outputs are read; None takes the trainer's.

@@ -123,8 +123,8 @@ class BatchMixin:
             num_items = self._get_num_items_in_batch([supervised(batch) for batch in batches], device)
         if self.task is not None:
             self._window = self._count(batches, device)
-        if self.distillation is not None and self.alpha > 0:
-            self.teacher.prefetch(batches, self.distillation.objective.teacher_needs)
+        if self.distillation is not None and self.distillation.asks:
+            self.teacher.prefetch(batches, self.distillation.teacher_needs)
         return batches, num_items
 
     def _count(self, batches: list[Mapping[str, Any]], device: torch.device) -> Window:

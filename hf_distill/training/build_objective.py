@@ -92,7 +92,13 @@ def check_positions(objective: Objective, task: Task, own_tokens: bool) -> None:
             )
 
 
-def make_visible(objective: Objective, student: nn.Module, teacher: Teacher, compiled: bool) -> None:
+def make_visible(
+    objective: Objective,
+    student: nn.Module,
+    teacher: Teacher,
+    compiled: bool,
+    reads: frozenset[str] = frozenset(),
+) -> None:
     """See to it that both models can show what is asked of them, or refuse before the first step.
 
     Args:
@@ -100,6 +106,7 @@ def make_visible(objective: Objective, student: nn.Module, teacher: Teacher, com
         student: the unwrapped student.
         teacher: the teacher, prepared.
         compiled: whether the student is compiled.
+        reads: what the student reads of its teacher.
 
     Raises:
         ValueError: in one sentence: no attention maps, no module of that path, no known projections, or a compiled
@@ -108,7 +115,7 @@ def make_visible(objective: Objective, student: nn.Module, teacher: Teacher, com
     theirs = teacher.members or {teacher.facts.name: teacher}
     for name, needs, model in [
         ("the student", objective.needs, student),
-        *((f"the teacher {name}", objective.teacher_needs, one.model) for name, one in theirs.items()),
+        *((f"the teacher {name}", objective.teacher_needs | reads, one.model) for name, one in theirs.items()),
     ]:
         if not isinstance(model, nn.Module):
             continue  # a function or a folder; what it serves has been checked

@@ -5,6 +5,7 @@ Knows: folders, what terms need and teachers serve. Does not know: how any of th
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,16 +25,22 @@ from hf_distill.teachers import Teacher
 logger = logging.getLogger(__name__)
 
 
-def check_alone(args: TrainingArguments, objective: Any) -> None:
-    """Refuse an objective without a teacher; alpha=0 says that it is meant so.
+def check_alone(args: TrainingArguments, objective: Any, task: Task | None) -> None:
+    """Refuse without a teacher what is learned or read of one; alpha=0 says that an objective is meant so.
 
     Args:
         args: the run's arguments; one that stands there may be meant for other runs, and is told.
         objective: the trainer's own, or None.
+        task: how the models are read; None: nobody knows.
 
     Raises:
         ValueError: in one sentence, if there is one.
     """
+    if task is not None and task.reads:
+        raise ValueError(
+            f"{type(task).__name__} lets the student read {', '.join(sorted(task.reads))} of its teacher, but there "
+            "is none: pass teacher_model=, or a task that reads nothing."
+        )
     if objective is not None:
         raise ValueError(
             f"objective={objective!r} was given without a teacher to learn from: pass teacher_model=, or leave "
@@ -59,11 +66,19 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
         ValueError: in one sentence.
     """
     for name, term in objective.terms.items():
-        if term.needs - {"heads"} and not getattr(task.alignment, "same_positions", True):
+        by_position = term.needs - {"heads", "values", "vectors"}
+        if by_position and not getattr(task.alignment, "same_positions", True):
             raise ValueError(
-                f"{name} compares position with position ({', '.join(sorted(term.needs - {'heads'}))}), which two "
+                f"{name} compares position with position ({', '.join(sorted(by_position))}), which two "
                 "tokenizers do not have: use terms that compare logits."
             )
+        for need, there in (("values", task.values), ("vectors", task.vectors)):
+            if need in term.needs and (not there or term.of not in (None, *there)):
+                asked, shown = need if term.of is None else f"the {need} {term.of!r}", ", ".join(there) or "none"
+                raise ValueError(
+                    f"{name} compares {asked}, of which {type(task).__name__} shows {shown}: "
+                    f"{'name one of these' if there else 'use a term on heads or hidden states'}."
+                )
         if "heads" in term.needs and not (term.compares_sorted or getattr(task.alignment, "same_classes", True)):
             raise ValueError(
                 f"{name} compares class with class, which two vocabularies do not have under "
@@ -123,6 +138,43 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                     f"kept at {temperature:g} and hold for no other: set that one, or keep them anew."
                 )
             term.check_few(temperature)
+
+
+def check_reads(task: Task, teacher: Teacher, args: TrainingArguments) -> None:
+    """Refuse a student that reads of its teacher what nobody can show it, or that is called without its teacher.
+
+    Args:
+        task: how the models are read.
+        teacher: who is asked.
+        args: the run's arguments.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if not task.reads:
+        return
+    name, read = type(task).__name__, ", ".join(sorted(task.reads))
+    if missing := sorted(need for need in task.reads if not _is_served(need, teacher.serves)):
+        raise ValueError(
+            f"{name} lets the student read {missing} of its teacher, {teacher.facts.name} serves "
+            f"{sorted(teacher.serves)}: pass a teacher that can show it, or name one of several ({missing[0]}@NAME)."
+        )
+    if teacher.temperature is not None and any(need.partition("@")[0] == "heads" for need in task.reads):
+        raise ValueError(
+            f"{name} lets the student read its teacher's logits, of which {teacher.facts.name} keeps a few ids: keep "
+            "whole logits."
+        )
+    takes = inspect.signature(task.inputs).parameters.values()
+    if not any(one.name == "teacher" or one.kind is one.VAR_KEYWORD for one in takes):
+        raise ValueError(
+            f"{name} lets the student read {read} of its teacher, but its inputs() takes no argument teacher: add it, "
+            "inputs(model, fed, batch, teacher=None)."
+        )
+    if getattr(args, "predict_with_generate", False):
+        raise ValueError(
+            f"predict_with_generate was asked for a student that reads {read} of its teacher, who is not asked while "
+            "it writes: leave it out."
+        )
 
 
 def _is_served(need: str, serves: Iterable[str]) -> bool:

@@ -25,7 +25,7 @@ from hf_distill.tasks import Task
 from hf_distill.tasks.layout import Layout
 from hf_distill.teachers import Teacher
 from hf_distill.training.build_objective import build_objective, check_positions, make_visible
-from hf_distill.training.checks import check_objective, named_facts
+from hf_distill.training.checks import check_objective, check_reads, named_facts
 from hf_distill.training.fused_logits import FusedLogits, FusionArguments, loss_weights
 from hf_distill.training.inside_forward import run_inside_forward
 from hf_distill.training.projections import attach_to_student
@@ -61,13 +61,13 @@ class Compared:
 
     Args:
         outputs: what the student returned.
-        sums: name -> the sum of each term, and of the supervised loss (``"hard"``) where it came with the logits.
+        sums: name -> the sum of each term, and of the supervised loss (``"hard"``) where it is computed beside them.
         unused: a zero with the graph of what no term uses now.
         asked: the flags that the student was called with beside its inputs.
     """
 
     outputs: Any
-    sums: dict[str, Sum] = field(default_factory=dict)
+    sums: dict[str, Sum | Mapping[str, Sum]] = field(default_factory=dict)
     unused: Tensor | float = 0.0
     asked: Mapping[str, Any] = field(default_factory=dict)
 
@@ -115,6 +115,16 @@ class Distillation:
         return self.teacher.columns | self.task.alignment_columns
 
     @property
+    def asks(self) -> bool:
+        """Whether the teacher is asked at all: something is compared, or the student reads what it shows."""
+        return self.alpha > 0 or bool(self.task.reads)
+
+    @property
+    def teacher_needs(self) -> frozenset[str]:
+        """What the teacher is asked for: what is compared of it, where something is, and what the student reads."""
+        return (self.objective.teacher_needs if self.alpha > 0 else frozenset()) | self.task.reads
+
+    @property
     def needs_hidden(self) -> bool:
         """Whether more than distributions is compared."""
         return self.alpha > 0 and self.objective.needs != {"heads"}
@@ -146,6 +156,7 @@ class Distillation:
         )  # before it is checked: a teacher's few ids may hold for one temperature
         objective.set_streams(self.task.streams)
         check_objective(objective, self.task, self.teacher)
+        check_reads(self.task, self.teacher, self.args)
         check_positions(objective, self.task, self.own_tokens)
         if not kept:
             # Equal on all ranks, and nobody else's random numbers move: with alpha=0 a run is plain Trainer's.
@@ -154,7 +165,7 @@ class Distillation:
                 objective.build(facts, self.teacher.facts, named_facts(self.teacher))
             self.objective, self._built = objective, (student, spec)
             self._fusing(supervised).check(student, sharded)
-            make_visible(objective, student, self.teacher, self._compiled)
+            make_visible(objective, student, self.teacher, self._compiled, self.task.reads)
         attach_to_student(student, self.objective if self.alpha > 0 else None)
 
     @property
@@ -189,14 +200,30 @@ class Distillation:
                 f"alpha=1 learns from the teacher alone, and from step {gap} of {state.max_steps} no term has a "
                 "weight: let the schedules of the weights meet, or set alpha below 1."
             )
-        signals = teacher(batch, objective.teacher_needs | ({LINEAR} if fused and teacher.linear else set()))
-        for name, head in signals.answers(teacher.facts.name):
-            finite = head.logits.finite()
-            lost = ~finite & head.rows.to(finite.device)
+        whole = any(need.partition("@")[0] == "heads" for need in self.task.reads)  # what a student reads are logits
+        linear = {LINEAR} if fused and teacher.linear and not whole else set()
+        return self._answer(batch, self.teacher_needs | linear, state)
+
+    def read(self, batch: Mapping[str, Any], state: TrainerState) -> Signals | None:
+        """Ask the teacher for what the student reads of it alone, for a call in which nothing is compared.
+
+        Args:
+            batch: the batch, on the trainer's device.
+            state: at which step the run is.
+
+        Returns:
+            What the teacher shows; None where the student reads nothing.
+        """
+        return self._answer(batch, self.task.reads, state) if self.task.reads else None
+
+    def _answer(self, batch: Mapping[str, Any], needs: frozenset[str], state: TrainerState) -> Signals:
+        with torch.no_grad():  # also of a teacher that somebody else trains
+            signals = self.teacher(batch, needs)
+        for name, what, lost in signals.lost(self.teacher.facts.name):
             if lost.any():
                 rows = sorted({row[0] for row in lost.nonzero().tolist()})
                 raise ValueError(
-                    f"the teacher {name} gave infinite or NaN logits for rows {rows} of the batch after step "
+                    f"the teacher {name} gave infinite or NaN {what} for rows {rows} of the batch after step "
                     f"{state.global_step}, nothing was trained on it: run the teacher in a wider dtype, or remove "
                     "the rows."
                 )
@@ -217,29 +244,41 @@ class Distillation:
     ) -> Compared:
         """Ask the teacher, run the student, and compare the two inside the student's wrapped forward.
 
+        The student's inputs are made when the teacher has answered, because it may read some of that. The supervised
+        loss of the task is computed beside the terms, where the student's own parameters may still be used.
+
         Args:
             model: the student as it is called: wrapped by DDP, an engine, a compiler.
             student: what is inside of that.
             fed: what the student reads of the batch.
             batch: the micro-batch.
             window: what the whole optimizer step counts.
-            supervised: the supervised half of the loss, which large vocabularies compute with the terms.
+            supervised: the supervised half of the loss.
             state: at which step the run is.
             autocast: makes the context that the comparison runs in.
             note: is shown both models' signals.
             whole: somebody wants the student's logits.
 
         Returns:
-            The student's outputs and the sums of the terms.
+            The student's outputs, the sums of the terms and of the supervised loss.
         """
-        fused = not whole and self._fusing(supervised).applies(student, batch)
+        learns = self.alpha > 0
+        fused = learns and not whole and self._fusing(supervised).applies(student, batch)
         taught = self.ask(batch, fused, state)
-        needs = self.objective.needs | ({LINEAR} if fused else set())
+        fed = supervised.inputs(student, fed, batch, taught)
+        needs = (self.objective.needs if learns else frozenset()) | ({LINEAR} if fused else set())
         asked = asking(needs, student)
         weights = loss_weights(self.objective, self.alpha, window) if fused else None
 
-        def compare(outputs: Any) -> tuple[dict[str, Sum], Tensor | float]:
-            shown = self.task.read(student, batch, outputs, captured)
+        def compare(outputs: Any) -> tuple[dict[str, Sum | Mapping[str, Sum]], Tensor | float]:
+            read = learns or supervised.needs_signals
+            shown = self.task.read(student, batch, outputs, captured) if read else None
+            sums, unused = soft(shown) if learns else ({}, 0.0)
+            if supervised.of_the_task and "hard" not in sums:  # last: gradients are then added in the order of old
+                sums["hard"] = supervised.sum(outputs, batch, shown)
+            return sums, unused
+
+        def soft(shown: Signals) -> tuple[dict[str, Sum], Tensor | float]:
             both = self.task.match(shown, taught, batch)
             note(both)
             if self.objective.needs != {"heads"}:

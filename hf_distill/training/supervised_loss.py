@@ -5,14 +5,17 @@ Knows: the four places where it may come from, and their order. Does not know: t
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hf_distill.models.outputs import core_of
-from hf_distill.signals import Sum
+from hf_distill.signals import Signals, Sum
 from hf_distill.tasks import Task
 from hf_distill.tasks.layout import without_layout
 from hf_distill.tasks.positions import EachPosition
@@ -41,6 +44,42 @@ def check_supervision(task: Task, alpha: float, smoothing: bool) -> None:
             f"label_smoothing_factor was given, which smooths one column of labels, {type(task).__name__} has "
             f"{' and '.join(task.label_names)}: leave it out."
         )
+    if task.loss_unit not in task.units:
+        raise ValueError(
+            f"loss_unit={task.loss_unit!r} was given by {type(task).__name__}, whose batches are counted in "
+            f"{', '.join(task.units)}: name one of these."
+        )
+    if not (takes_signals(task) or _binds(task, 2)):
+        raise ValueError(
+            f"{type(task).__name__}.hard takes {inspect.signature(task.hard)}, but is called with the student's "
+            "outputs, the batch and what the student shows: write hard(outputs, batch, shown)."
+        )
+
+
+def takes_signals(task: Task) -> bool:
+    """Say whether a task's ``hard`` takes what the student shows, as ``Task.hard`` does, or only outputs and batch.
+
+    Args:
+        task: how the models are read.
+
+    Example:
+        >>> from hf_distill.tasks import CausalLM
+        >>> class Mine(CausalLM):
+        ...     def hard(self, outputs, batch):
+        ...         return super().hard(outputs, batch)
+        >>> takes_signals(CausalLM()), takes_signals(Mine())
+        (True, False)
+    """
+    return _binds(task, 3)
+
+
+def _binds(task: Task, given: int) -> bool:
+    """Whether ``hard`` can be called with so many arguments."""
+    try:
+        inspect.signature(task.hard).bind(*[None] * given)
+    except TypeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -71,6 +110,45 @@ class SupervisedLoss:
         """Whether the student must be given the labels, because only itself knows its loss."""
         return self.task.own_loss and self.alpha < 1 and not self.whole
 
+    @property
+    def of_the_task(self) -> bool:
+        """Whether the task's own sum is the loss, made inside of the student's forward; see ``Task.hard``."""
+        return self.alpha < 1 and not (self.whole or self.task.own_loss) and takes_signals(self.task)
+
+    @property
+    def needs_signals(self) -> bool:
+        """Whether that cannot be made without what the student shows."""
+        return self.of_the_task and not _binds(self.task, 2)
+
+    def inputs(
+        self, student: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any], teacher: Signals | None = None
+    ) -> dict[str, Any]:
+        """Return what the student is called with.
+
+        Args:
+            student: the unwrapped student.
+            fed: what it reads of the batch, with labels only where it computes its own loss.
+            batch: the batch.
+            teacher: what the teacher showed; only a task that ``reads`` is given it.
+        """
+        if self.task.reads:
+            return self.task.inputs(student, fed, batch, teacher=teacher)
+        return fed if self.of_the_model else self.task.inputs(student, fed, batch)
+
+    def sum(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None) -> Sum | Mapping[str, Sum] | None:
+        """Return the task's sum for a micro-batch; None where the model computes its own loss.
+
+        Args:
+            outputs: what the student returned.
+            batch: the micro-batch, with labels.
+            shown: what the student shows; not looked at by a task that takes none.
+
+        Raises:
+            ValueError: there are no labels.
+        """
+        batch = self._labelled(batch)
+        return self.task.hard(outputs, batch, *([shown] if takes_signals(self.task) else []))
+
     def __call__(
         self,
         student: nn.Module,
@@ -78,7 +156,7 @@ class SupervisedLoss:
         batch: Mapping[str, Any],
         window: Window,
         num_items: Tensor | int | None = None,
-        done: Sum | None = None,
+        done: Sum | Mapping[str, Sum] | None = None,
     ) -> Tensor:
         """Compute it for a micro-batch.
 
@@ -88,25 +166,20 @@ class SupervisedLoss:
             batch: the micro-batch, with labels.
             window: what the whole optimizer step counts.
             num_items: Trainer's own count of labels, for the user's function.
-            done: the task's sum where it was computed already, on the way through the logits.
+            done: the task's sum where it was computed already, inside of the student's forward.
 
         Returns:
             A scalar: added over micro-batches and averaged over ranks, it is the loss of the whole step.
 
         Raises:
-            ValueError: there are no labels, or nobody returned a loss.
+            ValueError: there are no labels, nobody returned a loss, or one in a unit that is not counted.
         """
         if done is not None:
-            return window.divide(done.total, "labels")
-        batch, names = supervised(batch), self.task.label_names
-        labels = tuple(batch.get(name) for name in names)
+            return divided(done, window, self.task)
+        batch = self._labelled(batch)
+        labels = tuple(batch.get(name) for name in self.task.label_names)
         labels = labels[0] if len(labels) == 1 else labels  # a user's own loss takes what Trainer hands to its metrics
-        if self.task.layout(batch).labels is None and not self.of_the_model:
-            raise ValueError(
-                f"alpha={self.alpha:g} trains on labels, the batch has {sorted(without_layout(batch))}: add "
-                f"{' and '.join(f'a {name!r} column' for name in names)}, or set alpha=1 to learn from the teacher "
-                "alone."
-            )
+        unit = "samples"
         if self.function is not None:
             loss = self.function(outputs, labels, num_items_in_batch=num_items)
             if num_items is not None:  # the user divided by Trainer's count: finish as Trainer would
@@ -116,16 +189,31 @@ class SupervisedLoss:
             if isinstance(self.task, EachPosition):
                 labels, shifts = self.task.targets(batch), False  # those that were counted, each at its place
             return window.data_ranks * self.smoother(outputs, labels, shifts, num_items_in_batch=count)
-        elif (hard := self.task.hard(outputs, batch)) is not None:
-            return window.divide(hard.total, "labels")
+        elif (hard := self.sum(outputs, batch, self._shown(student, outputs, batch))) is not None:
+            return divided(hard, window, self.task)
         elif isinstance(outputs, Mapping) and outputs.get("loss") is None:
             raise ValueError(
                 f"{type(student).__name__} was given labels and returned {', '.join(outputs)}, but no loss: pass "
                 "compute_loss_func, or a task whose hard() computes it."
             )
         else:
-            loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs[0]
-        return window.weigh(loss, self.task.layout(batch).counts["samples"])
+            loss, unit = outputs["loss"] if isinstance(outputs, Mapping) else outputs[0], self.task.loss_unit
+        return window.weigh(loss, self.task.layout(batch).counts[unit], unit)
+
+    def _labelled(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The batch with the labels that may be learned from, or a sentence that there are none."""
+        batch = supervised(batch)
+        if self.task.layout(batch).labels is None and not self.of_the_model:
+            columns = " and ".join(f"a {name!r} column" for name in self.task.label_names)
+            raise ValueError(
+                f"alpha={self.alpha:g} trains on labels, the batch has {sorted(without_layout(batch))}: add {columns}"
+                ", or set alpha=1 to learn from the teacher alone."
+            )
+        return batch
+
+    def _shown(self, student: nn.Module, outputs: Any, batch: Mapping[str, Any]) -> Signals | None:
+        """What the student shows, read behind its forward: without a teacher nobody has read it inside."""
+        return self.task.read(student, batch, outputs) if self.needs_signals else None
 
     def router(self, student: nn.Module, outputs: Any, batch: Mapping[str, Any], window: Window) -> Tensor | None:
         """Return what keeps a mixture of experts balanced; a model that is called without labels leaves it to us.
@@ -146,3 +234,33 @@ class SupervisedLoss:
             return None  # before its configuration is looked at: a module that is no transformers model has none
         coefficient = getattr(core_of(student).config.get_text_config(), "router_aux_loss_coef", None)
         return window.weigh(coefficient * loss, self.task.layout(batch).counts["samples"]) if coefficient else None
+
+
+def divided(hard: Sum | Mapping[str, Sum], window: Window, task: Task) -> Tensor:
+    """Divide a supervised loss by what the whole step counts.
+
+    Args:
+        hard: the sum over the labels, or unit -> sum of a loss with several divisors; see ``Task.hard``.
+        window: what the whole optimizer step counts.
+        task: whose loss it is, for a message.
+
+    Returns:
+        A scalar, the parts added up.
+
+    Raises:
+        ValueError: a unit that is not counted, or no part.
+
+    Example:
+        >>> import torch
+        >>> from hf_distill.tasks import CausalLM
+        >>> step, six = Window({"labels": torch.tensor(3), "samples": torch.tensor(2)}), torch.tensor(6.0)
+        >>> divided({"labels": Sum(six, torch.tensor(1)), "samples": Sum(six, torch.tensor(1))}, step, CausalLM())
+        tensor(5.)
+    """
+    parts = {"labels": hard} if isinstance(hard, Sum) else hard
+    if not parts or (strangers := sorted(set(parts) - set(window.counts))):
+        raise ValueError(
+            f"{type(task).__name__}.hard returned a loss of {strangers if parts else 'no parts'}, the step counts "
+            f"{', '.join(window.counts)}: return a Sum over the labels, or one for each of these units."
+        )
+    return functools.reduce(torch.add, (window.divide(one.total, unit) for unit, one in parts.items()))

@@ -59,14 +59,15 @@ class Window:
         """
         return total * self.data_ranks / self.counts[unit].clamp(min=1)
 
-    def weigh(self, mean: Tensor, samples: Tensor) -> Tensor:
+    def weigh(self, mean: Tensor, count: Tensor, unit: str = "samples") -> Tensor:
         """Weigh a mean over a micro-batch by its share of the step.
 
         Args:
             mean: scalar.
-            samples: how many samples it is a mean of.
+            count: how many things it is a mean of.
+            unit: what these are.
         """
-        return self.divide(mean * samples, "samples")
+        return self.divide(mean * count, unit)
 
     def shares(self) -> dict[str, Tensor]:
         """Return what one of each unit is divided by: unit -> float32 scalar."""

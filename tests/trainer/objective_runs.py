@@ -21,6 +21,8 @@ from hf_distill.objectives.pooled import PooledTerm
 from hf_distill.objectives.scores import ScoreTerm
 
 MODELS = ("encoder", "decoder")
+NAMES = [name for name, term in TERMS.items() if not term.needs & {"values", "vectors"}]
+"""The terms on what these models show: others have tests of their own, tests/objectives/test_values.py."""
 GROUPS = {name: {"candidates": 3} for name, term in TERMS.items() if issubclass(term, ScoreTerm)}
 OPTIONS = {
     ("tap_mse", "encoder"): {"path": "bert.pooler.dense", "widths": [16, 24]},
@@ -68,7 +70,7 @@ def gradients(folder, name, kind, batch, accumulation):
 
 def main(folder):
     for kind in MODELS:
-        for name in TERMS:
+        for name in NAMES:
             rows = ROWS.get(name, 2)
             found, run = gradients(folder, name, kind, rows, 4 // rows)
             if run.args.world_size != 2:

@@ -10,15 +10,14 @@ import objective_runs
 import pytest
 import tiny
 import torch
-from objective_runs import EVERYONE, MODELS, ROWS, TOGETHER, gradients, pair, trainer
+from objective_runs import EVERYONE, MODELS, NAMES, ROWS, TOGETHER, gradients, pair, trainer
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hf_distill import AdapterOffTeacher
-from hf_distill.objectives import TERMS
 
-EACH = pytest.mark.parametrize("name", TERMS)
+EACH = pytest.mark.parametrize("name", NAMES)
 BOTH = pytest.mark.parametrize("kind", MODELS)
 
 
@@ -35,7 +34,7 @@ def two_ranks(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in TERMS if name not in TOGETHER | EVERYONE])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TOGETHER | EVERYONE])
 @BOTH
 def test_micro_batches_make_no_difference(tmp_path, name, kind):
     """Rows that do not see each other: 8 x 1 equals 2 x 4."""

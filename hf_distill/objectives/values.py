@@ -1,0 +1,65 @@
+"""A term that compares what is no distribution: boxes, depth, noise, images.
+
+Knows: values and which of their rows count. Does not know: what the numbers mean, how two models' rows were paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_distill.objectives.term import Term
+from hf_distill.signals import Signals, Sum, Value
+
+
+class ValueMSE(Term):
+    """Mean squared difference of a value: over the numbers of a thing, then over the things of a sample that count.
+
+    A thing counts where it counts in both models, and a sample of which nothing counts costs nothing. How many things
+    count may be known to the models alone, so it is samples that are counted, and all of them weigh the same.
+
+    Args:
+        of: the value, one of ``Task.values``; None: all that the task shows, added up.
+
+    Reference:
+        Ba, Caruana: Do Deep Nets Really Need to be Deep?, arXiv:1312.6184, equation 1, of values in place of logits.
+
+    Example:
+        >>> boxes, rows = torch.tensor([[[1.0, 3.0], [5.0, 5.0]]]), torch.tensor([[True, False]])
+        >>> ours, theirs = (Signals({}, values={"boxes": Value(boxes + more, rows)}) for more in (0.0, 2.0))
+        >>> ValueMSE()(ours, theirs, {})
+        Sum(total=tensor(4.), count=tensor(1))
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"values"})
+    unit: ClassVar[str] = "samples"
+    by_position: ClassVar[bool] = False
+    citation: ClassVar[str] = "Ba, Caruana: Do Deep Nets Really Need to be Deep?, arXiv:1312.6184"
+
+    def __init__(self, of: str | None = None) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
+        """Add over the samples; see ``Term.forward``."""
+        names = list(student.values) if self.of is None else [self.of]
+        each = torch.stack([_difference(name, student.values[name], teacher.values.get(name)) for name in names])
+        return Sum(each.sum(), torch.tensor(each.shape[1], device=each.device))
+
+
+def _difference(name: str, ours: Value, theirs: Value | None) -> Tensor:
+    """What each sample costs, float32 [B]."""
+    shapes = [None if one is None else list(one.tensor.shape) for one in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"value_mse was asked to compare {name}, of shape {shapes[0]}, with the teacher's, of shape {shapes[1]}: "
+            "use a teacher of the same things, or a task whose match brings them together."
+        )
+    device = ours.tensor.device
+    rows = ours.rows.to(device) & theirs.rows.to(device)
+    # Chosen before they are compared: the gradient of a difference with NaN is NaN, also times zero.
+    both = (one.tensor.to(device).float().masked_fill(~rows.unsqueeze(-1), 0) for one in (ours, theirs))
+    return torch.sub(*both).square().mean(dim=-1).sum(dim=1) / rows.sum(dim=1).clamp(min=1)

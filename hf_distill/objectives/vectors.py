@@ -1,0 +1,144 @@
+"""Terms that compare the one vector that a model makes of each sample: of an image, of a text.
+
+Knows: vectors. Does not know: how a model makes them (the terms that pool hidden states do), what they are of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hf_distill.models.facts import Facts
+from hf_distill.objectives.term import Term
+from hf_distill.objectives.unit_vectors import unit_vectors
+from hf_distill.signals import Signals, Sum
+
+
+class VectorTerm(Term):
+    """What the terms on vectors share: which of them, and a projection where it was asked for.
+
+    A subclass implements ``compare``: two float32 [B, D] in, what each sample costs out, float32 [B].
+
+    Args:
+        of: the vector, one of ``Task.vectors``; None: all that the task shows, added up.
+        widths: how long a vector is in both models, (student, teacher); given, a projection is trained between them.
+
+    Raises:
+        ValueError: widths that are not two numbers.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"vectors"})
+    unit: ClassVar[str] = "samples"
+    by_position: ClassVar[bool] = False
+    name: ClassVar[str]
+
+    def __init__(self, of: str | None = None, widths: tuple[int, int] | list[int] | None = None) -> None:
+        super().__init__()
+        if widths is not None and (len(widths) != 2 or not all(isinstance(w, int) and w > 0 for w in widths)):
+            raise ValueError(f"widths={widths} was given to {self.name}: give two numbers, (student, teacher).")
+        self.of, self.widths = of, widths
+        self.projection: nn.Linear | None = None
+
+    def build(self, student: Facts, teacher: Facts) -> None:
+        """Make the projection; see ``Term.build``."""
+        self.projection = nn.Linear(*self.widths, bias=False) if self.widths else None
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare two models' vectors.
+
+        Args:
+            student: float32 [B, D], with gradients.
+            teacher: float32 [B, D].
+
+        Returns:
+            float32 [B].
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement compare(student, teacher) -> Tensor [B].")
+
+    def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
+        """Add over the samples; see ``Term.forward``."""
+        names = list(student.vectors) if self.of is None else [self.of]
+        each = torch.stack([self._cost(name, student.vectors[name], teacher.vectors.get(name)) for name in names])
+        return Sum(each.sum(), torch.tensor(each.shape[1], device=each.device))
+
+    def _cost(self, name: str, ours: Tensor, theirs: Tensor | None) -> Tensor:
+        shapes = [None if one is None else list(one.shape) for one in (ours, theirs)]
+        wanted = self.widths or (ours.shape[-1], ours.shape[-1])
+        if theirs is None or [[ours.shape[0], width] for width in wanted] != shapes:
+            raise ValueError(
+                f"{self.name} was asked to compare the vectors {name}, of shape {shapes[0]}, with the teacher's, of "
+                f"shape {shapes[1]}{f', by widths={self.widths}' if self.widths else ''}: give widths=(student, "
+                "teacher) as they are, and of= where a task shows vectors of several widths."
+            )
+        ours = ours.to(self.projection.weight.dtype) if self.projection is not None else ours
+        ours = ours if self.projection is None else self.projection(ours)
+        return self.compare(ours.float(), theirs.to(ours.device).float())
+
+    def extra_repr(self) -> str:
+        """Show what is compared in ``print(term)``."""
+        return f"of={self.of}"
+
+
+class VectorMSE(VectorTerm):
+    """Mean squared difference of two models' vectors: a student whose vectors are the teacher's stands in for it.
+
+    ``|| W v_s - v_t ||**2 / width of the teacher``, added over samples; W is there only where ``widths`` is given.
+
+    Args:
+        of: the vector, one of ``Task.vectors``; None: all that the task shows, added up.
+        widths: how long a vector is in both models, (student, teacher); given, a projection is trained between them.
+
+    Raises:
+        ValueError: widths that are not two numbers.
+
+    Reference:
+        Yang et al.: CLIP-KD: An Empirical Study of CLIP Model Distillation, arXiv:2307.12732, feature distillation.
+
+    Example:
+        >>> ours, theirs = (Signals({}, vectors={"image": torch.tensor([[1.0, 3.0]]) + more}) for more in (0.0, 2.0))
+        >>> VectorMSE()(ours, theirs, {})
+        Sum(total=tensor(4.), count=tensor(1))
+    """
+
+    citation: ClassVar[str] = "Yang et al.: CLIP-KD: An Empirical Study of CLIP Model Distillation, arXiv:2307.12732"
+    name: ClassVar[str] = "vector_mse"
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the squared difference, divided by the width; see ``VectorTerm``."""
+        return (student - teacher).square().mean(dim=-1)
+
+
+class VectorCosine(VectorTerm):
+    """One minus the cosine of two models' vectors: for vectors that are searched by direction.
+
+    ``1 - cos(W v_s, v_t)``, added over samples; 1 where one of the two is zero, without a gradient.
+
+    Args:
+        of: the vector, one of ``Task.vectors``; None: all that the task shows, added up.
+        widths: how long a vector is in both models, (student, teacher); given, a projection is trained between them.
+
+    Raises:
+        ValueError: widths that are not two numbers.
+
+    Reference:
+        Reimers, Gurevych: Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation,
+        arXiv:2004.09813, section 2, with the cosine in place of the squared difference.
+
+    Example:
+        >>> pair = (torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]]))
+        >>> VectorCosine()(*(Signals({}, vectors={"text": one}) for one in pair), {}).total.round(decimals=4)
+        tensor(0.0400)
+    """
+
+    citation: ClassVar[str] = (
+        "Reimers, Gurevych: Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation, "
+        "arXiv:2004.09813"
+    )
+    name: ClassVar[str] = "vector_cosine"
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return one minus the cosine; see ``VectorTerm``."""
+        return 1.0 - (unit_vectors(student) * unit_vectors(teacher)).sum(dim=-1)
