@@ -36,6 +36,7 @@ RECIPES = {
 """A recipe's name, and flags; what stands in brackets behind a name tells two runs of it apart."""
 MEASURED = re.compile(r"second|minute|hour|time|speed|latency|per_s|date|version|memory|commit|cpu|faster")
 """In the names of what is another number every time."""
+RENAMED = {"unlearned_rows": "rows_without_labels", "rollout/unprompted": "rollout/no_prompt"}
 COMMAND = "import sys; from {} import {} as main; sys.exit(main())"
 
 
@@ -122,8 +123,16 @@ def flat(report, before=""):
     return leaves
 
 
+def today(name):
+    """What an older commit's entry of the log is called."""
+    for older, newer in RENAMED.items():
+        name = name.replace(older, newer)
+    return name
+
+
 def verdict(ours, theirs):
     """How one setting compares: what its row says, and whether it is the same (None: it does not count)."""
+    theirs = None if theirs is None else {today(name): value for name, value in theirs.items()}
     if "refused" in ours:
         return f"this checkout cannot run it: {ours['refused']}", False
     if theirs is None or "refused" in theirs:
