@@ -43,6 +43,7 @@ _HOME = {
     "Rollout": "rollouts",
     "Signals": "signals",
     "Head": "signals",
+    "Value": "signals",
     "Sum": "signals",
     "Facts": "models.facts",
     "DenseLogits": "signals",

@@ -130,11 +130,8 @@ def _are_shapes(value: Any) -> bool:
     """Name -> [whether there is one entry a position, how many classes, or the whole shape of a row]."""
     listed = isinstance(value, Mapping) and all(isinstance(one, list) and len(one) == 2 for one in value.values())
     sizes = [one[1] if isinstance(one[1], list) else [one[1]] for one in value.values()] if listed else []
-    return (
-        listed
-        and all(type(one[0]) is bool for one in value.values())
-        and all(type(n) is int for s in sizes for n in s)
-    )
+    whole = all(type(number) is int for size in sizes for number in size)
+    return listed and whole and all(type(one[0]) is bool for one in value.values())
 
 
 _EACH: Mapping[str, Callable[[Any], bool]] = {

@@ -73,8 +73,8 @@ class VectorTerm(Term):
                 f"shape {shapes[1]}{f', by widths={self.widths}' if self.widths else ''}: give widths=(student, "
                 "teacher) as they are, and of= where a task shows vectors of several widths."
             )
-        ours = ours.to(self.projection.weight.dtype) if self.projection is not None else ours
-        ours = ours if self.projection is None else self.projection(ours)
+        if self.projection is not None:
+            ours = self.projection(ours.to(self.projection.weight.dtype))
         return self.compare(ours.float(), theirs.to(ours.device).float())
 
     def extra_repr(self) -> str:

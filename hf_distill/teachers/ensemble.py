@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 class Several(Teacher):
     """Several teachers that answer as one.
 
-    Together they show the mean of their distributions, and of nothing else: values such as boxes belong to things that
-    each finds by itself, and directions have no mean that is one. A term with the option ``{"teacher": "big"}``
-    listens to one of them instead, also to its hidden states; each is run once for a batch, and not at all if nobody
-    listens. With ``choose`` each row is answered by one teacher alone, which is run on these rows only.
+    Together they show the mean of their distributions, and of nothing else: values such as boxes are of things that
+    each finds by itself, and the mean of vectors is none of theirs. A term with the option ``{"teacher": "big"}``
+    listens to one of them instead, also to its hidden states, values and vectors; each is run once for a batch, and
+    not at all if nobody listens. With ``choose`` each row is answered by one teacher alone, which is run on these rows
+    only.
 
     Args:
         teachers: name -> teacher, or a list, whose names are "0", "1", ... Each is whatever ``teacher_model`` may be;

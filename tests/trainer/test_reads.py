@@ -5,46 +5,21 @@ import pytest
 import tiny
 import tiny_language
 import torch
+from tiny_reads import READS, Reader, Reading, made
 from torch import nn
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, Trainer
 
-from hf_distill import CausalLM, FunctionTeacher, LiveTeacher, SequenceClassification, Several
+from hf_distill import (
+    CausalLM,
+    FunctionTeacher,
+    LiveTeacher,
+    Seq2SeqDistillationTrainer,
+    Seq2SeqDistillationTrainingArguments,
+    SequenceClassification,
+    Several,
+)
 from hf_distill.signals import DenseLogits
 from hf_distill.teachers.around import TeacherAround
-
-READS = {"hidden": 24, "heads": 3}
-"""What a student reads, and how wide that is of the tiny teacher."""
-
-
-class Reader(nn.Module):
-    """A bag of words beside what the teacher showed: ``Student(Input, TeacherOutput)``."""
-
-    def __init__(self, width, seed=0):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.words, self.teacher, self.head = nn.Embedding(32, 8), nn.Linear(width, 8), nn.Linear(8, 3)
-        self.dropout = nn.Dropout(0.2)
-
-    def forward(self, input_ids, told, attention_mask=None, labels=None):
-        mask = attention_mask.unsqueeze(-1).float()
-        text = (self.words(input_ids) * mask).sum(1) / mask.sum(1)
-        return {"logits": self.head(torch.tanh(self.dropout(text) + self.teacher(told.float())))}
-
-
-class Reading(SequenceClassification):
-    """Gives the student its teacher's first state or its logits."""
-
-    def __init__(self, reads):
-        super().__init__(3, problem_type=tiny.SINGLE)
-        self.reads, self.given = frozenset({reads}), []
-
-    def inputs(self, model, fed, batch, teacher=None):
-        self.given.append((type(model).__name__, teacher))
-        if not isinstance(model, Reader):
-            return fed
-        shown = teacher.named.get("big", teacher)
-        read = shown.hidden[-1][:, 0] if "hidden" in str(self.reads) else shown.heads["logits"].logits.tensor
-        return {**fed, "told": read}
 
 
 class Asked(TeacherAround):
@@ -60,14 +35,6 @@ class Asked(TeacherAround):
     def __call__(self, batch, needs):
         self.needs.append(needs)
         return self.teacher(batch, needs)
-
-
-def made(folder, reads="hidden", args=None, dropout=0.0, **parts):
-    student = Reader(READS[reads])
-    student.dropout.p = dropout
-    return tiny.trainer(
-        folder, student, **{"task": Reading(reads), "teacher_model": tiny.teacher(), "args": args or {}, **parts}
-    )
 
 
 def step(folder, reads, size, accumulation, **args):
@@ -196,6 +163,26 @@ def test_one_of_several_teachers_is_read_by_its_name(tmp_path):
     assert list(dict(alone.given)["Reader"].named) == ["big"]  # nobody else is asked
 
 
+class OwnLoss(Reader):
+    """Is given its labels and what its teacher showed, and takes the mean over the rows itself."""
+
+    def forward(self, input_ids, told, attention_mask=None, labels=None):
+        outputs = super().forward(input_ids, told, attention_mask)
+        loss = None if labels is None else 3 * nn.functional.cross_entropy(outputs["logits"], labels)
+        return {**({} if loss is None else {"loss": loss}), **outputs}
+
+
+def test_a_student_with_a_loss_of_its_own_reads_too(tmp_path):
+    found = []
+    for student, own in ((OwnLoss(24), True), (Reader(24), False)):
+        task = Reading("hidden")
+        task.own_loss = own
+        run = made(tmp_path, student=student, task=task, args={"max_steps": 1, "per_device_train_batch_size": 3})
+        run.train()
+        found.append(run.state.log_history[0]["loss/hard"])
+    assert found[0] == pytest.approx(3 * found[1], rel=1e-5)
+
+
 class Peeking(CausalLM):
     """Reads its teacher's logits, and does nothing with them."""
 
@@ -246,6 +233,28 @@ class Deaf(Reading):
 def test_what_cannot_be_read_is_refused_before_the_first_step(tmp_path, told, parts):
     with pytest.raises(ValueError, match=told):
         made(tmp_path, **parts)
+
+
+def test_a_few_ids_are_no_logits_to_read(tmp_path):
+    few = Asked(LiveTeacher(tiny.teacher()))
+    few.temperature = 2.0
+    with pytest.raises(ValueError, match=r"lets the student read its teacher's logits, of which .* keeps a few ids"):
+        made(tmp_path, "heads", teacher_model=few, args={"teacher_cache": "off", "temperature": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("told", "settings", "rollout"),
+    [
+        ("on_policy=1 lets the student write, which reads heads of its teacher", {}, {"on_policy": 1.0}),
+        ("predict_with_generate was asked for a student that reads", {"predict_with_generate": True}, None),
+    ],
+)
+def test_a_student_that_reads_does_not_write(tmp_path, told, settings, rollout):
+    args = tiny.arguments(tmp_path, Seq2SeqDistillationTrainingArguments, **settings)
+    parts = {"data_collator": DataCollatorForSeq2Seq(tiny_language.tokenizer()), "rollout": rollout}
+    parts |= {"task": Peeking(), "teacher_model": tiny_language.teacher(), "plain_args": args}
+    with pytest.raises(ValueError, match=told):
+        tiny.trainer(tmp_path, tiny_language.llama(), tiny_language.texts(), Seq2SeqDistillationTrainer, **parts)
 
 
 def test_a_task_that_reads_nothing_needs_no_argument_for_it(tmp_path):

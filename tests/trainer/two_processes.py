@@ -10,12 +10,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 import tiny_images
+import tiny_reads
 import tiny_tasks
 import torch
 from safetensors.torch import save_file
 from transformers import default_data_collator
 
-IMAGES = "images"
+IMAGES, READS = "images", "reads"
 
 
 def parts_of(problem):
@@ -23,6 +24,9 @@ def parts_of(problem):
     if problem == IMAGES:
         both = {"eval_dataset": tiny_images.images(8, 9), "teacher_model": tiny_images.vit(width=24, layers=3, seed=7)}
         return tiny_images.vit(), tiny_images.images(8), {**both, "data_collator": default_data_collator}
+    if problem == READS:
+        both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
+        return tiny_reads.Reader(24), tiny.rows(8), {**both, "task": tiny_reads.Reading("hidden")}
     if (case := tiny_tasks.CASES.get(problem)) is None:
         both = {"eval_dataset": tiny.rows(8, problem, seed=9), "teacher_model": tiny.teacher(problem)}
         return tiny.bert(problem=problem), tiny.rows(8, problem), both
@@ -64,7 +68,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, IMAGES):
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, IMAGES, READS):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()
