@@ -6,14 +6,14 @@ how a model is read, objectives, trainers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from hf_distill.signals import Signals
 from hf_distill.tasks.alignment.tokens import PREFIX
 from hf_distill.tasks.documents import apart
-from hf_distill.tasks.layout import LAYOUT, Layout
+from hf_distill.tasks.layout import Layout
 
 
 class Comparing:
@@ -24,6 +24,7 @@ class Comparing:
     """
 
     alignment: Any = None
+    layout: Callable[[Mapping[str, Any]], Layout]
 
     @property
     def alignment_columns(self) -> frozenset[str]:
@@ -68,15 +69,6 @@ class Comparing:
         """
         named = {name: self.align(student, shown, batch) for name, shown in teacher.named.items()}
         return student, replace(self.align(student, teacher, batch) if teacher.heads else teacher, named=named)
-
-    def layout(self, batch: Mapping[str, Any]) -> Layout:
-        """Say what a batch holds; once for a batch in which it travels.
-
-        Args:
-            batch: the batch.
-        """
-        made = batch.get(LAYOUT)
-        return made if made is not None and made.task is self else Layout(self, batch)
 
     def each_text(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
         """Let both models show each text of a packed row as a row of its own; any other batch is left as it is.

@@ -5,30 +5,25 @@ Knows: batches, model outputs, the supervised loss as a sum. Does not know: obje
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from hf_distill.models.classes import strangers_of
 from hf_distill.models.facts import Facts
 from hf_distill.models.hooks import Captured, taken_apart
 from hf_distill.models.outputs import core_of
-from hf_distill.models.texts import MASK, text_positions
 from hf_distill.signals import NUMBER, HeadSpec, Signals, Sum
 from hf_distill.tasks.comparing import Comparing
-from hf_distill.tasks.documents import Documents, without_filling
+from hf_distill.tasks.counting import Counting
 from hf_distill.tasks.prompts import virtual_tokens, without_prompt
-from hf_distill.tasks.samples import rows_of
-
-UNITS = ("rows", "tokens", "samples", "labels")
-"""What the batches of any task are counted by; see ``Task.units``."""
 
 
-class Task(Comparing, ABC):
-    """The contract of every task.
+class Task(Counting, Comparing):
+    """The contract of every task; what it says of a batch is in ``Counting``, of two models in ``Comparing``.
 
     Attributes:
         auto_class: the transformers class that loads a model for this task from a path or the Hub.
@@ -39,11 +34,8 @@ class Task(Comparing, ABC):
         reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
         of_text: it reads the tokens of a text, and a model that reads none is refused.
-        sized_by: the columns of a row that say where its positions are, in a data set: the first that is there.
         frames: the positions of an answer are the answering model's own, as those of waves; its ``Signals`` then bring
             their mask, and a cache keeps each row with its own length.
-        packs: a row may hold several texts, of which each is a sample; see ``Documents``.
-        streams: the sequences of positions that its models show, the main one first; see ``Signals.stream``.
         reads: what the student reads of its teacher (``"hidden"``, ``"hidden@big"``, ...): the teacher is asked for it
             too, also with ``alpha=0``, and ``inputs`` is given what it showed.
         values, vectors: the names of what its models show beside heads (boxes, depth, noise; a text's vector).
@@ -59,10 +51,7 @@ class Task(Comparing, ABC):
     reads_labels: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     of_text: ClassVar[bool] = False
-    sized_by: ClassVar[tuple[str, ...]] = (MASK,)
     frames: ClassVar[bool] = False
-    packs: ClassVar[bool] = False
-    streams: ClassVar[tuple[str, ...]] = ("text",)
     reads: frozenset[str] = frozenset()
     values: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
@@ -133,11 +122,6 @@ class Task(Comparing, ABC):
         """Whether its head is the model's output embeddings, and its hard loss the cross-entropy with their labels."""
         return any(head.linear for head in self.heads)
 
-    @property
-    def units(self) -> tuple[str, ...]:
-        """What ``counts`` counts; of several streams the tokens of each beside those of the main one."""
-        return (*UNITS, *(f"tokens:{name}" for name in self.streams if len(self.streams) > 1))
-
     def infer_from_batch(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
         """Learn from a first batch what the model's configuration leaves open, and write it there.
 
@@ -160,84 +144,6 @@ class Task(Comparing, ABC):
         Raises:
             ValueError: in one sentence, what differs and what to do.
         """
-
-    @abstractmethod
-    def rows(self, batch: Mapping[str, Any]) -> Tensor:
-        """Say which rows of the head count, from the batch alone, so that they can be counted before any forward.
-
-        Args:
-            batch: the batch.
-
-        Returns:
-            bool, the leading shape of the logits.
-        """
-
-    @abstractmethod
-    def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Say which labels the hard loss counts.
-
-        Args:
-            batch: the batch.
-
-        Returns:
-            bool, the shape of the labels; None where the batch has none.
-        """
-
-    def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Say which positions of the hidden states are not padding, from the batch alone.
-
-        Args:
-            batch: the batch.
-
-        Returns:
-            bool [B, T]; None where a batch does not say how many positions a model makes of it, as of an image: terms
-            on positions then take the mean inside of each sample, and count samples.
-        """
-        mask = text_positions(batch)
-        return without_filling(batch, mask) if self.packs and mask is not None else mask
-
-    def stream_mask(self, name: str, batch: Mapping[str, Any]) -> Tensor | None:
-        """Say which positions of a stream are not padding, from the batch alone.
-
-        Args:
-            name: the stream's, one of ``streams``.
-            batch: the batch.
-
-        Returns:
-            bool [B, T]; None where a batch does not say; see ``mask``, which is that of the main one.
-        """
-        return self.mask(batch) if name == self.streams[0] else None
-
-    def documents(self, batch: Mapping[str, Any]) -> Documents | None:
-        """Find the texts of a packed batch; None where each row is one.
-
-        Args:
-            batch: the batch.
-        """
-        return Documents.of(batch, self.mask(batch)) if self.packs else None
-
-    def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Count what losses are divided by: the units of the terms, and the labels of the hard loss.
-
-        Args:
-            batch: the batch.
-
-        Returns:
-            Unit -> scalar int64 tensor, of each of ``units``.
-        """
-        rows, labels, mask, texts = self.rows(batch).sum(), self.labels(batch), self.mask(batch), self.documents(batch)
-        samples = rows.new_tensor(rows_of(batch) if texts is None else len(texts.index))
-
-        def tokens(mask: Tensor | None) -> Tensor:
-            return samples if mask is None else mask.sum().to(rows.dtype)
-
-        return {
-            "rows": rows,
-            "tokens": tokens(mask),
-            "samples": samples,
-            "labels": rows.new_tensor(0) if labels is None else labels.sum(),
-            **{unit: tokens(self.stream_mask(unit.partition(":")[2], batch)) for unit in self.units if ":" in unit},
-        }
 
     def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the labels where a model makes what it reads of them, so that they are a part of its input.
