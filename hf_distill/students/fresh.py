@@ -104,6 +104,8 @@ def _deep(teacher: PreTrainedModel, config: Any, sizes: dict[str, Any]) -> Any:
     depths = {"num_hidden_layers", config.attribute_map.get("num_hidden_layers", "num_hidden_layers")} & set(sizes)
     chosen = {}
     for stack in find_stacks(teacher) if depths or any("layers" in field for field in sizes) else ():
+        if stack.stage is not None:  # a list of depths is a field that is set as it is given
+            continue
         own = sizes.get(stack.key, sizes[next(iter(depths))] if depths else stack.depth)
         spread = [min(round(i * (stack.depth - 1) / max(1, own - 1)), stack.depth - 1) for i in range(own)]
         chosen[stack] = spread

@@ -83,6 +83,9 @@ def _sentence(step: dict[str, Any]) -> str:
 def _kept_layers(whom: str, step: dict[str, Any]) -> str:
     if step.get("shared"):
         return f"The one layer of {whom} is passed {len(step['layers'])} times."
+    if any(isinstance(one, list) for one in step["layers"]):
+        stages = [f"{_some('layer', some)} of stage {stage}" for stage, some in enumerate(step["layers"], start=1)]
+        return f"Of {whom} {'; '.join(stages)} were kept."
     if "decoder_layers" not in step:
         return f"{_some('Layer', step['layers'])} of {whom} {_were(step['layers'])} kept."
     encoder, decoder = step["layers"], step["decoder_layers"]
