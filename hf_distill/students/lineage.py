@@ -94,7 +94,8 @@ def _kept_layers(whom: str, step: dict[str, Any]) -> str:
 
 def _shrunk(whom: str, step: dict[str, Any]) -> str:
     sizes = [f"{name.replace('_', ' ')} {old} to {new}" for name, (old, new) in step["sizes"].items()]
-    return f"By importance over {step['tokens']} tokens, {whom} was cut: {', '.join(sizes)}."
+    seen = f"{step['positions']} positions" if "positions" in step else f"{step['tokens']} tokens"
+    return f"By importance over {seen}, {whom} was cut: {', '.join(sizes)}."
 
 
 def _fresh(whom: str, step: dict[str, Any]) -> str:
