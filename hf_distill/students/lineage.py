@@ -99,8 +99,10 @@ def _shrunk(whom: str, step: dict[str, Any]) -> str:
 
 
 def _fresh(whom: str, step: dict[str, Any]) -> str:
-    how = {"copied": "copied", "reduced": "reduced to their main directions", "none": "random"}[step["embeddings"]]
     sizes = ", ".join(f"{name} {value}" for name, value in step["sizes"].items())
+    if step["embeddings"] == "absent":
+        return f"It began as a random model of the kind of {whom} ({sizes})."
+    how = {"copied": "copied", "reduced": "reduced to their main directions", "none": "random"}[step["embeddings"]]
     return f"It began as a random model of the kind of {whom} ({sizes}); its word embeddings were {how}."
 
 
