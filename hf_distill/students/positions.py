@@ -88,8 +88,8 @@ def check(before: PreTrainedModel, after: PreTrainedModel, moves: Moves) -> None
                     "from their number: use a class without that part."
                 )
             _refuse(before, name, moves, what)
-    for name in old.keys() - new.keys():
-        if not any(name.startswith(f"{path}.") for path in moves.lists):
+    for name, _ in before.named_parameters():
+        if name not in new and not any(name.startswith(f"{path}.") for path in moves.lists):
             raise ValueError(
                 f"{type(before).__name__} was asked to keep some of its layers, but its class builds no {name} beside "
                 "them then: keep other layers, or make its student by hand."
