@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
+from hf_distill.models.meta import reads_images_alone
 from hf_distill.models.sharding import unsharded, whole_state
 from hf_distill.students.anatomy import INNER
 from hf_distill.students.depth import find_stacks, reshaped
@@ -28,7 +29,7 @@ def fresh_student(teacher: PreTrainedModel, **sizes: Any) -> PreTrainedModel:
     torch's global generator (``set_seed``).
 
     Args:
-        teacher: any ``PreTrainedModel``.
+        teacher: any ``PreTrainedModel``; one of images alone has no words to give.
         sizes: any fields of its configuration, such as ``hidden_size``, ``num_hidden_layers``,
             ``num_attention_heads``, ``intermediate_size``. Where only a width is given, heads are 64 wide (one, if it
             is smaller), and the inside keeps the teacher's ratio. Of an encoder-decoder ``num_hidden_layers`` and
@@ -104,6 +105,13 @@ def _deep(teacher: PreTrainedModel, config: Any, sizes: dict[str, Any]) -> Any:
     depths = {"num_hidden_layers", config.attribute_map.get("num_hidden_layers", "num_hidden_layers")} & set(sizes)
     chosen = {}
     for stack in find_stacks(teacher) if depths or any("layers" in field for field in sizes) else ():
+        if stack.stage is not None:
+            if depths:
+                raise ValueError(
+                    f"{next(iter(depths))} was asked of {type(teacher).__name__}, whose stages have "
+                    f"{stack.key}={list(getattr(config, stack.key, ()))}: give {stack.key}."
+                )
+            continue  # a list of depths is set as it is given
         own = sizes.get(stack.key, sizes[next(iter(depths))] if depths else stack.depth)
         spread = [min(round(i * (stack.depth - 1) / max(1, own - 1)), stack.depth - 1) for i in range(own)]
         chosen[stack] = spread
@@ -130,6 +138,8 @@ def _widened(config: Any, sizes: dict[str, Any], width: int, old: int | None) ->
 
 
 def _embed(student: PreTrainedModel, teacher: PreTrainedModel) -> str:
+    if reads_images_alone(teacher):
+        return "absent"
     ours, source = student.get_input_embeddings().weight, teacher.get_input_embeddings()
     theirs = whole_state(source)["weight"]
     if len(ours) != len(theirs) or ours.shape[1] > theirs.shape[1]:

@@ -34,32 +34,34 @@ def ran(
         made: module -> a function of what it makes.
 
     Returns:
-        How many tokens there were.
+        How many positions there were: tokens, or patches and what stands beside them.
     """
     mask: Tensor | None = None
 
     def counted(value: Any) -> Tensor:
+        nonlocal most
         value = (value[0] if isinstance(value, tuple) else value).double()
+        most = max(most, value.shape[:-1].numel())
         if mask is not None and value.shape[:-1] == mask.shape:
             return value[mask]
         return value[mask.flatten()] if mask is not None and value.shape[0] == mask.numel() else value.flatten(0, -2)
 
-    training, tokens = model.training, 0
+    training, positions, most = model.training, 0, 0
     hooks = [m.register_forward_pre_hook(lambda _, args, f=f: f(counted(args))) for m, f in (given or {}).items()]
     hooks += [m.register_forward_hook(lambda _, args, out, f=f: f(counted(out))) for m, f in (made or {}).items()]
     try:
         model.eval()
         for batch in batches:
             inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-            mask = text_positions(inputs)
-            tokens += len(next(iter(inputs.values()))) if mask is None else int(mask.sum())
+            mask, most = text_positions(inputs), 0
             with torch.no_grad():
                 model(**inputs)
+            positions += most if mask is None else int(mask.sum())
     finally:
         for hook in hooks:
             hook.remove()
         model.train(training)
-    return tokens
+    return positions
 
 
 def sizes_of(
@@ -79,7 +81,7 @@ def sizes_of(
         downs: the last projections of feed-forwards: heard for the size of what enters.
 
     Returns:
-        module -> float64 [width], and how many tokens there were.
+        module -> float64 [width], and how many positions there were.
     """
     found: dict[nn.Module, Tensor] = {}
 

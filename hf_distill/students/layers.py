@@ -7,7 +7,7 @@ tasks, teachers' whereabouts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import nn
@@ -17,14 +17,15 @@ from hf_distill.models.meta import built
 from hf_distill.models.sharding import unsharded
 from hf_distill.students.depth import Stack, find_stacks, reshaped
 from hf_distill.students.lineage import record
-from hf_distill.students.positions import Moves, carry, check, settle
+from hf_distill.students.positions import Moves, carry, check, entries, settle
+from hf_distill.students.stages import asked, nearest
 
 PRESETS = ("uniform", "top", "lowest")
 
 
 def keep_layers(
     teacher: PreTrainedModel,
-    layers: Sequence[int] | int | None,
+    layers: Sequence[int | Sequence[int]] | int | None,
     preset: Literal["uniform", "top", "lowest"] = "uniform",
     decoder_layers: Sequence[int] | int | None = None,
 ) -> PreTrainedModel:
@@ -35,9 +36,15 @@ def keep_layers(
     memory. What only the first layer has, such as T5's table of relative positions, goes to the new first layer. A
     number that a class derives from a layer's position is that of the new position, as it will be after loading.
 
+    A model in stages, whose configuration holds a list of depths (ResNet, ConvNeXt, Swin, SegFormer and their like),
+    is cut stage by stage, and no stage vanishes. Where a stage's first layer changes the width, or a layer is of
+    another kind than its neighbours, a count takes the nearest layers that fit.
+
     Args:
         teacher: any ``PreTrainedModel`` with lists of layers, or with one layer that is passed several times.
-        layers: which to keep, from 0, in order; or how many; None: all. Of an encoder-decoder: of its encoder.
+        layers: which to keep, from 0, in order; or how many; None: all. Of an encoder-decoder: of its encoder. Of a
+            model in stages: how many in all, which are spread in proportion, at least one each; or a list that says
+            for each stage how many (``[1, 1, 3, 1]``) or which (``[[0], [0], [0, 2, 5], [0]]``).
         preset: which ones a count means: ``"uniform"`` spreads them evenly from the first to the last, ``"top"`` takes
             the last ones, ``"lowest"`` the first ones.
         decoder_layers: the same for the decoder of an encoder-decoder. None: as in its encoder, if both are equally
@@ -66,7 +73,7 @@ def keep_layers(
     whole = unsharded(teacher)  # ZeRO-3 may have partitioned it while it was loaded
     chosen = _choices(whole, layers, preset, decoder_layers)
     before = built(type(whole), whole.config)
-    after = built(type(whole), reshaped(whole.config, chosen))
+    after = _made(whole, chosen)
     moves = Moves({path: kept for stack, kept in chosen.items() for path in stack.paths})
     check(before, after, moves)
     student = whole if whole is not teacher else copy.deepcopy(teacher)
@@ -77,18 +84,26 @@ def keep_layers(
         parent, _, name = path.rpartition(".")
         listed = nn.Sequential(*some) if isinstance(stack, nn.Sequential) else type(stack)(some)
         setattr(student.get_submodule(parent), name, listed)
+    for path, some in entries(before, after, moves).items():
+        parent, _, name = path.rpartition(".")
+        holder = student.get_submodule(parent)
+        table = getattr(holder, name).detach()[some].clone()
+        setattr(holder, name, nn.Parameter(table) if name in holder._parameters else table)
     settle(student, before, after, moves)
-    kept = list(chosen.values())
+    kept = [list(some) for some in chosen.values()]
     shared = {} if moves.lists else {"shared": True}
-    both = {"decoder_layers": list(kept[1])} if len(kept) > 1 else {}
-    record(student, teacher, "keep_layers", layers=list(kept[0]), **both, **shared)
+    if next(iter(chosen)).stage is not None:
+        said = {"layers": kept}
+    else:
+        said = {"layers": kept[0], "decoder_layers": kept[1]} if len(kept) > 1 else {"layers": kept[0]}
+    record(student, teacher, "keep_layers", **said, **shared)
     student.requires_grad_(True)  # a teacher that was frozen before must not freeze its student
     return student
 
 
 def _choices(
     model: PreTrainedModel,
-    layers: Sequence[int] | int | None,
+    layers: Sequence[int | Sequence[int]] | int | None,
     preset: str,
     decoder_layers: Sequence[int] | int | None,
 ) -> dict[Stack, list[int]]:
@@ -99,12 +114,15 @@ def _choices(
             f"layers of {name} were asked for, but no number in its configuration makes a list of layers longer: make "
             "its student by hand."
         )
-    if len(stacks) == 1:
+    staged = all(stack.stage is not None for stack in stacks)
+    if len(stacks) == 1 or (staged and len({(stack.owner, stack.key) for stack in stacks}) == 1):
         if decoder_layers is not None:
             raise ValueError(
                 f"decoder_layers={decoder_layers} was asked of {name}, which has one stack of layers: name them with "
                 "layers."
             )
+        if staged:
+            return _staged(model, stacks, layers, preset)
         return {stacks[0]: _chosen(layers, stacks[0].depth, preset, "")}
     stacks.sort(key=lambda stack: stack.decodes)
     if [stack.decodes for stack in stacks] != [False, True]:
@@ -124,6 +142,33 @@ def _choices(
         encoder: _chosen(layers, encoder.depth, preset, "'s encoder"),
         decoder: _chosen(theirs, decoder.depth, preset, "'s decoder"),
     }
+
+
+def _staged(
+    model: PreTrainedModel, stacks: Sequence[Stack], layers: Sequence[int | Sequence[int]] | int | None, preset: str
+) -> dict[Stack, list[int]]:
+    """Decide which layers of each stage stay."""
+    each = asked(layers, [stack.depth for stack in stacks], type(model).__name__)
+    chosen = {stack: _chosen(one, stack.depth, preset, "") for stack, one in zip(stacks, each, strict=True)}
+    before, after = built(type(model), model.config), _made(model, chosen)
+    for stack, one in zip(stacks, each, strict=True):
+        if isinstance(one, int):  # which ones is ours to say
+            old, new = (list(twin.get_submodule(stack.paths[0])) for twin in (before, after))
+            chosen[stack] = nearest(chosen[stack], old, new)
+    return chosen
+
+
+def _made(model: PreTrainedModel, chosen: Mapping[Stack, Sequence[int]]) -> PreTrainedModel:
+    """Build the student without weights."""
+    config = reshaped(model.config, chosen)
+    try:
+        return built(type(model), config)
+    except Exception as error:  # whatever a class says to a depth that it cannot have
+        numbers = [len(kept) for kept in chosen.values()]
+        raise ValueError(
+            f"{numbers if len(numbers) > 1 else numbers[0]} layers were asked of {type(model).__name__}, which cannot "
+            f"be built so ({type(error).__name__}: {' '.join(str(error).split())[:80]}): keep others, or more."
+        ) from error
 
 
 def _chosen(layers: Sequence[int] | int | None, depth: int, preset: str, of: str) -> list[int]:

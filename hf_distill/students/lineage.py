@@ -83,6 +83,9 @@ def _sentence(step: dict[str, Any]) -> str:
 def _kept_layers(whom: str, step: dict[str, Any]) -> str:
     if step.get("shared"):
         return f"The one layer of {whom} is passed {len(step['layers'])} times."
+    if any(isinstance(one, list) for one in step["layers"]):
+        stages = [f"{_some('layer', some)} of stage {stage}" for stage, some in enumerate(step["layers"], start=1)]
+        return f"Of {whom} {'; '.join(stages)} were kept."
     if "decoder_layers" not in step:
         return f"{_some('Layer', step['layers'])} of {whom} {_were(step['layers'])} kept."
     encoder, decoder = step["layers"], step["decoder_layers"]
@@ -91,12 +94,15 @@ def _kept_layers(whom: str, step: dict[str, Any]) -> str:
 
 def _shrunk(whom: str, step: dict[str, Any]) -> str:
     sizes = [f"{name.replace('_', ' ')} {old} to {new}" for name, (old, new) in step["sizes"].items()]
-    return f"By importance over {step['tokens']} tokens, {whom} was cut: {', '.join(sizes)}."
+    seen = f"{step['positions']} positions" if "positions" in step else f"{step['tokens']} tokens"
+    return f"By importance over {seen}, {whom} was cut: {', '.join(sizes)}."
 
 
 def _fresh(whom: str, step: dict[str, Any]) -> str:
-    how = {"copied": "copied", "reduced": "reduced to their main directions", "none": "random"}[step["embeddings"]]
     sizes = ", ".join(f"{name} {value}" for name, value in step["sizes"].items())
+    if step["embeddings"] == "absent":
+        return f"It began as a random model of the kind of {whom} ({sizes})."
+    how = {"copied": "copied", "reduced": "reduced to their main directions", "none": "random"}[step["embeddings"]]
     return f"It began as a random model of the kind of {whom} ({sizes}); its word embeddings were {how}."
 
 

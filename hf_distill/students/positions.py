@@ -5,12 +5,15 @@ Knows: two models that were built without weights, the old and the new depth. Do
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
+
+from hf_distill.students.stages import drops_paths
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,19 @@ def check(before: PreTrainedModel, after: PreTrainedModel, moves: Moves) -> None
     Raises:
         ValueError: in one sentence, which layer, and what differs.
     """
-    old, new = _tensors(before), _tensors(after)
+    old, new, listed = _tensors(before), _tensors(after), entries(before, after, moves)
     gone = {name for name in old if any(name.startswith(f"{path}.") for path in moves.lists)}
     for name, shape in new.items():
         was = moves.old(name)
         gone.discard(was)
-        if old.get(was) != shape and old.get(moves.old(name, first=True)) != shape:
+        if name in listed:
+            if not listed[name]:
+                raise ValueError(
+                    f"one layer of {type(before).__name__} was to be kept, whose {name} has an entry between each two "
+                    "layers: keep 2 layers or more."
+                )
+            continue
+        if (old[was] if was in old else old.get(moves.old(name, first=True))) != shape:
             what = f"{name} would be {_shape(shape)}, it is {_shape(old.get(was))}"
             if moves.place(name) is None:
                 raise ValueError(
@@ -78,6 +88,12 @@ def check(before: PreTrainedModel, after: PreTrainedModel, moves: Moves) -> None
                     "from their number: use a class without that part."
                 )
             _refuse(before, name, moves, what)
+    for name, _ in before.named_parameters():
+        if name not in new and not any(name.startswith(f"{path}.") for path in moves.lists):
+            raise ValueError(
+                f"{type(before).__name__} was asked to keep some of its layers, but its class builds no {name} beside "
+                "them then: keep other layers, or make its student by hand."
+            )
     stay = tuple(f"{path}.{layer}." for path, layers in moves.lists.items() for layer in layers)
     for name in sorted(name for name in gone if name.startswith(stay)):
         raise ValueError(
@@ -89,6 +105,8 @@ def check(before: PreTrainedModel, after: PreTrainedModel, moves: Moves) -> None
         if moves.place(path) is None or (was := theirs.get(moves.old(path))) is None:
             continue
         if type(was) is not type(module):
+            if drops_paths(was) and drops_paths(module):
+                continue
             _refuse(before, path, moves, f"{path} would be a {type(module).__name__}, it is a {type(was).__name__}")
         first = theirs.get(moves.old(path, first=True))
         for name, value in vars(module).items():
@@ -96,6 +114,33 @@ def check(before: PreTrainedModel, after: PreTrainedModel, moves: Moves) -> None
                 continue
             if _plain(held := getattr(was, name)) and held != value and getattr(first, name, held) != value:
                 _refuse(before, path, moves, f"{path}.{name} would be {value!r}, it is {held!r}")
+
+
+def entries(before: PreTrainedModel, after: PreTrainedModel, moves: Moves) -> dict[str, list[int]]:
+    """Find tensors outside of the layers that have an entry for each layer, or between each two, as YOLOS has.
+
+    Args:
+        before: the teacher, without weights.
+        after: the student, without weights.
+        moves: where layers went.
+
+    Returns:
+        Name -> which of its entries stay.
+    """
+    old, new, found = _tensors(before), _tensors(after), {}
+    stacks = {(len(before.get_submodule(path)), tuple(layers)) for path, layers in moves.lists.items()}
+    if len(stacks) != 1:
+        return {}
+    ((depth, kept),) = stacks
+    for name, shape in new.items():
+        was = old.get(name)
+        if moves.place(name) or was in (None, shape, ()) or was[1:] != shape[1:]:
+            continue
+        if (was[0], shape[0]) == (depth, len(kept)):
+            found[name] = list(kept)
+        elif (was[0], shape[0]) == (depth - 1, len(kept) - 1):  # what follows the last layer is none of them
+            found[name] = list(kept[:-1])
+    return found
 
 
 def carry(after: PreTrainedModel, path: str, first: nn.Module, into: nn.Module) -> None:
@@ -128,6 +173,10 @@ def settle(student: PreTrainedModel, before: PreTrainedModel, after: PreTrainedM
     for path, module in after.named_modules():
         was, mine = theirs.get(moves.old(path)), ours.get(path)
         if was is None or mine is None:
+            continue
+        if type(was) is not type(module) and drops_paths(was) and drops_paths(mine):
+            parent, _, leaf = path.rpartition(".")
+            setattr(student.get_submodule(parent), leaf, copy.deepcopy(module))
             continue
         for name, value in vars(module).items():
             if isinstance(value, PretrainedConfig):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from hf_distill.models.meta import built
+from hf_distill.models.meta import built, reads_images_alone
 from hf_distill.models.sharding import unsharded
-from hf_distill.students.anatomy import Anatomy, Sizes, dissect, side, tensors
+from hf_distill.students.anatomy import RATIO, Anatomy, Sizes, dissect, layer_of, side, tensors
 from hf_distill.students.importance import rescaling, sizes_of
 from hf_distill.students.lineage import record
 from hf_distill.students.positions import Moves, settle
@@ -44,11 +44,13 @@ def shrink_width(
 
     Args:
         teacher: an encoder or a decoder whose queries, keys and values are linear modules of a known name
-            (BERT, RoBERTa, DistilBERT, Llama, Qwen, Mistral, GPT-2 and their like).
+            (BERT, RoBERTa, DistilBERT, Llama, Qwen, Mistral, GPT-2 and their like; of images ViT, DeiT, BEiT,
+            DINOv2 and their like, not those in stages).
         hidden_size: the new width. None: the teacher's.
         num_heads: the new number of attention heads. None: as many as the width holds, where the class divides the
             width by them; else the teacher's. With grouped queries each group keeps the same number.
-        intermediate_size: the new inner width of the feed-forwards. None: the teacher's.
+        intermediate_size: the new inner width of the feed-forwards. None: the teacher's; where the configuration gives
+            it as a multiple of the width (DINOv2's ``mlp_ratio``), the same multiple.
         batches: what the model's forward takes, as ``DataLoader`` gives it; 1,000 rows are plenty. Labels are not
             read.
 
@@ -79,7 +81,7 @@ def shrink_width(
     whole = unsharded(teacher)
     found = dissect(whole, old, batches[0])
     downs, outs = found.downs, [one["out"] for one in found.attentions]
-    measured, tokens = sizes_of(whole, batches, found.norms.values(), outs, downs.values())
+    measured, positions = sizes_of(whole, batches, found.norms.values(), outs, downs.values())
     zero = torch.zeros(old.hidden_size, dtype=torch.float64)
     kept = _best(
         sum((measured[norm].cpu() for norm in found.norms.values() if norm in measured), zero), new.hidden_size
@@ -102,7 +104,8 @@ def shrink_width(
         for name in ("hidden_size", "num_heads", "intermediate_size")
         if getattr(old, name) != getattr(new, name)
     }
-    record(student, teacher, "shrink_width", sizes=sizes, tokens=tokens, kept=kept.tolist())
+    counted = {"positions" if reads_images_alone(whole) else "tokens": positions}
+    record(student, teacher, "shrink_width", sizes=sizes, **counted, kept=kept.tolist())
     student.requires_grad_(True)  # a teacher that was frozen before must not freeze its student
     return student
 
@@ -110,7 +113,10 @@ def shrink_width(
 def _asked(name: str, old: Sizes, hidden: int | None, heads: int | None, inner: int | None) -> Sizes:
     new = copy.copy(old)
     new.hidden_size = old.hidden_size if hidden is None else hidden
-    new.intermediate_size = old.intermediate_size if inner is None else inner
+    multiple = old.intermediate_size // old.hidden_size
+    if inner is None:
+        inner = multiple * new.hidden_size if old.inner == RATIO else old.intermediate_size
+    new.intermediate_size = inner
     if old.tied and heads is None:
         heads = max(1, new.hidden_size // old.head_dim)
     new.num_heads = old.num_heads if heads is None else heads
@@ -120,6 +126,11 @@ def _asked(name: str, old: Sizes, hidden: int | None, heads: int | None, inner: 
                 f"{what}={getattr(new, what)} was asked of {name}, which has {getattr(old, what)}: ask for 1 to "
                 f"{getattr(old, what)}."
             )
+    if old.inner == RATIO and new.intermediate_size % new.hidden_size:
+        raise ValueError(
+            f"intermediate_size={new.intermediate_size} with hidden_size={new.hidden_size} was asked of {name}, whose "
+            f"configuration holds a whole {RATIO}: ask for a multiple of the width."
+        )
     if old.tied and new.hidden_size != new.num_heads * old.head_dim:
         raise ValueError(
             f"hidden_size={new.hidden_size} with {new.num_heads} heads was asked of {name}, whose heads are "
@@ -151,7 +162,12 @@ def _plan(
 ) -> list[tuple[str, int, Tensor]]:
     """For each tensor and dimension the indices that stay."""
     paths = {module: path for path, module in model.named_modules()}
-    plan = [(path, dim, kept) for path, dims in found.width.items() for dim in dims]
+    held, chosen = tensors(model), {}
+    plan = []
+    for path, dims in found.width.items():
+        for dim in dims:
+            streams = range(held[path].shape[dim] // old.hidden_size)  # such as a class token beside a mean of patches
+            plan.append((path, dim, torch.cat([kept + stream * old.hidden_size for stream in streams])))
     size, groups, inside = old.head_dim, old.num_groups, torch.arange(old.head_dim)
     for one in found.attentions:
         strength = measured[one["out"]].cpu().view(groups, -1, size).sum(dim=-1)  # [groups, heads of one]
@@ -161,6 +177,7 @@ def _plan(
             each = old.num_heads // groups
             best = [_best(row, new.num_heads // groups) + group * each for group, row in enumerate(strength)]
             heads, pairs = torch.cat(best), torch.arange(groups)
+        chosen[layer_of(model, paths[one["out"]])] = heads
         queries, keys = ((some[:, None] * size + inside).flatten() for some in (heads, pairs))
         widths = old.num_heads * size, groups * size
         fused = torch.cat([queries, keys + widths[0], keys + widths[0] + widths[1]])
@@ -173,6 +190,7 @@ def _plan(
             plan.append((weight, side(model, weight, out=True), rows[kind]))
             if module.bias is not None:
                 plan.append((f"{paths[module]}.bias", 0, rows[kind]))
+    plan += [(path, dim, chosen[layer]) for path, dim, layer in found.biases]
     for layer, places in found.insides.items():
         neurons = _best(measured[found.downs[layer]].cpu(), new.intermediate_size)
         for path, dim, times in places:

@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+import tiny_images
 import tiny_language
 import torch
 from transformers import (
@@ -128,3 +129,18 @@ def test_a_wider_student_has_words_of_its_own():
     student = fresh_student(tiny.bert(width=16), hidden_size=32)
     assert student.config.distillation[0]["embeddings"] == "none"
     assert "its word embeddings were random." in lineage(student)[0]
+
+
+def test_a_model_of_images_has_no_words_to_give():
+    student = fresh_student(tiny_images.vit(layers=4), hidden_size=8, num_hidden_layers=2)
+    assert (student.config.hidden_size, student.config.num_hidden_layers) == (8, 2)
+    assert lineage(student) == [
+        "It began as a random model of the kind of `ViTForImageClassification` (hidden_size 8, num_hidden_layers 2)."
+    ]
+    staged = fresh_student(tiny_images.resnet((2, 3)), depths=[1, 2])
+    assert [len(stage.layers) for stage in staged.resnet.encoder.stages] == [1, 2]
+
+
+def test_one_depth_is_not_asked_of_a_model_in_stages():
+    with pytest.raises(ValueError, match=r"num_hidden_layers was asked of ConvNextFor.*=\[1, 1\]: give depths"):
+        fresh_student(tiny_images.convnext(), num_hidden_layers=1)

@@ -24,6 +24,7 @@ from transformers import (
     JambaConfig,
     JambaForCausalLM,
     LlamaConfig,
+    ModernBertConfig,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3MoeConfig,
@@ -234,6 +235,15 @@ def test_what_a_configuration_says_layer_by_layer():
     student = keep_layers(Qwen3MoeForCausalLM(Qwen3MoeConfig(**experts, **SMALL)), [1, 3])
     assert student.config.mlp_only_layers == [1]
     assert type(student.model.layers[1].mlp).__name__ == "Qwen3MoeMLP"
+
+
+def test_tables_that_a_class_builds_for_kinds_that_are_gone_are_no_weights():
+    kinds = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    sizes = dict(LLAMA, layer_types=kinds, cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2)
+    teacher = AutoModelForSequenceClassification.from_config(ModernBertConfig(**sizes, **SMALL)).eval()
+    student = keep_layers(teacher, [0, 3]).eval()
+    assert student.config.layer_types == ["full_attention", "full_attention"]
+    assert student(input_ids=torch.tensor([[3, 4, 5]])).logits.isfinite().all()
 
 
 def test_a_layer_whose_kind_follows_from_its_place_is_refused():

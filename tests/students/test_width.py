@@ -4,23 +4,44 @@ import copy
 
 import pytest
 import tiny
+import tiny_images
 import tiny_language
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    BeitConfig,
     BertConfig,
     BloomConfig,
+    CLIPConfig,
+    CLIPForImageClassification,
+    Data2VecVisionConfig,
+    DeiTConfig,
+    DeiTForImageClassification,
+    DeiTForImageClassificationWithTeacher,
+    Dinov2Config,
+    Dinov2WithRegistersConfig,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     DistilBertConfig,
     ElectraConfig,
     GemmaConfig,
     GPT2Config,
+    IJepaConfig,
     LlamaConfig,
     ModernBertConfig,
     Phi3Config,
     Qwen2Config,
     RobertaConfig,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    ViTConfig,
+    ViTMSNConfig,
+    YolosConfig,
+    YolosForObjectDetection,
+    default_data_collator,
 )
 
 from hf_distill import Facts, Signals
@@ -227,3 +248,137 @@ def test_what_cannot_be_cut_is_refused():
     with pytest.raises(ValueError, match="was to be cut"):
         shrink_width(bloom, 8, batches=some)
     assert all(torch.equal(before[name], value) for name, value in bloom.state_dict().items())
+
+
+SEEN = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=8)
+CLASSES = dict(SEEN, num_labels=3, initializer_range=0.5)
+INSIDE = dict(CLASSES, intermediate_size=24)
+SEERS = {
+    "vit": (None, ViTConfig(**INSIDE), 5),
+    "deit": (DeiTForImageClassification, DeiTConfig(**INSIDE), 6),
+    "deit with its token": (DeiTForImageClassificationWithTeacher, DeiTConfig(**INSIDE), 6),
+    "beit": (None, BeitConfig(**INSIDE), 5),
+    "beit with positions by head": (None, BeitConfig(use_relative_position_bias=True, **INSIDE), 5),
+    "data2vec": (None, Data2VecVisionConfig(**INSIDE), 5),
+    "dinov2": (None, Dinov2Config(mlp_ratio=2, **CLASSES), 5),
+    "dinov2 with registers": (None, Dinov2WithRegistersConfig(mlp_ratio=2, **CLASSES), 9),
+    "dinov3": (DINOv3ViTModel, DINOv3ViTConfig(**INSIDE), 5),
+    "msn": (None, ViTMSNConfig(**INSIDE), 5),
+    "ijepa": (None, IJepaConfig(**INSIDE), 4),
+    "yolos": (
+        YolosForObjectDetection,
+        YolosConfig(num_detection_tokens=2, **{**INSIDE, "image_size": [16, 16]}), 7,
+    ),
+    "clip": (
+        CLIPForImageClassification, CLIPConfig(vision_config=dict(SEEN, intermediate_size=24), num_labels=3), 5,
+    ),
+}  # fmt: skip
+
+
+def seer(name):
+    torch.manual_seed(0)
+    kind, config, _ = SEERS[name]
+    config = copy.deepcopy(config)
+    model = kind(config) if kind else AutoModelForImageClassification.from_config(config)
+    for parameter in model.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def pictures(n=3):
+    return [{"pixel_values": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(i))} for i in range(n)]
+
+
+def shown(model):
+    with torch.no_grad():
+        return next(iter(model.eval()(**pictures(1)[0]).values()))
+
+
+@pytest.mark.parametrize("name", SEERS)
+def test_a_model_of_images_is_cut_and_all_its_positions_count(name, tmp_path):
+    teacher, positions = seer(name).requires_grad_(False), SEERS[name][2]
+    before = copy.deepcopy(teacher.state_dict())
+    sizes = Sizes.of(teacher)
+    whole = shrink_width(teacher, sizes.hidden_size, sizes.num_heads, sizes.intermediate_size, batches=pictures())
+    assert all(torch.equal(before[key], value) for key, value in whole.state_dict().items())
+    # How a convolution rounds depends on where its weights lie in memory: two copies may differ in the last digit.
+    assert torch.allclose(shown(whole), shown(teacher), rtol=1e-5, atol=1e-5)
+    inner = 16 if sizes.inner == "mlp_ratio" else 10
+    student = shrink_width(teacher, 8, 2, inner, batches=pictures())
+    cut = Sizes.of(student)
+    assert (cut.hidden_size, cut.num_heads, cut.intermediate_size) == (8, 2, inner)
+    assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
+    (step,) = student.config.distillation
+    assert (len(step["kept"]), step["positions"]) == (8, 3 * 2 * positions)
+    held = {key: value for key, value in student.state_dict().items() if "patch" in key and value.ndim == 4}
+    (patches,) = held
+    assert torch.equal(held[patches], before[patches][step["kept"]])
+    student.save_pretrained(tmp_path)
+    loaded, info = type(student).from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    held = student.state_dict()
+    assert all(torch.equal(held[key], value) for key, value in loaded.state_dict().items())
+    assert torch.allclose(shown(loaded), shown(student), rtol=1e-5, atol=1e-5)
+    assert f"over {3 * 2 * positions} positions" in lineage(loaded)[0]
+
+
+def test_tokens_of_an_image_model_and_its_head_follow_the_kept_dimensions():
+    teacher = seer("vit")
+    student = shrink_width(teacher, 8, batches=pictures())
+    kept = student.config.distillation[0]["kept"]
+    for part in ("cls_token", "position_embeddings"):
+        assert torch.equal(getattr(student.vit.embeddings, part), getattr(teacher.vit.embeddings, part)[..., kept])
+    assert torch.equal(student.classifier.weight, teacher.classifier.weight[:, kept])
+    double = seer("dinov2")  # the class token beside the mean of the patches
+    narrow = shrink_width(double, 8, batches=pictures())
+    kept = narrow.config.distillation[0]["kept"]
+    both = [*kept, *(16 + dimension for dimension in kept)]
+    assert torch.equal(narrow.classifier.weight, double.classifier.weight[:, both])
+    assert Sizes.of(narrow).intermediate_size == 16  # twice the width, as its teacher's
+
+
+def test_positions_by_head_go_with_their_heads():
+    teacher = seer("beit with positions by head")
+    student = shrink_width(teacher, 8, 2, batches=pictures())
+    for ours, theirs in zip(student.beit.layers, teacher.beit.layers, strict=True):
+        strength = torch.zeros(4)
+        for batch in pictures():
+            seen = []
+            hook = theirs.attention.o_proj.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+            with torch.no_grad():
+                teacher(**batch)
+            hook.remove()
+            strength = seen[0].view(-1, 4, 4).square().sum(dim=(0, 2)) + strength
+        best = strength.topk(2).indices.sort().values
+        table = theirs.relative_position_bias.relative_position_bias_table
+        assert torch.equal(ours.relative_position_bias.relative_position_bias_table, table[:, best])
+
+
+def test_a_narrow_model_of_images_learns_from_its_teacher(tmp_path):
+    teacher = seer("vit")
+    student = shrink_width(teacher, 8, batches=pictures())
+    run = tiny.trainer(
+        tmp_path, student, tiny_images.images(4), teacher_model=teacher, data_collator=default_data_collator,
+        args={"objective": "auto", "max_steps": 1, "per_device_train_batch_size": 4},
+    )  # fmt: skip
+    before = copy.deepcopy(student.state_dict())
+    assert run.train().training_loss > 0
+    assert not torch.equal(before["classifier.weight"], student.classifier.weight)
+
+
+def test_models_of_images_that_cannot_be_cut_are_refused():
+    stages = [tiny_images.resnet(), tiny_images.convnext(), tiny_images.swin()]
+    for model in stages:
+        with pytest.raises(ValueError, match=r"one hidden_size, one number of .*: keep some of its layers instead"):
+            shrink_width(model, 8, batches=pictures())
+    tower = SiglipVisionModel(SiglipVisionConfig(**SEEN, intermediate_size=24))
+    with pytest.raises(ValueError, match="in_proj_weight follows it in another way: keep some of its layers instead"):
+        shrink_width(tower, 8, batches=pictures())
+    with pytest.raises(
+        ValueError, match=r"intermediate_size=12 with hidden_size=8 was asked of Dinov2.*: ask for a mult"
+    ):
+        shrink_width(seer("dinov2"), 8, 2, 12, batches=pictures())
+    shared = BeitConfig(use_shared_relative_position_bias=True, **INSIDE)
+    with pytest.raises(ValueError, match="relative_position_bias_table follows it in another way"):
+        shrink_width(AutoModelForImageClassification.from_config(shared), 8, batches=pictures())
