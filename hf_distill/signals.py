@@ -125,11 +125,14 @@ class Head(NamedTuple):
         logits: [..., V].
         rows: bool, the leading shape of ``logits``; a row that does not count has no value and no gradient.
         labels: int64, the leading shape: the class of each row, negative where it has none; None: nobody knows.
+        share: what a row counts. 1; or, where a batch does not say how many rows a model makes of a sample, as of the
+            cells of a grid, the part of a sample that a row is, so that samples are counted.
     """
 
     logits: Logits
     rows: Tensor
     labels: Tensor | None = None
+    share: float = 1.0
 
     def labelled(self, start: int, stop: int) -> Tensor | None:
         """Return the labels of ``start:stop`` of the rows that count, int64 [stop - start]; None: nobody knows."""

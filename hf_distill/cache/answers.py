@@ -212,7 +212,7 @@ class Answers:
                 start, stop = torch.as_tensor(spans, device=counted.device).T.unsqueeze(-1)
                 value = DenseLogits(value.tensor.squeeze(-1).masked_fill((place < start) | (place >= stop), ABSENT))
             if name.startswith(HEADS):
-                heads[name.removeprefix(HEADS)] = Head(value, counted)
+                heads[name.removeprefix(HEADS)] = Head(value, _as_rows(counted, value))
             elif name.startswith(HIDDEN):
                 hidden.append(value)
             elif name.startswith((VALUES, ROWS)):
@@ -248,3 +248,9 @@ class Answers:
             return False
         # Without a mask nothing is padded, as of images: each layer has as many positions as it likes.
         return part.ndim > 2 and signals.mask is not None and part.shape[1] == signals.mask.shape[1]
+
+
+def _as_rows(counted: Tensor, value: DenseLogits) -> Tensor:
+    """Which rows of a head count, where a sample has a whole grid of them."""
+    leading = value.shape[:-1]
+    return counted if counted.shape == leading else counted.view(-1, *[1] * (len(leading) - 1)).expand(leading)

@@ -138,6 +138,9 @@ def add_distillation(run: Trained, repository: str | None, rollout: str, asked: 
         temperature=f"{run.distillation.temperature:g}",
         rollout=rollout,
         auto_class=run.task.auto_class,
+        processor_class=run.task.processor_class,
+        processor=run.task.processor_class.removeprefix("Auto").removeprefix("Image").lower(),
+        noun=run.task.noun,
         pipeline=_pipeline(run),
         pipeline_tag=run.task.pipeline_tag,
         peft=_adapted(run),
@@ -179,7 +182,7 @@ def _pipeline(run: Trained) -> str:
         return ""
     if tag == "text-classification" and _paired(run):
         return '{"text": "A text of yours.", "text_pair": "The one that belongs to it."}'
-    return 'f"Some text with a {model.tokenizer.mask_token} in it."' if tag == "fill-mask" else '"Some text of yours."'
+    return run.task.example
 
 
 def _paired(run: Trained) -> bool:

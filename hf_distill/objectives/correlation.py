@@ -154,9 +154,9 @@ class DIST(TemperedTerm):
             ours, theirs = (one.logits.select(head.rows) for one in (head, teacher.heads[name]))
             rows = ours.shape[0]
             shown = ours.chunk(0, rows)
-            totals.append(self.together(shown, theirs.chunk(0, rows).to(shown.device)))
-            count += rows
-        return Sum(torch.stack(totals).sum(), torch.tensor(count, device=totals[0].device))
+            totals.append(head.share * self.together(shown, theirs.chunk(0, rows).to(shown.device)))
+            count += rows * head.share
+        return Sum(torch.stack(totals).sum(), torch.tensor(round(count), device=totals[0].device))
 
     def extra_repr(self) -> str:
         """Show the weights and the temperature in ``print(term)``."""

@@ -6,14 +6,15 @@ from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
 from hf_distill.tasks.masked_language_modeling import MaskedLM
 from hf_distill.tasks.multiple_choice import MultipleChoice
 from hf_distill.tasks.question_answering import QuestionAnswering
+from hf_distill.tasks.semantic_segmentation import SemanticSegmentation
 from hf_distill.tasks.sentence_embedding import SentenceEmbedding
 from hf_distill.tasks.sequence_classification import SequenceClassification
 from hf_distill.tasks.task import Task
 from hf_distill.tasks.token_classification import TokenClassification
 
 TASKS: tuple[type[Task], ...] = (
-    ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM,
-    CausalLM, Seq2SeqLM, SentenceEmbedding,
+    SemanticSegmentation, ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering,
+    MultipleChoice, MaskedLM, CausalLM, Seq2SeqLM, SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
@@ -27,6 +28,7 @@ __all__ = [
     "MultipleChoice",
     "QuestionAnswering",
     "Seq2SeqLM",
+    "SemanticSegmentation",
     "SentenceEmbedding",
     "SequenceClassification",
     "Task",

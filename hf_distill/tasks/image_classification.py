@@ -15,10 +15,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 
 from hf_distill.models.classes import names_in, own_loss_of
 from hf_distill.models.grids import grids_of
-from hf_distill.models.meta import IMAGES, flat
+from hf_distill.models.meta import flat
 from hf_distill.models.outputs import core_of
-from hf_distill.signals import DenseLogits, Grid, Signals, Sum
-from hf_distill.tasks.alignment.tokens import PREFIX
+from hf_distill.signals import DenseLogits, Signals, Sum
+from hf_distill.tasks.images import image_size
 from hf_distill.tasks.sequence_classification import SequenceClassification
 
 CLASSES = names_in(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
@@ -51,6 +51,9 @@ class ImageClassification(SequenceClassification):
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     pipeline_tag: ClassVar[str] = "image-classification"
+    processor_class: ClassVar[str] = "AutoImageProcessor"
+    noun: ClassVar[str] = "images"
+    example: ClassVar[str] = '"an image of yours.png"'
     of_text: ClassVar[bool] = False
     streams: ClassVar[tuple[str, ...]] = ("vision",)
 
@@ -76,7 +79,7 @@ class ImageClassification(SequenceClassification):
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
         """Read logits, in training of the distillation token where there is one, and hidden states; see the base."""
         shown = super().signals(model, batch, outputs, captured)
-        grids = grids_of(model, shown.hidden, self._size(batch))
+        grids = grids_of(model, shown.hidden, image_size(batch))
         shown = replace(shown, hidden=tuple(map(flat, shown.hidden)), grids=grids)
         if isinstance(outputs, Mapping) and outputs.get("distillation_logits") is not None and self._learning(outputs):
             head = shown.heads["logits"]._replace(logits=DenseLogits(outputs["distillation_logits"]))
@@ -86,15 +89,8 @@ class ImageClassification(SequenceClassification):
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
         """Put the teacher's classes in order, and find the grids of answers that were kept; see the base."""
         if teacher.hidden and not teacher.grids:
-            teacher = replace(teacher, grids=grids_of(None, teacher.hidden, self._size(batch)))
+            teacher = replace(teacher, grids=grids_of(None, teacher.hidden, image_size(batch)))
         return super().align(student, teacher, batch)
-
-    @staticmethod
-    def _size(batch: Mapping[str, Any]) -> Grid | None:
-        """Height and width of the images; None where there are none, or the teacher reads some of another size."""
-        pixels = (batch.get(name) for name in (IMAGES, PREFIX + IMAGES))
-        sizes = {tuple(one.shape[-2:]) for one in pixels if isinstance(one, Tensor)}
-        return sizes.pop() if len(sizes) == 1 else None
 
     @staticmethod
     def _learning(outputs: Mapping[str, Any]) -> bool:

@@ -41,6 +41,7 @@ class MaskedLM(EachToken, LanguageModel):
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     pipeline_tag: ClassVar[str] = "fill-mask"
+    example: ClassVar[str] = 'f"Some text with a {model.tokenizer.mask_token} in it."'
     # Those that generate are in both mappings, and read their labels as a decoder does.
     classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_MASKED_LM_MAPPING_NAMES) - Seq2SeqLM.classes
     suffix: ClassVar[str] = "ForMaskedLM"

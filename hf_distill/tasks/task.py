@@ -28,12 +28,17 @@ class Task(Counting, Comparing):
     Attributes:
         auto_class: the transformers class that loads a model for this task from a path or the Hub.
         pipeline_tag: the task's name on the Hub.
+        processor_class: the transformers class that loads what makes a model's inputs, for the card.
+        noun: what its models read, for the card.
+        example: what a pipeline of transformers is given, in Python, for the card.
         default_objective: what is learned from the teacher if the user names nothing.
         own_loss: only the model itself knows its supervised loss: it is given the labels, and ``hard`` returns None.
         shifts_labels: the model predicts position t + 1 at position t, as causal language models do.
         reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
         of_text: it reads the tokens of a text, and a model that reads none is refused.
+        plain_labels: its labels are numbers or lists of them, of which the checks of a run know what is wrong; others
+            are looked at by ``check_batch``.
         frames: the positions of an answer are the answering model's own, as those of waves; its ``Signals`` then bring
             their mask, and a cache keeps each row with its own length.
         reads: what the student reads of its teacher (``"hidden"``, ``"hidden@big"``, ...): the teacher is asked for it
@@ -45,12 +50,16 @@ class Task(Counting, Comparing):
 
     auto_class: ClassVar[str]
     pipeline_tag: ClassVar[str]
+    processor_class: ClassVar[str] = "AutoTokenizer"
+    noun: ClassVar[str] = "texts"
+    example: ClassVar[str] = '"Some text of yours."'
     default_objective: str = "forward_kl"
     own_loss: bool = False
     shifts_labels: bool = False
     reads_labels: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     of_text: ClassVar[bool] = False
+    plain_labels: ClassVar[bool] = True
     frames: ClassVar[bool] = False
     reads: frozenset[str] = frozenset()
     values: tuple[str, ...] = ()
@@ -143,6 +152,16 @@ class Task(Counting, Comparing):
 
         Raises:
             ValueError: in one sentence, what differs and what to do.
+        """
+
+    def check_batch(self, batch: Mapping[str, Any]) -> None:
+        """Refuse a batch whose labels are none of this task.
+
+        Args:
+            batch: the batch, as the collator made it.
+
+        Raises:
+            ValueError: in one sentence, what stands in which row.
         """
 
     def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -219,7 +219,7 @@ class Several(Teacher):
             each = {name: theirs.heads[key].logits for name, theirs in shown.items()}
             same_shapes({name: list(logits.shape) for name, logits in each.items()}, key)
             mean = MeanLogits(list(each.values()), shares, self.averaged == "probabilities")
-            heads[key] = Head(mean, head.rows)
+            heads[key] = Head(mean, head.rows, share=head.share)
         return heads
 
     # ---- What a trainer tells them ----

@@ -42,9 +42,9 @@ class BatchMixin:
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the teacher's columns in the data set beside the student's, and those that a collator says it reads."""
         super()._set_signature_columns_if_needed()
-        if self.distillation is not None:
-            extra = self.distillation.columns | getattr(self.data_collator, "columns", frozenset())
-            self._signature_columns += sorted(extra - set(self._signature_columns))
+        theirs = frozenset() if self.distillation is None else self.distillation.columns
+        extra = theirs | getattr(self.data_collator, "columns", frozenset())
+        self._signature_columns += sorted(extra - set(self._signature_columns))
 
     def _kept_columns(self) -> list[str] | None:
         """The columns that Trainer leaves in a row; None: all of them."""
@@ -62,13 +62,17 @@ class BatchMixin:
 
     # ---- Augmentation ----
 
-    def augmenting(self) -> AugmentingCollator | None:
-        """Return the collator of training batches; None where nothing is augmented."""
+    def augmenting(self) -> AugmentingCollator | Any | None:
+        """Return the collator of training batches; None where they are made as all others are.
+
+        It is the one that adds copies, or what the run's own collator names ``for_training``.
+        """
         columns = getattr(self.train_dataset, "column_names", None) or ()
         own_loss = self.compute_loss_func is not None
-        return self.augmentation.collator(
+        made = self.augmentation.collator(
             self.args, self.alpha, self.data_collator, columns, self.processing_class, own_loss
         )
+        return getattr(self.data_collator, "for_training", None) if made is None else made
 
     @property
     def copies(self) -> int:
@@ -88,11 +92,12 @@ class BatchMixin:
             return super().get_train_dataloader()
         if epochs not in self.callback_handler.callbacks:
             self.add_callback(epochs)
-        self.data_collator = collator  # for the one call that makes the training loader
+        self.augmentation.check_workers(self.args)
+        own, self.data_collator = self.data_collator, collator  # for the one call that makes the training loader
         try:
             loader = super().get_train_dataloader()
         finally:
-            self.data_collator = collator.collator
+            self.data_collator = own
         held = getattr(loader, "collate_fn", collator)
         if held is not collator and getattr(held, "data_collator", None) is not collator:
             raise ValueError(
@@ -147,6 +152,7 @@ class BatchMixin:
             return batch[LAYOUT]
         if self.distillation is not None and self.alpha < 1:
             check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
+            self.task.check_batch(batch)
         if self.task.infer_from_batch(self.model, batch) and self.distillation is not None:
             check_pair(self.task, Facts.of(self.model), self.teacher)
         return self.task.layout(batch)

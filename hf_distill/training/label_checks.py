@@ -69,6 +69,8 @@ def wanted_of(task: Task, own_loss: bool = False) -> Wanted:
         'the label True, which is no class number: make labels integers (dataset.cast_column)'
     """
     classes, problem = getattr(task, "num_labels", None), getattr(task, "problem_type", "")
+    if not task.plain_labels:
+        return Wanted(type(task).__name__, strict=False)
     if type(task) not in TASKS or task.own_loss or own_loss:
         return Wanted(type(task).__name__, strict=False, classes=classes if task.distributions else None)
     several = None if problem is None else problem.startswith("multi") or (not task.distributions and classes > 1)

@@ -39,7 +39,8 @@ def compared(
             once; without it they are made whole for the backward.
 
     Returns:
-        name -> the total with its graph, and how many rows there were.
+        name -> the total with its graph, and how many rows there were; of rows that are parts of a sample each counts
+        as its part.
     """
     stacks: dict[tuple[str, int, int], _Stack] = {}
     for key, (term, student, teacher) in asked.items():
@@ -47,16 +48,16 @@ def compared(
             whole, pick = _looked_at(head.logits)
             at = (name, id(whole), id(head.rows))
             if at not in stacks:  # its rows are copied, so it is not made to be thrown away
-                stacks[at] = _Stack(whole, head.rows)
+                stacks[at] = _Stack(whole, head.rows, head.share)
             stacks[at].add(key, term, head, pick, None if teacher is None else teacher.heads[name].logits)
     totals: dict[str, list[Tensor]] = {name: [] for name in asked}
-    counts = dict.fromkeys(asked, 0)
+    counts: dict[str, float] = dict.fromkeys(asked, 0)
     for stack in stacks.values():
         for key, total in stack.totals(shares).items():
             totals[key].append(total)
-            counts[key] += len(stack)
+            counts[key] += len(stack) * stack.share
     return {
-        key: Sum(torch.stack(found).sum(), torch.tensor(counts[key], device=found[0].device))
+        key: Sum(torch.stack(found).sum(), torch.tensor(round(counts[key]), device=found[0].device))
         for key, found in totals.items()
     }
 
@@ -72,8 +73,8 @@ def _looked_at(logits: Logits) -> tuple[Logits, Callable[[Tensor], Tensor]]:
 class _Stack:
     """One student head, gone through for all parts that are computed from it."""
 
-    def __init__(self, logits: Logits, rows: Tensor) -> None:
-        self.rows, self.ours = rows, logits.select(rows)
+    def __init__(self, logits: Logits, rows: Tensor, share: float) -> None:
+        self.rows, self.share, self.ours = rows, share, logits.select(rows)
         most = CUDA_CHUNK_ELEMENTS if rows.is_cuda else CHUNK_ELEMENTS
         self.size = max(1, most // max(1, self.ours.shape[-1]))
         self.parts: dict[str, Part] = {}
@@ -103,6 +104,7 @@ class _Stack:
             )
         else:
             found = _chunks(self.ours, self.parts, self.size)
+        found = found if self.share == 1.0 else [self.share * total for total in found]
         return dict(zip(self.parts, found, strict=True))
 
 
