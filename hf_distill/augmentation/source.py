@@ -97,12 +97,24 @@ class Augmenting:
                 f"augmentation adds rows without a label, and {own} may count them: set alpha=1, or leave "
                 "augmentation out."
             )
+        self.check_workers(args)
+        check_columns(columns)
+
+    @staticmethod
+    def check_workers(args: TrainingArguments) -> None:
+        """Refuse workers that outlive an epoch.
+
+        Args:
+            args: the run's arguments.
+
+        Raises:
+            ValueError: in one sentence.
+        """
         if args.dataloader_num_workers and args.dataloader_persistent_workers:
             raise ValueError(
                 "augmentation differs from epoch to epoch, and dataloader_persistent_workers keeps workers that know "
                 "only the first: set dataloader_persistent_workers=False."
             )
-        check_columns(columns)
 
     def _make(
         self, augmentations: list[Any], copies: int, seed: int, args: TrainingArguments, inner: Any, tokenizer: Any

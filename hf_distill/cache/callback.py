@@ -40,6 +40,7 @@ class Watch(TrainerCallback):
         self.trainer: Trainer | None = None
         self._asking = False
         self._logged = [0, 0]
+        self._round = self._epoch = 1  # after how many epochs a row comes again, and in which one the run is
         self._ranks, self._before, self._rows, self._hits, self._passing = 1, 0, 0, 0, 0
 
     @property
@@ -58,6 +59,7 @@ class Watch(TrainerCallback):
             ValueError: not all training rows can be asked for before the first step.
         """
         self.trainer = trainer
+        self._round = getattr(trainer.data_collator, "recurring", None) or 1
         self._ranks, self.device = trainer.accelerator.num_processes, trainer.args.device
         if self.prepass and (self.cached.collective or not hasattr(trainer.train_dataset, "__len__")):
             what = "the teacher is sharded over ranks" if self.cached.collective else "the training set has no length"
@@ -69,7 +71,8 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Learn whether the run sees a row more than once; a stream of unknown length does not say."""
-        self.repeats = 1 < state.num_train_epochs < sys.maxsize
+        self._epoch = 0
+        self.repeats = self._round < state.num_train_epochs < sys.maxsize
         steps = args.eval_strategy == "steps" and state.max_steps > 2 * max(1, state.eval_steps or 1)
         self.reevaluates = args.eval_strategy != "no" and (self.repeats or steps)
         self.stopped, self._before, self._rows, self._hits, self._passing = False, 0, 0, 0, 0
@@ -95,6 +98,7 @@ class Watch(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count anew, and look at all of the teacher."""
         self.cached.notice(whole=True)
+        self._epoch += 1
         self._before, self._rows, self._hits, self._passing = self._rows - self._passing, 0, 0, 0
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -144,6 +148,8 @@ class Watch(TrainerCallback):
 
     def _judge(self, last: bool) -> None:
         """Stop where a later epoch brings only new rows, as random augmentation does."""
+        if self._epoch <= self._round:
+            return
         rows = self._rows - self._passing  # that could have been seen before
         enough = rows >= PATIENCE or (last and rows > 0)
         new = enough and not self._hits and self._before >= min(rows, PATIENCE)

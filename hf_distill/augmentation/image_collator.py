@@ -1,0 +1,198 @@
+"""A collator of images: decodes them, lets chance change them in training, and hands them to a model's processor.
+
+Knows: rows with an image and a label, image processors, chance that hangs on an image's content and the epoch alone.
+Does not know: models, losses, trainers, what a view makes of an image.
+"""
+
+from __future__ import annotations
+
+import copy
+from array import array
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from hf_distill.augmentation.views import Image, View, seen
+from hf_distill.tasks.alignment.tokenizers import PREFIX
+
+PIXELS = "pixel_values"
+LABELS = ("labels", "label")
+
+
+class ImageCollator:
+    """Makes batches of images and classes, with the same view of an image for the teacher and the student.
+
+    In training (``for_training``, which the trainer takes for its training batches) an image is changed by ``views``.
+    What becomes of it hangs on ``seed``, its own pixels and the epoch: not on ranks, workers, the order of the rows or
+    the step at which a run was resumed. With ``recurring=K`` only on the epoch modulo K: each image then has K views,
+    and a teacher whose answers are kept is asked K times for it, however long the training is.
+
+    Args:
+        processor: the student's image processor, as ``processing_class``.
+        teacher_processor: the teacher's, if its own differs in what it makes of an image: the batch then has
+            ``teacher_pixel_values`` too.
+        views: what changes images in training; none: nothing does.
+        recurring: how many views an image has; None: a new one in every epoch.
+        mixup: mixes each image with another of its micro-batch, by a share drawn from Beta(mixup, mixup); such a row
+            has no label, so a teacher alone speaks about it. 0: none is mixed.
+        image_column: of the rows: images, arrays, or bytes of an encoded image.
+        seed: of what is drawn.
+
+    Raises:
+        ValueError: an image that cannot be decoded, or a row without one.
+
+    Reference:
+        Beyer et al.: Knowledge Distillation: A Good Teacher is Patient and Consistent, arXiv:2106.05237 (the same view
+        for both models, mixup, long schedules); Wu et al.: TinyViT, arXiv:2207.10666 (views that recur).
+
+    Example:
+        >>> from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+        >>> processor = ViTImageProcessorPil(size={"height": 8, "width": 8})
+        >>> rows = [{"image": Image.new("L", (4, 4), 10 * number), "label": number} for number in range(3)]
+        >>> batch = ImageCollator(processor)(rows)
+        >>> batch["pixel_values"].shape, batch["labels"].tolist()
+        (torch.Size([3, 3, 8, 8]), [0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        teacher_processor: Any = None,
+        views: Sequence[View] = (),
+        recurring: int | None = None,
+        mixup: float = 0.0,
+        image_column: str = "image",
+        seed: int = 0,
+    ) -> None:
+        if recurring is not None and (isinstance(recurring, bool) or not isinstance(recurring, int) or recurring < 1):
+            raise ValueError(f"recurring={recurring!r} was given: give how many views an image has, at least 1.")
+        if recurring is not None and not views:
+            raise ValueError("recurring was given without views, so there is nothing that could recur: name views.")
+        if mixup < 0:
+            raise ValueError(f"mixup={mixup!r} was given: give 0, or a number above it, such as 0.2.")
+        differs = teacher_processor is not None and prepares(teacher_processor) != prepares(processor)
+        self.processor, self.teacher_processor = processor, teacher_processor if differs else None
+        self.views, self.recurring, self.mixup, self.image_column = tuple(views), recurring, mixup, image_column
+        self.seed, self.epoch, self.training, self.copies = seed, 0, False, 0
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns of the data set that it reads."""
+        return frozenset({self.image_column, *LABELS})
+
+    @property
+    def for_training(self) -> ImageCollator | None:
+        """The collator of training batches; None where they are made as all others are."""
+        if not self.views and not self.mixup:
+            return None
+        changing = copy.copy(self)
+        changing.training = True
+        return changing
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Make a batch.
+
+        Args:
+            rows: what the data set gave for one micro-batch.
+
+        Returns:
+            ``pixel_values`` [B, 3, height, width], ``labels`` [B] where all rows have one, and where the teacher reads
+            its own ``teacher_pixel_values``.
+        """
+        images = [self._image(row, number) for number, row in enumerate(rows)]
+        draws = [Random(self._chance(image)) for image in images] if self.training else []
+        if self.training:
+            images = [seen(image, self.views, draw) for image, draw in zip(images, draws, strict=True)]
+        batch = {PIXELS: _pixels(self.processor, images)}
+        if self.teacher_processor is not None:
+            batch[PREFIX + PIXELS] = _pixels(self.teacher_processor, images)
+        name = next((one for one in LABELS if all(row.get(one) is not None for row in rows)), None)
+        if name is not None:
+            batch["labels"] = torch.tensor(np.stack([np.asarray(row[name]) for row in rows]))
+        if self.training and self.mixup and len(rows) > 1:
+            self._mix(batch, draws)
+        return batch
+
+    def _mix(self, batch: dict[str, Tensor], draws: Sequence[Random]) -> None:
+        size = len(draws)
+        partners = [(row + draw.randrange(1, size)) % size for row, draw in enumerate(draws)]
+        shares = torch.tensor([draw.betavariate(self.mixup, self.mixup) for draw in draws]).view(-1, 1, 1, 1)
+        for name in (PIXELS, PREFIX + PIXELS):
+            if name in batch:
+                batch[name] = shares * batch[name] + (1 - shares) * batch[name][partners]
+        if "labels" in batch:
+            nothing = torch.nan if batch["labels"].is_floating_point() else -100
+            batch["labels"] = torch.full_like(batch["labels"], nothing)
+
+    def _chance(self, image: Image.Image) -> int:
+        epoch = self.epoch if self.recurring is None else self.epoch % self.recurring
+        return xxhash.xxh3_64_intdigest(array("q", [self.seed, epoch, *image.size]).tobytes() + image.tobytes())
+
+    def _image(self, row: Mapping[str, Any], number: int) -> Image.Image:
+        if (found := row.get(self.image_column)) is None:
+            raise ValueError(
+                f"row {number} of a batch has no {self.image_column!r}, only {sorted(row)}: name the column of the "
+                "images (image_column), and set remove_unused_columns=False if a transform makes it."
+            )
+        return decoded(found, f"row {number} of a batch").convert("RGB")
+
+
+def decoded(found: Any, who: str) -> Image.Image:
+    """Make an image of what a data set holds for one.
+
+    Args:
+        found: an image, an array [H, W] or [H, W, C] of bytes, the bytes of a file, or what datasets holds for one.
+        who: names the row in a message.
+
+    Raises:
+        ValueError: it is no image.
+
+    Example:
+        >>> decoded(np.zeros((2, 3), dtype=np.uint8), "row 0").size
+        (3, 2)
+    """
+    if isinstance(found, Image.Image):
+        return found
+    data = found
+    if isinstance(found, Mapping):  # as datasets holds an image that is not decoded yet
+        data = found.get("bytes") if found.get("bytes") is not None else Path(found.get("path") or "")
+    try:
+        if isinstance(data, (bytes, bytearray)):
+            return Image.open(BytesIO(data))
+        if isinstance(data, Path):
+            return Image.open(data)
+        return Image.fromarray(np.asarray(data, dtype=np.uint8))
+    except (OSError, TypeError, ValueError) as error:  # what Pillow cannot identify is an OSError
+        reason = " ".join(str(error).split())[:80]
+        raise ValueError(
+            f"{who} has an image that cannot be decoded ({reason}): correct the file, or leave the row out."
+        ) from error
+
+
+def prepares(processor: Any) -> dict[str, Any]:
+    """Say what a processor makes of an image; two that say the same make the same.
+
+    Args:
+        processor: an image processor of transformers.
+
+    Example:
+        >>> prepares(type("Own", (), {"size": {"height": 8}, "image_mean": [0.5]})())
+        {'size': {'height': 8}, 'image_mean': [0.5]}
+    """
+    names = (
+        "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
+        "image_mean", "image_std",
+    )  # fmt: skip
+    told = {name: getattr(processor, name, None) for name in names}
+    return {name: dict(v) if isinstance(v, Mapping) else v for name, v in told.items() if v is not None}
+
+
+def _pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:
+    return processor(list(images), return_tensors="pt")[PIXELS]

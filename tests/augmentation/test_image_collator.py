@@ -1,0 +1,142 @@
+"""Images by chance: the same view for both models, again in the same epoch, K of them where K were asked for."""
+
+import numpy as np
+import pytest
+import tiny
+import tiny_images
+import torch
+from datasets import Dataset
+from PIL import Image
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from hf_distill import ImageCollator
+from hf_distill.augmentation.views import Crop, Flip, Shift
+
+
+def processor(size=16, mean=0.5):
+    return ViTImageProcessorPil(size={"height": size, "width": size}, image_mean=[mean] * 3, image_std=[0.5] * 3)
+
+
+def rows(n=8, size=16, seed=0):
+    draw = np.random.default_rng(seed)
+    pictures = [Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)) for _ in range(n)]
+    return Dataset.from_dict({"image": pictures, "label": [i % 3 for i in range(n)]})
+
+
+def training(epoch=0, **options):
+    collate = ImageCollator(processor(), **{"views": [Shift(3), Flip()], **options}).for_training
+    collate.epoch = epoch
+    return collate
+
+
+def trainer(folder, collate, data=None, **parts):
+    return tiny.trainer(
+        folder, tiny_images.vit(), data or rows(), teacher_model=tiny_images.vit(width=24, layers=4, seed=7),
+        data_collator=collate, processing_class=processor(), **parts,
+    )  # fmt: skip
+
+
+def test_a_view_hangs_on_the_image_and_the_epoch_alone():
+    some = list(rows())
+    there = training()(some)["pixel_values"]
+    assert torch.equal(training()(some[::-1])["pixel_values"].flip(0), there)
+    assert torch.equal(training()(some[2:3])["pixel_values"], there[2:3])
+    assert not torch.equal(training(epoch=1)(some)["pixel_values"], there)
+    assert not torch.equal(training(seed=1)(some)["pixel_values"], there)
+    plain = ImageCollator(processor(), views=[Shift(3), Flip()])(some)["pixel_values"]
+    assert torch.equal(
+        plain, processor()(some[0:1] and [r["image"] for r in some], return_tensors="pt")["pixel_values"]
+    )
+
+
+def test_views_recur():
+    some = list(rows(4))
+    made = [training(epoch, recurring=3)(some)["pixel_values"] for epoch in range(6)]
+    assert all(torch.equal(made[epoch], made[epoch + 3]) for epoch in range(3))
+    assert not torch.equal(made[0], made[1])
+
+
+@pytest.mark.parametrize("view", [Shift(3), Flip(), Crop(0.3)])
+def test_a_view_is_as_large_as_its_image_and_can_be_made_again(view):
+    from random import Random
+
+    image = rows(1)[0]["image"].resize((20, 12))
+    made = [view(image, Random(seed)) for seed in (1, 1, *range(2, 12))]
+    assert all(one.size == image.size for one in made)
+    assert made[0].tobytes() == made[1].tobytes()
+    assert len({one.tobytes() for one in made}) > 1
+
+
+def test_mixed_images_have_no_label_and_both_processors_mix_the_same():
+    some = list(rows(4))
+    collate = training(views=[], mixup=1.0, teacher_processor=processor(24, 0.0))
+    batch = collate(some)
+    assert batch["labels"].tolist() == [-100] * 4
+    assert batch["teacher_pixel_values"].shape == (4, 3, 24, 24)
+    plain = ImageCollator(processor())(some)["pixel_values"]
+    assert not torch.isclose(batch["pixel_values"], plain).all()
+    inside = (plain.amin(0) <= batch["pixel_values"] + 1e-6) & (batch["pixel_values"] <= plain.amax(0) + 1e-6)
+    assert inside.all()
+
+
+def test_a_teacher_with_the_same_processor_reads_the_same_pixels():
+    assert ImageCollator(processor(), processor()).teacher_processor is None
+    assert ImageCollator(processor(), processor(mean=0.2)).teacher_processor is not None
+
+
+def test_only_training_batches_are_changed(tmp_path):
+    run = trainer(tmp_path, ImageCollator(processor(), views=[Shift(3)]))
+    batch = next(iter(run.get_train_dataloader()))
+    kept = next(iter(run.get_eval_dataloader(rows())))
+    assert set(batch) == set(kept) == {"pixel_values", "labels"}
+    assert torch.equal(kept["pixel_values"], ImageCollator(processor())(list(rows()))["pixel_values"])
+    assert not torch.equal(batch["pixel_values"].sum(), kept["pixel_values"].sum())
+
+
+def test_a_kept_teacher_is_asked_once_for_each_view(tmp_path):
+    collate = ImageCollator(processor(), views=[Shift(3), Flip()], recurring=2)
+    args = {"num_train_epochs": 6, "max_steps": -1, "per_device_train_batch_size": 4}
+    found = []
+    for cache in ("off", "auto"):
+        run = trainer(tmp_path / cache, collate, args={**args, "teacher_cache": cache})
+        run.train()
+        found.append(tiny.losses(run))
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert tiny.losses(run, "teacher_cache_hits") == [0.0] * 4 + [1.0] * 8
+    assert len(run.teacher.memory) == 16
+
+
+def test_resumed_equals_uninterrupted(tmp_path):
+    collate = ImageCollator(processor(), views=[Shift(3), Flip()])
+    args = {"max_steps": 6, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 3}
+    whole = trainer(tmp_path / "whole", collate, args=args)
+    whole.train()
+    again = trainer(tmp_path / "whole", collate, args=args)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    assert tiny.losses(again)[-3:] == pytest.approx(tiny.losses(whole)[-3:], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"label": 0}, "has no 'image', only"),
+        ({"image": {"bytes": b"no image"}, "label": 0}, "row 0 of a batch has an image that cannot be decoded"),
+        ({"image": "a path", "label": 0}, "row 0 of a batch has an image that cannot be decoded"),
+    ],
+)
+def test_a_row_without_an_image_is_named(row, told):
+    with pytest.raises(ValueError, match=told):
+        ImageCollator(processor())([row])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"recurring": 0, "views": [Flip()]}, "give how many views"),
+        ({"recurring": 2}, "nothing that could recur"),
+        ({"mixup": -1.0}, "give 0, or a number above it"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(options, told):
+    with pytest.raises(ValueError, match=told):
+        ImageCollator(processor(), **options)
