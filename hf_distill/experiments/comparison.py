@@ -33,6 +33,7 @@ from hf_distill.reports import (
     throughputs,
 )
 from hf_distill.reports.side_by_side import method
+from hf_distill.tasks.lengths import length_of
 
 SPEED_BATCH = 64
 
@@ -140,7 +141,7 @@ def usual_row(trainer: Trainer, test: Dataset) -> dict[str, torch.Tensor]:
         test: tokenised rows.
     """
     some = test.select(range(min(SPEED_BATCH, len(test))))
-    order = sorted(range(len(some)), key=lambda i: len(some[i]["input_ids"]))
+    order = sorted(range(len(some)), key=lambda i: length_of(some[i]))
     return speed_batches(trainer, some.select([order[len(order) // 2]]), 1)[0]
 
 

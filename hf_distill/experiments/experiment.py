@@ -13,7 +13,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, Image
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
 from hf_distill import DistillationTrainer
@@ -26,7 +26,7 @@ from hf_distill.hub.push import check_repository
 from hf_distill.models.sharding import is_sharded
 from hf_distill.objectives.presets import AUTO
 
-READ = ("input_ids", "label", "labels", "start_positions", "end_positions")
+READ = ("input_ids", "image", "label", "labels", "start_positions", "end_positions")
 """The columns whose content makes a teacher that is trained on them another one."""
 
 SHAPES = (
@@ -48,11 +48,12 @@ class Experiment:
         root: where a teacher that is trained here is kept.
         kind: what the models are for.
         splits: tokenised ``train``, ``validation`` and ``test`` rows.
-        tokenizer: of all models.
+        tokenizer: of all models; of those that read images their processor.
         scoring: how the models are measured on the test rows.
         options: further arguments of each trainer: ``data_collator``, ``compute_metrics``, ...
         language: its code, for the card.
         student_splits: the splits as the student under the teacher reads them; None: ``splits``.
+        teacher_rows: what a teacher that is trained here learns from; None: ``train``.
         notes: what else goes into the report.
         trainer_class: of each trainer.
         rows_dir: where the training rows are written, and nothing is trained; None: the models are.
@@ -68,6 +69,7 @@ class Experiment:
     options: Mapping[str, Any]
     language: str | None = None
     student_splits: DatasetDict | None = None
+    teacher_rows: Dataset | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     trainer_class: type = DistillationTrainer
     rows_dir: str | None = None
@@ -93,6 +95,7 @@ class Experiment:
         model: PreTrainedModel,
         args: RecipeTrainingArguments,
         teacher: PreTrainedModel | str | None = None,
+        rows: Dataset | None = None,
     ) -> Trainer:
         """Make the trainer of a model, with or without a teacher; it is the same.
 
@@ -100,12 +103,13 @@ class Experiment:
             model: what it trains.
             args: how.
             teacher: a model or its path.
+            rows: what it learns from, in the place of its split.
         """
         splits = self.splits if teacher is None else self.student_splits or self.splits
         return self.trainer_class(
             model,
             replace(args),  # made anew: under DeepSpeed each Trainer of a process needs a configuration of its own
-            train_dataset=splits["train"],
+            train_dataset=splits["train"] if rows is None else rows,
             eval_dataset=splits["validation"],
             processing_class=self.tokenizer,
             teacher_model=teacher,
@@ -215,14 +219,16 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     Args:
         experiment: all that it may need.
     """
-    recipe, args, rows = experiment.recipe, experiment.args, experiment.splits["train"]
+    recipe, args = experiment.recipe, experiment.args
+    rows = experiment.splits["train"] if experiment.teacher_rows is None else experiment.teacher_rows
     if recipe.teacher_model_name_or_path and not recipe.finetune_teacher:
         return recipe.teacher_model_name_or_path
     # What it was trained on names its folder: other settings make another teacher, and none is ever written over.
-    read = [rows[column][:] for column in READ if column in rows.column_names]
+    plain = rows.cast_column("image", Image(decode=False)) if "image" in rows.column_names else rows
+    read = [plain[column][:] for column in READ if column in rows.column_names]
     asked = {
         "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
-        "vocabulary": len(experiment.tokenizer),
+        "vocabulary": len(experiment.tokenizer) if hasattr(experiment.tokenizer, "__len__") else None,
         **{name: value for name, value in asdict(recipe).items() if name.startswith(("teacher", "finetune", "max"))},
         **{name: getattr(args, name) for name in SHAPES},
     }
@@ -234,7 +240,7 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     say(args, f"training the teacher, once: it is kept at {folder}")
     model = untrained_teacher(recipe, experiment.kind, experiment.tokenizer, args.seed)
     changes = {"learning_rate": recipe.teacher_learning_rate, "num_train_epochs": recipe.teacher_epochs}
-    trainer = experiment.trainer(model, arguments_for(args, "", output_dir=str(folder), **changes))
+    trainer = experiment.trainer(model, arguments_for(args, "", output_dir=str(folder), **changes), rows=rows)
     train(trainer)
     trainer.save_model()
     if trainer.is_world_process_zero():

@@ -114,6 +114,17 @@ def blank_bert(recipe: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Pr
     )  # fmt: skip
 
 
+def small_like(recipe: ModelArguments, shape: PreTrainedModel) -> PretrainedConfig:
+    """Shape a student as its teacher is, with fewer layers and another width.
+
+    Args:
+        recipe: its sizes.
+        shape: the teacher.
+    """
+    sizes = {"hidden_size": recipe.student_hidden_size, "num_hidden_layers": recipe.student_layers}
+    return resized_config(shape, **sizes)
+
+
 @dataclass
 class ModelKind:
     """What both models are for.
@@ -125,6 +136,7 @@ class ModelKind:
         problem_type: as the configuration of a sequence classifier has it; None for others.
         blank: shapes a teacher that is trained from nothing.
         decoder_layers: of an encoder-decoder student of its teacher's layers; None: as many as its encoder has.
+        small: shapes a student that is made new, of its teacher's kind.
     """
 
     auto: Any
@@ -133,6 +145,7 @@ class ModelKind:
     problem_type: str | None = None
     blank: Callable[[ModelArguments, PreTrainedTokenizerBase], PretrainedConfig] = blank_bert
     decoder_layers: int | None = None
+    small: Callable[[ModelArguments, PreTrainedModel], PretrainedConfig] = small_like
 
     def labelled(self, config: PretrainedConfig) -> PretrainedConfig:
         """Write the data set's class names into a configuration."""
@@ -234,9 +247,8 @@ def make_student(
         kind.labelled(student.config)
     else:
         shape = kind.empty(teacher) if isinstance(teacher, str) else teacher
-        sizes = {"hidden_size": recipe.student_hidden_size, "num_hidden_layers": recipe.student_layers}
         set_seed(seed)  # again: to build the empty teacher may have drawn numbers
-        student = kind.auto.from_config(kind.labelled(resized_config(shape, **sizes)))
+        student = kind.auto.from_config(kind.labelled(kind.small(recipe, shape)))
     if recipe.lora_rank:
         from peft import LoraConfig, get_peft_model
 

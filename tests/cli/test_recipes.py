@@ -10,7 +10,15 @@ from hf_distill.cli import recipes
 from hf_distill.cli.recipes import load_recipe, recipe_module, recipe_names, recipes_folder
 from hf_distill.experiments import Recipe
 
-NAMES = ["bert_chinese", "causal_lm", "question_answering", "sentence_embeddings", "token_tagging", "translation"]
+NAMES = [
+    "bert_chinese",
+    "causal_lm",
+    "image_classification",
+    "question_answering",
+    "sentence_embeddings",
+    "token_tagging",
+    "translation",
+]
 
 
 def test_every_recipe_is_known_and_its_file_says_whose_it_is():
