@@ -30,6 +30,7 @@ from hf_distill.tasks.layout import LAYOUT
 from hf_distill.teachers import Teacher
 from hf_distill.training import checks, text_checks
 from hf_distill.training.batches import BatchMixin
+from hf_distill.training.blend import blend
 from hf_distill.training.build_teacher import build_teacher, with_cache
 from hf_distill.training.checkpoint import CheckpointMixin
 from hf_distill.training.data_checks import check_data
@@ -194,31 +195,26 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         layout, units = self._layout(inputs), self.task.units
         inputs = {**inputs, LAYOUT: layout}
         window = self._window if stepping else Window.of(layout.units(units), units)
-        student, fed, supervised = self._unwrapped(model), self._student_columns(inputs), self._supervised()
-        if self.distillation is not None and self.distillation.asks:
-            told = (self.state, self.accelerator.autocast, self._note_fidelity, return_outputs and not self._loss_only)
-            found = self.distillation.forward(model, student, fed, inputs, window, supervised, *told)
-        else:
-            found = Compared(model(**supervised.inputs(student, fed, inputs)))
-
-        parts, loss, outputs = {}, 0.0, found.outputs
-        if self.alpha < 1:
-            done = found.sums.pop("hard", None)
-            parts["hard"] = supervised(student, outputs, inputs, window, num_items_in_batch, done)
-            loss = (1 - self.alpha) * parts["hard"]
-        if self.alpha > 0:
-            soft, weights = self.distillation.parts(found.sums, window, layout), self.distillation.objective.weights
-            loss = sum((self.alpha * weights[name] * part for name, part in soft.items()), loss)
-            parts.update(soft)
-        loss = loss + found.unused
-        if (balance := supervised.router(student, outputs, inputs, window)) is not None:
-            parts["router"], loss = balance, loss + balance
+        student, whole = self._unwrapped(model), return_outputs and not self._loss_only
+        found = self._run(model, student, inputs, window, whole)
+        parts, loss = blend(student, found, inputs, window, self._supervised(), self.distillation, num_items_in_batch)
         self._note(parts, window, stepping)
         if stepping and (undivided := self._undivided(num_items_in_batch)) != 1:
             loss = loss * undivided
-        if isinstance(outputs, tuple) and not supervised.of_the_model:
+        outputs = found.outputs
+        if isinstance(outputs, tuple) and not self._supervised().of_the_model:
             outputs = (loss, *outputs)  # prediction_step drops the first entry, where a model puts its loss
         return (loss, without(outputs, found.asked)) if return_outputs else loss
+
+    def _run(
+        self, model: nn.Module, student: nn.Module, inputs: Mapping[str, Any], window: Window, whole: bool
+    ) -> Compared:
+        """Run the student, and beside it, where a teacher is asked, all that is compared inside of its forward."""
+        fed, supervised = self._student_columns(inputs), self._supervised()
+        if self.distillation is None or not self.distillation.asks:
+            return Compared(model(**supervised.inputs(student, fed, inputs)))
+        told = (self.state, self.accelerator.autocast, self._note_fidelity, whole)
+        return self.distillation.forward(model, student, fed, inputs, window, supervised, *told)
 
     def _student_columns(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Drop the teacher's columns; keep labels only where the model must compute its own loss."""
