@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_distill.objectives.adversarial import Adversarial
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
+from hf_distill.objectives.channel import ChannelKL
 from hf_distill.objectives.cka import CKA
 from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.correlation import DIST, StandardisedKL
@@ -49,6 +50,7 @@ TERMS: dict[str, type[Term]] = {
     "hidden_cosine": HiddenCosine,
     "pkd": PKD,
     "cka": CKA,
+    "channel_kl": ChannelKL,
     "pooled_mse": PooledMSE,
     "pooled_cosine": PooledCosine,
     "rkd_distance": RKDDistance,

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hf_distill.models.facts import Facts
+from hf_distill.models.meta import flat
+from hf_distill.objectives.maps import on_one_grid
 from hf_distill.objectives.term import Term
 from hf_distill.signals import Signals, Sum
 
@@ -20,12 +22,14 @@ class TapMSE(Term):
     """Mean squared difference of the outputs of two modules; where their widths differ the student's is projected.
 
     Of outputs [B, T, H] the positions that are not padding count, of all others [B, ...] whole samples: each
-    sample's value is the mean over its positions, so rows of every length weigh the same.
+    sample's value is the mean over its positions, so rows of every length weigh the same. Feature maps [B, C, H, W]
+    are compared on the smaller of their grids.
 
     Args:
         path: the student's module, as in ``model.named_modules()``; a tuple's first tensor is taken.
         teacher_path: the teacher's; None: the same path.
-        widths: the last dimension of both outputs, (student, teacher); given, a projection is trained between them.
+        widths: the last dimension of both outputs, of maps their channels, (student, teacher); given, a projection is
+            trained between them.
 
     Raises:
         ValueError: no path, or widths that are not two numbers.
@@ -70,7 +74,12 @@ class TapMSE(Term):
         """Add over the samples; see ``Term.forward``."""
         shown = student.taps[self.path]
         wanted = teacher.taps[self.teacher_path].to(shown.device).float()
-        share = _shares(shown, student.mask)
+        if shown.ndim == wanted.ndim == 4 and (self.projection is not None or shown.shape[2:] != wanted.shape[2:]):
+            grids = tuple(shown.shape[2:]), tuple(wanted.shape[2:])
+            shown, wanted = on_one_grid(flat(shown), flat(wanted), "tap_mse", grids)
+            share = torch.ones(len(shown), device=shown.device)
+        else:
+            share = _shares(shown, student.mask)
         if self.projection is not None:
             shown = self.projection(_zeroed(shown, share))
         if shown.shape != wanted.shape:

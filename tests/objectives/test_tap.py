@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from hf_distill.models.facts import Facts
 from hf_distill.objectives.tap import TapMSE
@@ -57,3 +58,26 @@ def test_the_teacher_may_have_another_path():
 def test_what_cannot_be_used_is_refused(options):
     with pytest.raises(ValueError, match="was given"):
         TapMSE(**options)
+
+
+def test_feature_maps_are_compared_on_the_smaller_grid():
+    torch.manual_seed(0)
+    shown, wanted = torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)
+    term = TapMSE("conv", widths=(3, 5))
+    term.build(Facts(), Facts())
+    student, teacher = (Signals({}, taps={"conv": one}) for one in (shown, wanted))
+    pooled = F.adaptive_avg_pool2d(shown, (2, 3)).permute(0, 2, 3, 1)
+    value = (term.projection(pooled) - wanted.permute(0, 2, 3, 1)).square().mean(dim=(1, 2, 3)).sum()
+    found = term(student, teacher, {})
+    assert found.count == 2
+    assert found.total.item() == pytest.approx(value.item(), rel=1e-6)
+
+
+def test_feature_maps_of_one_size_are_compared_as_they_are():
+    torch.manual_seed(0)
+    shown, wanted = torch.randn(2, 3, 4, 6), torch.randn(2, 3, 4, 6)
+    term = TapMSE("conv")
+    term.build(Facts(), Facts())
+    student, teacher = (Signals({}, taps={"conv": one}) for one in (shown, wanted))
+    value = (shown - wanted).square().mean(dim=(1, 2, 3)).sum()
+    assert term(student, teacher, {}).total.item() == pytest.approx(value.item(), rel=1e-6)
