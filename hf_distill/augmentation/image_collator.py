@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hf_distill.augmentation.views import Image, View, seen
 from hf_distill.tasks.alignment.tokenizers import PREFIX
+from hf_distill.tasks.processors import prepares
 
 PIXELS = "pixel_values"
 LABELS = ("labels", "label")
@@ -141,11 +142,11 @@ class ImageCollator:
                 f"row {number} of a batch has no {self.image_column!r}, only {sorted(row)}: name the column of the "
                 "images (image_column), and set remove_unused_columns=False if a transform makes it."
             )
-        return decoded(found, f"row {number} of a batch").convert("RGB")
+        return decoded(found, f"row {number} of a batch")
 
 
 def decoded(found: Any, who: str) -> Image.Image:
-    """Make an image of what a data set holds for one.
+    """Make an image of three colours of what a data set holds for one.
 
     Args:
         found: an image, an array [H, W] or [H, W, C] of bytes, the bytes of a file, or what datasets holds for one.
@@ -155,43 +156,24 @@ def decoded(found: Any, who: str) -> Image.Image:
         ValueError: it is no image.
 
     Example:
-        >>> decoded(np.zeros((2, 3), dtype=np.uint8), "row 0").size
-        (3, 2)
+        >>> image = decoded(np.zeros((2, 3), dtype=np.uint8), "row 0")
+        >>> image.size, image.mode
+        ((3, 2), 'RGB')
     """
-    if isinstance(found, Image.Image):
-        return found
     data = found
     if isinstance(found, Mapping):  # as datasets holds an image that is not decoded yet
         data = found.get("bytes") if found.get("bytes") is not None else Path(found.get("path") or "")
     try:
-        if isinstance(data, (bytes, bytearray)):
-            return Image.open(BytesIO(data))
-        if isinstance(data, Path):
-            return Image.open(data)
-        return Image.fromarray(np.asarray(data, dtype=np.uint8))
+        if isinstance(data, (bytes, bytearray, Path)):
+            data = Image.open(data if isinstance(data, Path) else BytesIO(data))
+        elif not isinstance(data, Image.Image):
+            data = Image.fromarray(np.asarray(data, dtype=np.uint8))
+        return data.convert("RGB")  # which reads a file to its end
     except (OSError, TypeError, ValueError) as error:  # what Pillow cannot identify is an OSError
         reason = " ".join(str(error).split())[:80]
         raise ValueError(
             f"{who} has an image that cannot be decoded ({reason}): correct the file, or leave the row out."
         ) from error
-
-
-def prepares(processor: Any) -> dict[str, Any]:
-    """Say what a processor makes of an image; two that say the same make the same.
-
-    Args:
-        processor: an image processor of transformers.
-
-    Example:
-        >>> prepares(type("Own", (), {"size": {"height": 8}, "image_mean": [0.5]})())
-        {'size': {'height': 8}, 'image_mean': [0.5]}
-    """
-    names = (
-        "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
-        "image_mean", "image_std",
-    )  # fmt: skip
-    told = {name: getattr(processor, name, None) for name in names}
-    return {name: dict(v) if isinstance(v, Mapping) else v for name, v in told.items() if v is not None}
 
 
 def _pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:

@@ -1,5 +1,7 @@
 """Images by chance: the same view for both models, again in the same epoch, K of them where K were asked for."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 import tiny
@@ -21,6 +23,12 @@ def rows(n=8, size=16, seed=0):
     draw = np.random.default_rng(seed)
     pictures = [Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)) for _ in range(n)]
     return Dataset.from_dict({"image": pictures, "label": [i % 3 for i in range(n)]})
+
+
+def png():
+    file = BytesIO()
+    rows(1)[0]["image"].save(file, "png")
+    return file.getvalue()
 
 
 def training(epoch=0, **options):
@@ -122,6 +130,8 @@ def test_resumed_equals_uninterrupted(tmp_path):
         ({"label": 0}, "has no 'image', only"),
         ({"image": {"bytes": b"no image"}, "label": 0}, "row 0 of a batch has an image that cannot be decoded"),
         ({"image": "a path", "label": 0}, "row 0 of a batch has an image that cannot be decoded"),
+        ({"image": {"bytes": png()[:60]}, "label": 0}, "row 0 of a batch has an image that cannot be decoded"),
+        ({"image": {"path": "nowhere.png"}, "label": 0}, "row 0 of a batch has an image that cannot be decoded"),
     ],
 )
 def test_a_row_without_an_image_is_named(row, told):

@@ -1,0 +1,80 @@
+"""What image processors make of an image: the tokenizers of pictures.
+
+Knows: processors of transformers, where a model keeps its own. Does not know: batches, models, trainers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoImageProcessor
+
+from hf_distill.models.facts import Facts
+
+FILE = "preprocessor_config.json"
+NAMES = (
+    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
+    "image_mean", "image_std",
+)  # fmt: skip
+"""What decides on the pixels that a model is given."""
+
+
+def prepares(processor: Any) -> dict[str, Any]:
+    """Say what a processor makes of an image; two that say the same make the same.
+
+    Args:
+        processor: an image processor of transformers.
+
+    Example:
+        >>> prepares(type("Own", (), {"size": {"height": 8}, "image_mean": [0.5]})())
+        {'size': {'height': 8}, 'image_mean': [0.5]}
+    """
+    told = {name: getattr(processor, name, None) for name in NAMES}
+    return {name: _plain(value) for name, value in told.items() if value is not None}
+
+
+def processor_at(name: str | Path) -> Any:
+    """Load the image processor beside a model; None where there is none, or none without asking the network again.
+
+    Args:
+        name: a path or Hub id.
+    """
+    if Path(name).is_dir() and not (Path(name) / FILE).is_file():
+        return None
+    try:
+        return AutoImageProcessor.from_pretrained(name, local_files_only=not Path(name).is_dir())
+    except (OSError, ValueError, KeyError, ImportError):
+        return None
+
+
+def check_processors(teacher: Facts, ours: Any, collator: Any) -> None:
+    """Refuse a teacher that would be given images prepared for another model.
+
+    Args:
+        teacher: what is known of it; its processor is looked for beside its weights.
+        ours: the trainer's processing class; nothing is compared unless it prepares images.
+        collator: the data collator; one with a ``teacher_processor`` gives the teacher images of its own.
+
+    Raises:
+        ValueError: in one sentence, what differs.
+    """
+    if not hasattr(ours, "image_mean") or getattr(collator, "teacher_processor", None) is not None:
+        return
+    if (theirs := processor_at(teacher.name)) is None:
+        return
+    one, other = prepares(ours), prepares(theirs)
+    differs = [name for name in NAMES if name in one and name in other and one[name] != other[name]]
+    if differs:
+        first = differs[0]
+        raise ValueError(
+            f"the teacher {teacher.name} was made for images of {first}={other[first]}, the student's processor gives "
+            f"{first}={one[first]}: pass data_collator=ImageCollator(processor, teacher_processor), which gives each "
+            "its own, use one processor for both, or leave processing_class out if it is meant so."
+        )
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "items"):
+        return {name: one for name, one in value.items() if one is not None}
+    return [round(float(one), 6) for one in value] if isinstance(value, (list, tuple)) else value
