@@ -29,7 +29,8 @@ ZERO = tuple(
         importlib.util.find_spec("deepspeed") is None, reason='needs pip install -e ".[deepspeed]"')))
     for stage in (1, 2, 3)
 )  # fmt: skip
-OTHERS = ("accumulation", "ddp", "fsdp2", *ZERO)
+FSDP2 = pytest.param("fsdp2", marks=pytest.mark.slow)
+OTHERS = ("accumulation", "ddp", FSDP2, *ZERO)
 OBJECTIVES = tuple(strategies.OBJECTIVES)
 RUNS = (*OBJECTIVES, "lora", "paths")
 
@@ -252,7 +253,7 @@ def numbers(held):
     return sum(map(numbers, values))
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", *ZERO])
+@pytest.mark.parametrize("strategy", ["ddp", FSDP2, *ZERO])
 def test_a_rank_holds_its_share_of_the_teacher(ran, strategy):
     whole = sum(p.numel() for p in tiny.teacher().parameters())
     for name in ("forward_kl", "paths"):
