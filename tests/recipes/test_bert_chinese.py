@@ -31,8 +31,9 @@ def default(tmp_path_factory):
     """One run on the embedded words, through the real command."""
     folder = tmp_path_factory.mktemp("default")
     script = Path(bert_chinese.__file__)
+    flags = [*SHORT, *SMALL, *QUIET, "--num_threads", "1"]  # two threads collapse beside another worker
     shown = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", str(script), *SHORT, *SMALL, *QUIET],
+        [sys.executable, "-m", "accelerate.commands.launch", str(script), *flags],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr[-3000:]
