@@ -59,13 +59,15 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         splits = load_images(recipe, args.seed, teachers_labels(recipe))
     say(args, f"{recipe.source}: {described(splits, recipe.tested)}")
     names = splits["train"].features["label"].names
-    processor, own = shared_processor(recipe), recipe.teacher_model_name_or_path
+    processor, finished = shared_processor(recipe), recipe.teacher_model_name_or_path
+    if recipe.finetune_teacher:
+        finished = None  # it learns from the student's images, and is asked about those
     collate = ImageCollator(
         processor,
-        AutoImageProcessor.from_pretrained(own) if own else None,
+        AutoImageProcessor.from_pretrained(finished) if finished else None,
         views=recipe.changes,
         recurring=recipe.views,
-        mixup=recipe.mixup if args.alpha == 1 else 0.0,
+        mixup=recipe.mixup,
         seed=args.seed,
     )
     kind = ModelKind(

@@ -30,7 +30,7 @@ LABELS = ("labels", "label")
 class ImageCollator:
     """Makes batches of images and classes, with the same view of an image for the teacher and the student.
 
-    In training (``for_training``, which the trainer takes for its training batches) an image is changed by ``views``.
+    In training (``for_training``, which the trainer asks for its training batches) an image is changed by ``views``.
     What becomes of it hangs on ``seed``, its own pixels and the epoch: not on ranks, workers, the order of the rows or
     the step at which a run was resumed. With ``recurring=K`` only on the epoch modulo K: each image then has K views,
     and a teacher whose answers are kept is asked K times for it, however long the training is.
@@ -88,14 +88,15 @@ class ImageCollator:
         """The columns of the data set that it reads."""
         return frozenset({self.image_column, *LABELS})
 
-    @property
-    def for_training(self) -> ImageCollator | None:
-        """The collator of training batches; None where they are made as all others are."""
-        if not self.views and not self.mixup:
-            return None
+    def for_training(self, taught: bool = True) -> ImageCollator | None:
+        """Return the collator of training batches; None where they are made as all others are.
+
+        Args:
+            taught: whether a teacher is heard, who alone can speak about a mixed image; without one none is mixed.
+        """
         changing = copy.copy(self)
-        changing.training = True
-        return changing
+        changing.training, changing.mixup = True, self.mixup if taught else 0.0
+        return changing if changing.views or changing.mixup else None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Make a batch.

@@ -26,7 +26,7 @@ from hf_distill.hub.push import check_repository
 from hf_distill.models.sharding import is_sharded
 from hf_distill.objectives.presets import AUTO
 
-READ = ("input_ids", "image", "label", "labels", "start_positions", "end_positions")
+READ = ("input_ids", "label", "labels", "start_positions", "end_positions")
 """The columns whose content makes a teacher that is trained on them another one."""
 
 SHAPES = (
@@ -224,8 +224,9 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     if recipe.teacher_model_name_or_path and not recipe.finetune_teacher:
         return recipe.teacher_model_name_or_path
     # What it was trained on names its folder: other settings make another teacher, and none is ever written over.
-    plain = rows.cast_column("image", Image(decode=False)) if "image" in rows.column_names else rows
-    read = [plain[column][:] for column in READ if column in rows.column_names]
+    read = [rows[column][:] for column in READ if column in rows.column_names]
+    if "image" in rows.column_names:
+        read.append(content_of(rows.select_columns("image").cast_column("image", Image(decode=False))))
     asked = {
         "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
         "vocabulary": len(experiment.tokenizer) if hasattr(experiment.tokenizer, "__len__") else None,
@@ -247,6 +248,19 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
         (folder / "trained_with.json").write_text(json.dumps(asked, indent=2, default=str) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return experiment.kind.kept(folder)  # the one that was trained may be sharded, and wrapped for training
+
+
+def content_of(rows: Dataset) -> str:
+    """Hash the images of a data set, one after the other: together they may be larger than memory.
+
+    Args:
+        rows: with ``image``, not decoded.
+    """
+    state = hashlib.sha256()
+    for row in rows:
+        image = row["image"]
+        state.update(Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"])
+    return state.hexdigest()
 
 
 def train(trainer: Trainer, resume: str | None = None) -> None:

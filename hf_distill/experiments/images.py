@@ -37,12 +37,18 @@ class ImageModelArguments(ModelArguments):
     mixup: float = field(default=0.0, metadata={"help": "Images are mixed in pairs; 0.2 is usual, 0 mixes none."})
 
     def check(self) -> None:
-        """Refuse settings that contradict each other; see the base, whose widths are heads of 64."""
-        for name in ("teacher_hidden_size", "student_hidden_size"):
-            if getattr(self, name) % 2 or getattr(self, name) < 2:
-                raise ValueError(f"{name}={getattr(self, name)} was given: give an even number, at least 2.")
-        if self.teacher_epochs <= 0:
-            raise ValueError(f"teacher_epochs={self.teacher_epochs} was given: give more than 0.")
+        """Refuse settings that contradict each other; see the base."""
+        if self.lora_rank:
+            raise ValueError(
+                f"lora_rank={self.lora_rank} was given, which this recipe does not train: leave it out, or pass a "
+                "PEFT model to DistillationTrainer in a script of your own."
+            )
+        super().check()
+
+    def check_width(self, name: str) -> None:
+        """Refuse a width that two stages cannot have; see the base, whose widths are heads of 64."""
+        if (width := getattr(self, name)) % 2 or width < 2:
+            raise ValueError(f"{name}={width} was given: give an even number, at least 2.")
 
     @property
     def changes(self) -> list[View]:
@@ -87,18 +93,13 @@ def _resnet(width: int, blocks: int) -> PretrainedConfig:
 
 
 def shared_processor(recipe: ImageModelArguments) -> Any:
-    """Return the image processor of the given models, or one that is made here.
+    """Return the image processor of the given student, of the teacher, or one that is made here.
 
     Args:
         recipe: the models.
-
-    Raises:
-        ValueError: two models are given whose processors make something else of an image.
     """
-    paths = [path for path in (recipe.student_model_name_or_path, recipe.teacher_model_name_or_path) if path]
-    found = [AutoImageProcessor.from_pretrained(path) for path in paths]
-    if found:
-        return found[0]
+    if path := recipe.student_model_name_or_path or recipe.teacher_model_name_or_path:
+        return AutoImageProcessor.from_pretrained(path)
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     size = {"height": recipe.image_size, "width": recipe.image_size}

@@ -65,11 +65,7 @@ class ModelArguments:
         trained, made = self.teacher_model_name_or_path is None, self.student_model_name_or_path is None
         widths = {"teacher_hidden_size": trained, "student_hidden_size": made and not self.student_from_teacher}
         for name in (name for name, used in widths.items() if used):
-            width = getattr(self, name)
-            if width % (heads := max(1, width // 64)):
-                raise ValueError(
-                    f"{name}={width} was given, which {heads} heads do not divide: give a multiple of 64."
-                )
+            self.check_width(name)
         if (trained or self.finetune_teacher) and self.teacher_epochs <= 0:
             raise ValueError(f"teacher_epochs={self.teacher_epochs} was given: give more than 0.")
         if self.lora_rank < 0:
@@ -81,6 +77,19 @@ class ModelArguments:
                 "lora_rank was given for a student that is made here, and an adapter is of no use without its base: "
                 "name the base with --student_model_name_or_path, or write full weights with --merge_lora."
             )
+
+    def check_width(self, name: str) -> None:
+        """Refuse a width of a model that is made here.
+
+        Args:
+            name: of the setting.
+
+        Raises:
+            ValueError: heads of 64 do not divide it.
+        """
+        width = getattr(self, name)
+        if width % (heads := max(1, width // 64)):
+            raise ValueError(f"{name}={width} was given, which {heads} heads do not divide: give a multiple of 64.")
 
     def _check_layers(self) -> None:
         """Refuse layers that the teacher will not have."""

@@ -5,6 +5,7 @@ Knows: vectors. Does not know: how a model makes them (the terms that pool hidde
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -46,6 +47,7 @@ class VectorTerm(Term):
         """Make the projection; see ``Term.build``."""
         self.projection = nn.Linear(*self.widths, bias=False) if self.widths else None
 
+    @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare two models' vectors.
 
@@ -56,7 +58,6 @@ class VectorTerm(Term):
         Returns:
             float32 [B].
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement compare(student, teacher) -> Tensor [B].")
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add over the samples; see ``Term.forward``."""

@@ -72,7 +72,9 @@ class BatchMixin:
         made = self.augmentation.collator(
             self.args, self.alpha, self.data_collator, columns, self.processing_class, own_loss
         )
-        return getattr(self.data_collator, "for_training", None) if made is None else made
+        if made is None and hasattr(self.data_collator, "for_training"):
+            return self.data_collator.for_training(taught=self.teacher is not None and self.alpha > 0)
+        return made
 
     @property
     def copies(self) -> int:

@@ -32,7 +32,7 @@ def png():
 
 
 def training(epoch=0, **options):
-    collate = ImageCollator(processor(), **{"views": [Shift(3), Flip()], **options}).for_training
+    collate = ImageCollator(processor(), **{"views": [Shift(3), Flip()], **options}).for_training()
     collate.epoch = epoch
     return collate
 
@@ -85,6 +85,14 @@ def test_mixed_images_have_no_label_and_both_processors_mix_the_same():
     assert not torch.isclose(batch["pixel_values"], plain).all()
     inside = (plain.amin(0) <= batch["pixel_values"] + 1e-6) & (batch["pixel_values"] <= plain.amax(0) + 1e-6)
     assert inside.all()
+
+
+def test_without_a_teacher_no_image_is_mixed():
+    mixing = ImageCollator(processor(), mixup=0.5)
+    assert mixing.for_training(taught=False) is None
+    both = ImageCollator(processor(), views=[Flip()], mixup=0.5)
+    assert both.for_training(taught=False)(list(rows(4)))["labels"].tolist() == [0, 1, 2, 0]
+    assert both.for_training()(list(rows(4)))["labels"].tolist() == [-100] * 4
 
 
 def test_a_teacher_with_the_same_processor_reads_the_same_pixels():

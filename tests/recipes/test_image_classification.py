@@ -9,9 +9,11 @@ from datasets import Image as ImageFeature
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments.data.images import ImageDataArguments, digits, load_images
+from hf_distill.experiments.images import blank_resnet
 
 image_classification = recipe_module("image_classification")
 
@@ -73,6 +75,18 @@ def test_folders_and_a_kept_teacher(tmp_path, capsys):
     assert again["models"][0]["parameters"] == first["models"][0]["parameters"]
 
 
+def test_a_teacher_that_is_fine_tuned_reads_what_the_student_reads(tmp_path):
+    model = AutoModelForImageClassification.from_config(blank_resnet(image_classification.Arguments(), None))
+    model.save_pretrained(tmp_path / "teacher")
+    ViTImageProcessorPil(size={"height": 24, "width": 24}).save_pretrained(tmp_path / "teacher")
+    model.save_pretrained(tmp_path / "student")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "student")
+    given = [f"--{who}_model_name_or_path={tmp_path / who}" for who in ("teacher", "student")]
+    for more, own in (([], True), (["--finetune_teacher", "1"], False)):
+        job = image_classification.RECIPE.prepare(["--output_dir", str(tmp_path / "run"), *FLAGS, *given, *more])
+        assert (job.options["data_collator"].teacher_processor is not None) is own
+
+
 def test_digits_are_the_same_ones_every_time():
     one, other = digits(), digits()
     assert {name: len(rows) for name, rows in one.items()} == {"train": 1150, "validation": 197, "test": 450}
@@ -111,6 +125,8 @@ def test_a_parquet_file_of_images(tmp_path):
         (["--train_file", "{}/photos", "--test_file", "{}/rows.csv"], "which is no folder as"),
         (["--train_file", "{}/rows.csv"], "holds Value.'string'., no images"),
         (["--views", "2"], "recurring was given without views"),
+        (["--lora_rank", "4"], "which this recipe does not train"),
+        (["--teacher_epochs", "0"], "teacher_epochs=0.0 was given"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path, flags, told):

@@ -35,12 +35,13 @@ def test_what_differs_is_told(tmp_path, teacher):
 
 
 def test_the_same_processor_is_none_of_our_business(tmp_path, teacher):
-    trainer(tmp_path, teacher, processor(mean=0.25))
-    trainer(tmp_path, teacher, None)
+    for ours in (processor(mean=0.25), None):
+        assert trainer(tmp_path, teacher, ours).teacher is not None
 
 
 def test_a_collator_gives_each_its_own(tmp_path, teacher):
-    trainer(tmp_path, teacher, processor(), ImageCollator(processor(), processor(mean=0.25)))
+    run = trainer(tmp_path, teacher, processor(), ImageCollator(processor(), processor(mean=0.25)))
+    assert list(run.data_collator.teacher_processor.image_mean) == [0.25] * 3
 
 
 def test_a_processor_that_was_saved_prepares_the_same(tmp_path):
