@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_distill.models.classes import names_in, own_loss_of
@@ -18,13 +18,13 @@ from hf_distill.models.grids import grids_of
 from hf_distill.models.meta import flat
 from hf_distill.models.outputs import core_of
 from hf_distill.signals import DenseLogits, Signals, Sum
-from hf_distill.tasks.images import image_size
+from hf_distill.tasks.images import OfImages, image_size
 from hf_distill.tasks.sequence_classification import SequenceClassification
 
 CLASSES = names_in(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
 
 
-class ImageClassification(SequenceClassification):
+class ImageClassification(OfImages, SequenceClassification):
     """One class, several independent classes, or a number for each image; all else as ``SequenceClassification``.
 
     Hidden states are [B, positions, width], feature maps laid out row by row. How many positions an image becomes is
@@ -51,11 +51,6 @@ class ImageClassification(SequenceClassification):
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     pipeline_tag: ClassVar[str] = "image-classification"
-    processor_class: ClassVar[str] = "AutoImageProcessor"
-    noun: ClassVar[str] = "images"
-    example: ClassVar[str] = '"an image of yours.png"'
-    of_text: ClassVar[bool] = False
-    streams: ClassVar[tuple[str, ...]] = ("vision",)
 
     @classmethod
     def from_model(cls, model: nn.Module) -> ImageClassification | None:
@@ -65,10 +60,6 @@ class ImageClassification(SequenceClassification):
         if own is None and type(core).__name__ not in CLASSES:
             return None
         return cls(core.config.num_labels, core.config.problem_type, own_loss=bool(own))
-
-    def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Say that positions are not known before a forward; see ``Task.mask``."""
-        return None
 
     def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """Sum over the labels, in training of the class token alone where there are two; see the base."""

@@ -1,4 +1,4 @@
-"""What a batch says of its images before any forward.
+"""What every task on images has: words for the card, positions that no batch tells, the size of the pixels.
 
 Knows: pixels, those that a teacher reads instead. Does not know: models, grids, what is predicted.
 """
@@ -6,13 +6,31 @@ Knows: pixels, those that a teacher reads instead. Does not know: models, grids,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from hf_distill.models.meta import IMAGES
 from hf_distill.signals import Grid
 from hf_distill.tasks.alignment.tokens import PREFIX
+
+
+class OfImages:
+    """What every ``Task`` on images has; put it before the class that it extends.
+
+    How many positions an image becomes is known to its model alone, so terms on positions take the mean inside of each
+    image, and count images.
+    """
+
+    processor_class: ClassVar[str] = "AutoImageProcessor"
+    noun: ClassVar[str] = "images"
+    example: ClassVar[str] = '"an image of yours.png"'
+    of_text: ClassVar[bool] = False
+    streams: ClassVar[tuple[str, ...]] = ("vision",)
+
+    def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Say that positions are not known before a forward; see ``Task.mask``."""
+        return None
 
 
 def image_size(batch: Mapping[str, Any]) -> Grid | None:

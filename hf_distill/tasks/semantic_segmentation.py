@@ -22,7 +22,7 @@ from hf_distill.models.meta import flat
 from hf_distill.models.outputs import core_of, logits_in
 from hf_distill.signals import DenseLogits, Head, Signals, Sum
 from hf_distill.tasks.class_order import check_names, check_order, in_order
-from hf_distill.tasks.images import image_size
+from hf_distill.tasks.images import OfImages, image_size
 from hf_distill.tasks.samples import rows_of
 from hf_distill.tasks.task import Task
 
@@ -31,7 +31,7 @@ IGNORED = 255
 """The label of a pixel that has none, where a model's configuration names no other."""
 
 
-class SemanticSegmentation(Task):
+class SemanticSegmentation(OfImages, Task):
     """A class for each pixel; several models answer on a grid that is coarser than the image.
 
     The head is that grid, [B, h, w, C]. The teacher's is brought to the student's before they are compared, so a term
@@ -63,11 +63,7 @@ class SemanticSegmentation(Task):
 
     auto_class: ClassVar[str] = "AutoModelForSemanticSegmentation"
     pipeline_tag: ClassVar[str] = "image-segmentation"
-    processor_class: ClassVar[str] = "AutoImageProcessor"
-    noun: ClassVar[str] = "images"
-    example: ClassVar[str] = '"an image of yours.png"'
     plain_labels: ClassVar[bool] = False
-    streams: ClassVar[tuple[str, ...]] = ("vision",)
     loss_unit: str = "labels"
 
     def __init__(
@@ -131,10 +127,6 @@ class SemanticSegmentation(Task):
         """Pixels whose label is a class, bool [B, H, W]; see ``Task.labels``."""
         labels = batch.get("labels")
         return None if labels is None else labels != self.ignored
-
-    def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Say that positions are not known before a forward; see ``Task.mask``."""
-        return None
 
     def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """Sum the cross-entropy over labelled pixels, of logits at the labels' size; see ``Task.hard``."""
