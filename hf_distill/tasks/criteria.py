@@ -35,6 +35,7 @@ class Criterion(NamedTuple):
             own: how many boxes this rank's micro-batch has, an integer scalar.
 
         Example:
+            >>> import torch
             >>> Criterion().boxes(torch.tensor(3)), Criterion().boxes(torch.tensor(0))
             (tensor(3.), tensor(1.))
         """
