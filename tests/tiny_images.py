@@ -61,7 +61,7 @@ def resnet(depths=(1, 1), widths=(8, 12), seed=0, **config):
 
 def convnext(seed=0, **config):
     sizes = {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2, "patch_size": 2, "image_size": 16}
-    return made(ConvNextForImageClassification, ConvNextConfig(num_labels=3, **sizes, **config), seed)
+    return made(ConvNextForImageClassification, ConvNextConfig(num_labels=3, **{**sizes, **config}), seed)
 
 
 def swin(seed=0, **config):
@@ -73,7 +73,7 @@ def swin(seed=0, **config):
         "num_heads": [2, 2],
         "window_size": 2,
     }
-    shape = SwinConfig(num_labels=3, drop_path_rate=0.0, **QUIET, **sizes, **config)
+    shape = SwinConfig(num_labels=3, drop_path_rate=0.0, **QUIET, **{**sizes, **config})
     return made(SwinForImageClassification, shape, seed)
 
 

@@ -150,7 +150,7 @@ def decoded(found: Any, who: str) -> Image.Image:
     """Make an image of three colours of what a data set holds for one.
 
     Args:
-        found: an image, an array [H, W] or [H, W, C] of bytes, the bytes of a file, or what datasets holds for one.
+        found: an image, an array [H, W] or [H, W, C] of bytes, a file, its bytes, or what datasets holds for one.
         who: names the row in a message.
 
     Raises:
@@ -166,7 +166,7 @@ def decoded(found: Any, who: str) -> Image.Image:
         data = found.get("bytes") if found.get("bytes") is not None else Path(found.get("path") or "")
     try:
         if isinstance(data, (bytes, bytearray, Path)):
-            data = Image.open(data if isinstance(data, Path) else BytesIO(data))
+            data = Image.open(BytesIO(data.read_bytes() if isinstance(data, Path) else data))
         elif not isinstance(data, Image.Image):
             data = Image.fromarray(np.asarray(data, dtype=np.uint8))
         return data.convert("RGB")  # which reads a file to its end

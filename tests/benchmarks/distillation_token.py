@@ -83,7 +83,7 @@ def train(model, rows, rate, epochs, seed, teacher=None, objective=None, alpha=0
     with tempfile.TemporaryDirectory() as folder:
         args = DistillationTrainingArguments(
             folder, use_cpu=True, report_to="none", disable_tqdm=True, logging_strategy="no", save_strategy="no",
-            per_device_train_batch_size=64, per_device_eval_batch_size=512, num_train_epochs=epochs,
+            per_device_train_batch_size=128, per_device_eval_batch_size=512, num_train_epochs=epochs,
             learning_rate=rate, lr_scheduler_type="cosine", warmup_steps=0.1, weight_decay=0.05, seed=seed,
             alpha=alpha if teacher else None, objective=objective,
         )  # fmt: skip
@@ -102,7 +102,7 @@ def run(name, rows, rate, epochs, seed, teacher):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=float, default=5.0, help="over all shifts of all images")
+    parser.add_argument("--epochs", type=float, default=4.0, help="over all shifts of all images")
     parser.add_argument("--shifts", type=int, default=8)
     parser.add_argument("--labels", type=int, default=None, help="tell students so many labels; all others are -100")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
