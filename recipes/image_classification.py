@@ -68,6 +68,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         views=recipe.changes,
         recurring=recipe.views,
         mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
         seed=args.seed,
     )
     kind = ModelKind(

@@ -7,6 +7,8 @@ from transformers import (
     DeiTConfig,
     DeiTForImageClassification,
     DeiTForImageClassificationWithTeacher,
+    LevitConfig,
+    LevitForImageClassificationWithTeacher,
     MobileNetV2Config,
     MobileNetV2ForImageClassification,
     ResNetConfig,
@@ -45,6 +47,13 @@ def deit_with_token(seed=0, **sizes):
     return made(DeiTForImageClassificationWithTeacher, DeiTConfig(**flat_sizes(**sizes)), seed)
 
 
+def levit_with_token(seed=0, **config):
+    sizes = {"image_size": 32, "hidden_sizes": [16, 16, 16], "num_attention_heads": [2] * 3, "depths": [1] * 3}
+    sizes |= {"key_dim": [4] * 3, "mlp_ratio": [2] * 3, "attention_ratio": [2] * 3}
+    shape = LevitConfig(num_labels=3, **{**sizes, **config})
+    return made(LevitForImageClassificationWithTeacher, shape, seed)
+
+
 def resnet(depths=(1, 1), widths=(8, 12), seed=0, **config):
     sizes = {"embedding_size": 8, "hidden_sizes": list(widths), "depths": list(depths), "layer_type": "basic"}
     return made(ResNetForImageClassification, ResNetConfig(num_labels=3, **sizes, **config), seed)
@@ -52,7 +61,7 @@ def resnet(depths=(1, 1), widths=(8, 12), seed=0, **config):
 
 def convnext(seed=0, **config):
     sizes = {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2, "patch_size": 2, "image_size": 16}
-    return made(ConvNextForImageClassification, ConvNextConfig(num_labels=3, **sizes, **config), seed)
+    return made(ConvNextForImageClassification, ConvNextConfig(num_labels=3, **{**sizes, **config}), seed)
 
 
 def swin(seed=0, **config):
@@ -64,7 +73,7 @@ def swin(seed=0, **config):
         "num_heads": [2, 2],
         "window_size": 2,
     }
-    shape = SwinConfig(num_labels=3, drop_path_rate=0.0, **QUIET, **sizes, **config)
+    shape = SwinConfig(num_labels=3, drop_path_rate=0.0, **QUIET, **{**sizes, **config})
     return made(SwinForImageClassification, shape, seed)
 
 
@@ -88,7 +97,7 @@ def images(n=16, seed=1, size=16, label=lambda i: i % 3):
 def without_batch_statistics(model):
     """A batch norm's statistics depend on how a batch is cut, whoever trains."""
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
             module.train = lambda mode=True, module=module: module
     return model

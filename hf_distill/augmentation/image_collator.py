@@ -19,6 +19,7 @@ import torch
 import xxhash
 from torch import Tensor
 
+from hf_distill.augmentation.mixing import Mixing, mixed
 from hf_distill.augmentation.views import Image, View, seen
 from hf_distill.tasks.alignment.tokenizers import PREFIX
 from hf_distill.tasks.processors import prepares
@@ -41,8 +42,10 @@ class ImageCollator:
             ``teacher_pixel_values`` too.
         views: what changes images in training; none: nothing does.
         recurring: how many views an image has; None: a new one in every epoch.
-        mixup: mixes each image with another of its micro-batch, by a share drawn from Beta(mixup, mixup); such a row
-            has no label, so a teacher alone speaks about it. 0: none is mixed.
+        mixup: blends each image with another of its micro-batch, by a share drawn from Beta(mixup, mixup); such a row
+            has no label, so a teacher alone speaks about it. 0: none is blended.
+        cutmix: likewise pastes a part of another one, of an area drawn from Beta(cutmix, cutmix); with both, each row
+            goes through one of the two, by chance.
         image_column: of the rows: images, arrays, or bytes of an encoded image.
         seed: of what is drawn.
 
@@ -71,16 +74,16 @@ class ImageCollator:
         mixup: float = 0.0,
         image_column: str = "image",
         seed: int = 0,
+        cutmix: float = 0.0,
     ) -> None:
         if recurring is not None and (isinstance(recurring, bool) or not isinstance(recurring, int) or recurring < 1):
             raise ValueError(f"recurring={recurring!r} was given: give how many views an image has, at least 1.")
         if recurring is not None and not views:
             raise ValueError("recurring was given without views, so there is nothing that could recur: name views.")
-        if mixup < 0:
-            raise ValueError(f"mixup={mixup!r} was given: give 0, or a number above it, such as 0.2.")
         differs = teacher_processor is not None and prepares(teacher_processor) != prepares(processor)
         self.processor, self.teacher_processor = processor, teacher_processor if differs else None
-        self.views, self.recurring, self.mixup, self.image_column = tuple(views), recurring, mixup, image_column
+        self.views, self.recurring, self.image_column = tuple(views), recurring, image_column
+        self.mixing = Mixing(mixup, cutmix)
         self.seed, self.epoch, self.training, self.copies = seed, 0, False, 0
 
     @property
@@ -95,8 +98,8 @@ class ImageCollator:
             taught: whether a teacher is heard, who alone can speak about a mixed image; without one none is mixed.
         """
         changing = copy.copy(self)
-        changing.training, changing.mixup = True, self.mixup if taught else 0.0
-        return changing if changing.views or changing.mixup else None
+        changing.training, changing.mixing = True, self.mixing if taught else Mixing()
+        return changing if changing.views or changing.mixing else None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Make a batch.
@@ -118,17 +121,15 @@ class ImageCollator:
         name = next((one for one in LABELS if all(row.get(one) is not None for row in rows)), None)
         if name is not None:
             batch["labels"] = torch.tensor(np.stack([np.asarray(row[name]) for row in rows]))
-        if self.training and self.mixup and len(rows) > 1:
+        if self.training and self.mixing and len(rows) > 1:
             self._mix(batch, draws)
         return batch
 
     def _mix(self, batch: dict[str, Tensor], draws: Sequence[Random]) -> None:
-        size = len(draws)
-        partners = [(row + draw.randrange(1, size)) % size for row, draw in enumerate(draws)]
-        shares = torch.tensor([draw.betavariate(self.mixup, self.mixup) for draw in draws]).view(-1, 1, 1, 1)
+        plan = self.mixing.plan(draws)
         for name in (PIXELS, PREFIX + PIXELS):
             if name in batch:
-                batch[name] = shares * batch[name] + (1 - shares) * batch[name][partners]
+                batch[name] = mixed(batch[name], plan)
         if "labels" in batch:
             nothing = torch.nan if batch["labels"].is_floating_point() else -100
             batch["labels"] = torch.full_like(batch["labels"], nothing)
@@ -150,7 +151,7 @@ def decoded(found: Any, who: str) -> Image.Image:
     """Make an image of three colours of what a data set holds for one.
 
     Args:
-        found: an image, an array [H, W] or [H, W, C] of bytes, the bytes of a file, or what datasets holds for one.
+        found: an image, an array [H, W] or [H, W, C] of bytes, a file, its bytes, or what datasets holds for one.
         who: names the row in a message.
 
     Raises:
@@ -166,7 +167,7 @@ def decoded(found: Any, who: str) -> Image.Image:
         data = found.get("bytes") if found.get("bytes") is not None else Path(found.get("path") or "")
     try:
         if isinstance(data, (bytes, bytearray, Path)):
-            data = Image.open(data if isinstance(data, Path) else BytesIO(data))
+            data = Image.open(BytesIO(data.read_bytes() if isinstance(data, Path) else data))
         elif not isinstance(data, Image.Image):
             data = Image.fromarray(np.asarray(data, dtype=np.uint8))
         return data.convert("RGB")  # which reads a file to its end

@@ -67,12 +67,15 @@ class StudentArguments:
     """Which teacher, which part of it, and where the student goes."""
 
     teacher: str = field(metadata={"help": "The teacher: a folder, or an id on the Hub."})
-    output: str = field(metadata={"help": "A new folder for the student, its tokenizer and its card."})
+    output: str = field(
+        metadata={"help": "A new folder for the student, its tokenizer or image processor, and its card."}
+    )
     layers: list | str | None = field(
         default=None,
         metadata={
             "help": "Which layers stay: a count (spread evenly), top:4 or lowest:4, or a JSON list such as [0,3,6,9]. "
-            "Of an encoder-decoder: of its encoder. Default: all."
+            "Of an encoder-decoder: of its encoder. Of a model in stages: a count for all of them, or a list of how "
+            "many or which of each, such as [1,1,3,1] or [[0],[0],[0,2,5],[0]]. Default: all."
         },
     )
     decoder_layers: list | str | None = field(
@@ -82,7 +85,11 @@ class StudentArguments:
     num_heads: int | None = field(default=None, metadata={"help": "The new number of heads; needs the file too."})
     intermediate_size: int | None = field(default=None, metadata={"help": "The new inner width; needs the file too."})
     calibration_file: str | None = field(
-        default=None, metadata={"help": "Texts that show what the teacher uses: txt (one a line), json, csv, parquet."}
+        default=None,
+        metadata={
+            "help": "Texts that show what the teacher uses: txt (one a line), json, csv, parquet; or images: a folder "
+            "of them, or parquet."
+        },
     )
     calibration_samples: int = field(default=1024, metadata={"help": "Only its first rows."})
     max_length: int = field(default=128, metadata={"help": "Cut them to this many tokens."})
@@ -92,6 +99,7 @@ class StudentArguments:
     min_count: int = field(default=1, metadata={"help": "A token must occur so often in them."})
     text_column: str = field(default="text", metadata={"help": "The text in a json, csv or parquet file."})
     text_pair_column: str | None = field(default=None, metadata={"help": "A second text, read behind the first."})
+    image_column: str = field(default="image", metadata={"help": "The image in a parquet file."})
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""``hf-distill student``: make a student from a part of its teacher, and save it with its tokenizer and a card.
+"""``hf-distill student``: make a student from a part of its teacher, and save it with what it reads by and a card.
 
 Knows: flags, in which order the parts are taken, what to report. Does not know: how a part is taken.
 """
@@ -19,10 +19,12 @@ from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, Pre
 
 from hf_distill.arguments import check_folder
 from hf_distill.cli.arguments import SourceArguments, StudentArguments
+from hf_distill.cli.pictures import pixels_of, processor_of
 from hf_distill.cli.sources import load_rows, load_teacher
 from hf_distill.experiments.data.text_rows import with_texts
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.provenance import Origin
+from hf_distill.models.meta import reads_images_alone
 from hf_distill.reports.table import markdown_table
 from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
 from hf_distill.students.layers import PRESETS
@@ -54,13 +56,19 @@ def main(argv: Sequence[str]) -> None:
             "--vocabulary_file."
         )
     if narrow and args.calibration_file is None:
-        raise ValueError(f"{', '.join(narrow)} was asked for: name some texts with --calibration_file.")
+        raise ValueError(f"{', '.join(narrow)} was asked for: name some texts, or images, with --calibration_file.")
     layers, below = chosen("layers", args.layers), chosen("decoder_layers", args.decoder_layers)
 
     dtype = str(getattr(AutoConfig.from_pretrained(args.teacher), "dtype", None) or "float32").removeprefix("torch.")
     source = SourceArguments(args.teacher, "", teacher_dtype=dtype)
     teacher = load_teacher(source, torch.device("cpu"))
-    tokenizer = AutoTokenizer.from_pretrained(args.teacher)
+    pictures = reads_images_alone(teacher)
+    if pictures and args.vocabulary_file:
+        raise ValueError(
+            f"vocabulary_file={args.vocabulary_file} was given for a {type(teacher).__name__}, which reads images and "
+            "has no tokens: leave it out."
+        )
+    reader = processor_of(args.teacher) if pictures else AutoTokenizer.from_pretrained(args.teacher)
     asked = {"layers": args.layers, "decoder layers": args.decoder_layers, **narrow}
     parts = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items() if value is not None]
     parts += [f"the tokens of {args.vocabulary_file}"] if args.vocabulary_file else []
@@ -68,14 +76,18 @@ def main(argv: Sequence[str]) -> None:
 
     student = with_layers(teacher, layers, below) if deep else teacher
     if narrow:
-        texts = islice(texts_of(args.calibration_file, args), args.calibration_samples)
-        student = shrink_width(student, **narrow, batches=batches_of(texts, tokenizer, args.max_length))
+        if pictures:
+            batches = pixels_of(args.calibration_file, args, reader)
+        else:
+            texts = islice(texts_of(args.calibration_file, args), args.calibration_samples)
+            batches = batches_of(texts, reader, args.max_length)
+        student = shrink_width(student, **narrow, batches=batches)
     if args.vocabulary_file:
         texts = chain.from_iterable(texts_of(args.vocabulary_file, args))
-        student, tokenizer = trim_vocabulary(student, tokenizer, texts, args.min_count)
+        student, reader = trim_vocabulary(student, reader, texts, args.min_count)
     table = compared(teacher, student)
     student.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    reader.save_pretrained(folder)
     write_card(folder, args, student, table)
     print("\n".join(lineage(student)))
     print(table)
@@ -87,7 +99,8 @@ def chosen(name: str, asked: Any) -> tuple[Sequence[int] | int, str] | None:
 
     Args:
         name: the flag's.
-        asked: a count, ``preset:count``, or a list, as a flag or a YAML file gives it; None: nothing.
+        asked: a count, ``preset:count``, or a list (of a model in stages: of a number or a list for each stage), as a
+            flag or a YAML file gives it; None: nothing.
 
     Returns:
         The layers or how many, and which a count means.
@@ -96,8 +109,8 @@ def chosen(name: str, asked: Any) -> tuple[Sequence[int] | int, str] | None:
         ValueError: something else.
 
     Example:
-        >>> chosen("layers", "4"), chosen("layers", "top:2"), chosen("layers", "[0, 3]")
-        ((4, 'uniform'), (2, 'top'), ([0, 3], 'uniform'))
+        >>> chosen("layers", "4"), chosen("layers", "top:2"), chosen("layers", "[0, 3]"), chosen("layers", "[[0], 2]")
+        ((4, 'uniform'), (2, 'top'), ([0, 3], 'uniform'), ([[0], 2], 'uniform'))
     """
     if asked is None:
         return None
@@ -106,12 +119,22 @@ def chosen(name: str, asked: Any) -> tuple[Sequence[int] | int, str] | None:
         layers = json.loads(count)
     except json.JSONDecodeError:
         layers = None
-    whole = isinstance(layers, int) or (isinstance(layers, list) and all(isinstance(one, int) for one in layers))
-    if not whole or (colon and (preset not in PRESETS or isinstance(layers, list))):
+    if not (_count(layers) or _listed(layers)) or (colon and (preset not in PRESETS or isinstance(layers, list))):
         raise ValueError(
-            f"{name}={asked} was given: use a count, top:4, lowest:4, uniform:4 or a list such as [0,3,6]."
+            f"{name}={asked} was given: use a count, top:4, lowest:4, uniform:4, a list such as [0,3,6], or, of a "
+            "model in stages, how many or which of each, such as [1,1,3,1] or [[0],[0],[0,2,5],[0]]."
         )
     return layers, preset or "uniform"
+
+
+def _count(one: Any) -> bool:
+    return isinstance(one, int) and not isinstance(one, bool)
+
+
+def _listed(layers: Any) -> bool:
+    """Whether it is a list of numbers, or of numbers and lists of numbers."""
+    each = layers if isinstance(layers, list) else [None]
+    return all(_count(one) or (isinstance(one, list) and all(map(_count, one))) for one in each)
 
 
 def with_layers(teacher: PreTrainedModel, layers: Any, below: Any) -> PreTrainedModel:

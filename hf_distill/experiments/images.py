@@ -34,7 +34,10 @@ class ImageModelArguments(ModelArguments):
     views: int | None = field(
         default=None, metadata={"help": "So many views of an image recur, and are kept. Default: always new ones."}
     )
-    mixup: float = field(default=0.0, metadata={"help": "Images are mixed in pairs; 0.2 is usual, 0 mixes none."})
+    mixup: float = field(default=0.0, metadata={"help": "Images are blended in pairs; 0.2 is usual, 0 blends none."})
+    cutmix: float = field(
+        default=0.0, metadata={"help": "A part of another image is pasted into each; 1 is usual, 0 pastes none."}
+    )
 
     def check(self) -> None:
         """Refuse settings that contradict each other; see the base."""

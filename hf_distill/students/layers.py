@@ -179,6 +179,11 @@ def _chosen(layers: Sequence[int] | int | None, depth: int, preset: str, of: str
             raise ValueError(f"{layers} layers were asked of a model{of} with {depth}: ask for 1 to {depth}.")
         spread = [round(i * (depth - 1) / max(1, layers - 1)) for i in range(layers)]
         return {"uniform": spread, "top": [*range(depth - layers, depth)], "lowest": [*range(layers)]}[preset]
+    if any(not isinstance(layer, int) for layer in layers):
+        raise ValueError(
+            f"layers {list(layers)} were asked of a model{of} with one stack of {depth}: name some of 0 to "
+            f"{depth - 1}, in order, or say how many; a list for each stage is for models in stages."
+        )
     if not layers or sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < depth:
         raise ValueError(
             f"layers {list(layers)} were asked of a model{of} with {depth}: name some of 0 to {depth - 1}, in order."

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_distill.models.classes import names_in, own_loss_of
@@ -63,8 +63,8 @@ class ImageClassification(OfImages, SequenceClassification):
 
     def hard(self, outputs: Any, batch: Mapping[str, Any], shown: Signals | None = None) -> Sum | None:
         """Sum over the labels, in training of the class token alone where there are two; see the base."""
-        if isinstance(outputs, Mapping) and outputs.get("cls_logits") is not None and self._learning(outputs):
-            outputs = outputs["cls_logits"]
+        if self._two_tokens(outputs):
+            outputs = outputs["cls_logits"] + _nothing(outputs["distillation_logits"])
         return super().hard(outputs, batch, shown)
 
     def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
@@ -72,9 +72,9 @@ class ImageClassification(OfImages, SequenceClassification):
         shown = super().signals(model, batch, outputs, captured)
         grids = grids_of(model, shown.hidden, image_size(batch))
         shown = replace(shown, hidden=tuple(map(flat, shown.hidden)), grids=grids)
-        if isinstance(outputs, Mapping) and outputs.get("distillation_logits") is not None and self._learning(outputs):
-            head = shown.heads["logits"]._replace(logits=DenseLogits(outputs["distillation_logits"]))
-            shown = replace(shown, heads={"logits": head})
+        if self._two_tokens(outputs):
+            logits = outputs["distillation_logits"] + _nothing(outputs["cls_logits"])
+            shown = replace(shown, heads={"logits": shown.heads["logits"]._replace(logits=DenseLogits(logits))})
         return shown
 
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
@@ -84,6 +84,13 @@ class ImageClassification(OfImages, SequenceClassification):
         return super().align(student, teacher, batch)
 
     @staticmethod
-    def _learning(outputs: Mapping[str, Any]) -> bool:
-        """Whether these are a student's in training: they have a graph."""
-        return outputs["distillation_logits"].requires_grad
+    def _two_tokens(outputs: Any) -> bool:
+        """Whether these are of a student in training, for they have a graph, that has a distillation token."""
+        names = ("cls_logits", "distillation_logits")
+        both = [outputs.get(name) if isinstance(outputs, Mapping) else None for name in names]
+        return all(one is not None for one in both) and both[1].requires_grad
+
+
+def _nothing(logits: Tensor) -> Tensor:
+    """Return a zero with the graph of a head that has no share of the loss (alpha=0, alpha=1): DDP waits for each."""
+    return logits[:0].sum()

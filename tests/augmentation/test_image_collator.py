@@ -87,7 +87,70 @@ def test_mixed_images_have_no_label_and_both_processors_mix_the_same():
     assert inside.all()
 
 
+def pasted(batch, plain):
+    """Which pixels of each image are its own, and of which row the others are."""
+    found = []
+    for row, image in enumerate(batch):
+        own = (image == plain[row]).all(0)
+        rest = [at for at, other in enumerate(plain) if at != row and ((image == other).all(0) | own).all()]
+        found.append((own, rest))
+    return found
+
+
+def test_cutmix_pastes_one_rectangle_of_one_other_image():
+    some = list(rows(6))
+    collate = training(views=[], cutmix=1.0, teacher_processor=processor(32, 0.0))
+    batch = collate(some)
+    assert batch["labels"].tolist() == [-100] * 6
+    plain = ImageCollator(processor(), processor(32, 0.0))(some)
+    areas = []
+    for name, scale in (("pixel_values", 1), ("teacher_pixel_values", 2)):
+        for own, partners in pasted(batch[name], plain[name]):
+            assert partners  # every pixel is its own or this one's, at the same place
+            where = (~own).nonzero()
+            if len(where):
+                low, high = where.min(0).values, where.max(0).values + 1
+                assert (high - low).prod() == len(where)  # a rectangle
+            areas.append(len(where) / scale**2)
+    assert areas[:6] == pytest.approx(areas[6:], abs=12)  # the same part for both models, up to the edge of a pixel
+    assert len({area for area in areas[:6] if 0 < area < 256}) > 2
+
+
+def test_what_is_pasted_hangs_on_the_image_and_the_epoch():
+    some = list(rows(6))
+    there = training(views=[], cutmix=1.0)(some)["pixel_values"]
+    assert torch.equal(training(views=[], cutmix=1.0)(some)["pixel_values"], there)
+    for other in (training(1, views=[], cutmix=1.0), training(views=[], cutmix=1.0, seed=1)):
+        assert not torch.equal(other(some)["pixel_values"], there)
+    first = training(views=[], cutmix=1.0)([some[0], *some[3:]])["pixel_values"][0]  # with other partners
+    plain = ImageCollator(processor())(some)["pixel_values"][0]
+    own, theirs = ((one == plain).all(0) for one in (there[0], first))
+    assert torch.equal(own, theirs)
+
+
+def test_with_both_each_row_goes_through_one_of_them():
+    draw = np.random.default_rng(3)
+    some = [{"image": Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8))} for _ in range(24)]
+    batch = training(views=[], mixup=1.0, cutmix=1.0)(some)["pixel_values"]
+    plain = ImageCollator(processor())(some)["pixel_values"]
+    cut = [bool(partners) for _, partners in pasted(batch, plain)]
+    assert 5 < sum(cut) < 19
+    blended = [row for row, one in enumerate(cut) if not one]
+    assert all((batch[row] != plain[row]).float().mean() > 0.9 for row in blended)
+
+
+def test_a_student_learns_from_pasted_images(tmp_path):
+    collate = ImageCollator(processor(), cutmix=1.0)
+    args = {"alpha": 1.0, "max_steps": 20, "per_device_train_batch_size": 8, "learning_rate": 3e-3}
+    run = trainer(tmp_path, collate, args=args)
+    run.train()
+    losses = tiny.losses(run, "loss/forward_kl")
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert set(tiny.losses(run, "teacher_cache_hits")) <= {0.0}  # no image comes twice
+
+
 def test_without_a_teacher_no_image_is_mixed():
+    assert ImageCollator(processor(), cutmix=1.0).for_training(taught=False) is None
     mixing = ImageCollator(processor(), mixup=0.5)
     assert mixing.for_training(taught=False) is None
     both = ImageCollator(processor(), views=[Flip()], mixup=0.5)
@@ -152,7 +215,10 @@ def test_a_row_without_an_image_is_named(row, told):
     [
         ({"recurring": 0, "views": [Flip()]}, "give how many views"),
         ({"recurring": 2}, "nothing that could recur"),
-        ({"mixup": -1.0}, "give 0, or a number above it"),
+        ({"mixup": -1.0}, "mixup=-1.0 was given: give 0, or a number above it, such as 0.2"),
+        ({"cutmix": -1.0}, "cutmix=-1.0 was given: give 0, or a number above it, such as 1.0"),
+        ({"cutmix": float("nan")}, "cutmix=nan was given"),
+        ({"mixup": True}, "mixup=True was given"),
     ],
 )
 def test_options_that_say_nothing_are_refused(options, told):

@@ -2,12 +2,26 @@
 
 import json
 
+import datasets
+import numpy as np
 import pytest
 import tiny
+import tiny_images
 import tiny_language
+import tiny_segmenters
 import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
-from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_distill import cli
 from hf_distill.cli import student
@@ -133,7 +147,7 @@ BAD = [
     (dict(layers="middle:2"), "layers=middle:2 was given: use a count, top:4"),
     (dict(layers="top:[1]"), "was given: use a count"),
     (dict(layers="x"), "was given: use a count"),
-    (dict(hidden_size=8), "hidden_size was asked for: name some texts with --calibration_file."),
+    (dict(hidden_size=8), "hidden_size was asked for: name some texts, or images, with --calibration_file."),
     (dict(hidden_size=8, calibration_file="no.txt"), "texts were asked from no.txt, there is no such file"),
     (dict(vocabulary_file="no.txt"), "texts were asked from no.txt, there is no such file"),
     (dict(layers="top:1", decoder_layers="lowest:1"), "one preset is for both"),
@@ -155,3 +169,140 @@ def test_a_column_that_is_not_there(teacher, capsys):
     (teacher / "rows.jsonl").write_text(json.dumps({"sentence": "w1"}))
     assert command(teacher, vocabulary_file=teacher / "rows.jsonl") == 1
     assert "has the columns ['sentence'], 'text' was asked for: name one with --text_column" in capsys.readouterr().err
+
+
+# ---- Teachers that read images ----
+
+STAGED = {
+    "resnet": lambda: tiny_images.resnet((2, 3)),
+    "convnext": lambda: tiny_images.convnext(depths=[2, 3]),
+    "swin": lambda: tiny_images.swin(depths=[2, 3]),
+    "segformer": lambda: tiny_segmenters.segformer(depths=(2, 3)),
+}
+
+
+def processor():
+    return ViTImageProcessorPil(size={"height": 16, "width": 16})
+
+
+def of_images(folder, model):
+    model.save_pretrained(folder / "teacher")
+    processor().save_pretrained(folder / "teacher")
+    return folder
+
+
+def pictures(n=5):
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (12, 20, 3), dtype=np.uint8)) for _ in range(n)]
+
+
+def photos(folder, n=5):
+    (folder / "photos" / "cats").mkdir(parents=True)
+    for number, picture in enumerate(pictures(n)):
+        picture.save(folder / "photos" / "cats" / f"{number}.png")
+    (folder / "photos" / "notes.txt").write_text("no image")
+    return folder / "photos"
+
+
+def looks(folder, auto=AutoModelForImageClassification):
+    """The student, with what its saved processor makes of an image gone through it."""
+    student = auto.from_pretrained(folder / "small")
+    pixels = AutoImageProcessor.from_pretrained(folder / "small")(pictures(1), return_tensors="pt")["pixel_values"]
+    assert pixels.shape[-1] == 16
+    with torch.no_grad():
+        assert student.eval()(pixel_values=pixels).logits.isfinite().all()
+    return student
+
+
+def test_layers_of_an_image_teacher_with_its_processor(tmp_path, capsys):
+    of_images(tmp_path, tiny_images.vit(layers=4))
+    assert command(tmp_path, layers="top:2") == 0
+    assert "A student of teacher, a ViTForImageClassification: layers top:2." in capsys.readouterr().out
+    assert looks(tmp_path).config.distillation[0]["layers"] == [2, 3]
+    assert "- Layers 2 and 3 of `teacher` were kept." in ModelCard.load(tmp_path / "small" / "README.md").text
+
+
+@pytest.mark.parametrize("kind", STAGED)
+@pytest.mark.parametrize(("asked", "kept"), [("[[1], [0, 2]]", [[1], [0, 2]]), ("[1, 2]", [1, 2]), ("3", [1, 2])])
+def test_layers_of_each_stage(tmp_path, kind, asked, kept):
+    teacher = STAGED[kind]()
+    of_images(tmp_path, teacher)
+    assert command(tmp_path, layers=asked) == 0
+    segments = kind == "segformer"
+    found = looks(tmp_path, AutoModelForSemanticSegmentation if segments else AutoModelForImageClassification)
+    told = found.config.distillation[0]["layers"]
+    assert told == kept if asked.startswith("[[") else [len(some) for some in told] == kept
+    assert list(found.config.depths) == [len(some) for some in told]
+
+
+@pytest.mark.parametrize("source", ["folder", "parquet"])
+def test_the_width_of_an_image_teacher_by_images(tmp_path, source, capsys):
+    of_images(tmp_path, tiny_images.vit(width=16, layers=2))
+    path, more = photos(tmp_path), {}
+    if source == "parquet":
+        path, more = tmp_path / "rows.parquet", {"image_column": "photo"}
+        Dataset.from_dict({"photo": pictures(), "kind": [0, 1, 0, 1, 0]}).to_parquet(path)
+    assert command(tmp_path, hidden_size=8, intermediate_size=10, calibration_file=path, **more) == 0
+    config = looks(tmp_path).config
+    assert (config.hidden_size, config.intermediate_size) == (8, 10)
+    assert "By importance over 85 positions, `teacher` was cut: hidden size 16 to 8" in capsys.readouterr().out
+
+
+def test_only_the_first_images_are_looked_at(tmp_path, capsys):
+    of_images(tmp_path, tiny_images.vit(width=16, layers=2))
+    path = photos(tmp_path)
+    assert command(tmp_path, hidden_size=8, calibration_file=path, calibration_samples=2) == 0
+    assert "By importance over 34 positions" in capsys.readouterr().out
+
+
+BAD_IMAGES = [
+    ("vit", dict(layers="[[0], [1]]"), "layers [[0], [1]] were asked of a model with one stack of 2: name some of 0"),
+    ("vit", dict(layers=1, vocabulary_file="no.txt"), "which reads images and has no tokens: leave it out."),
+    ("vit", dict(hidden_size=8), "name some texts, or images, with --calibration_file."),
+    ("vit", dict(hidden_size=8, calibration_file="{}/none"), "there is no such file or folder: check the path."),
+    ("vit", dict(hidden_size=8, calibration_file="{}/empty"), "which has none: name a folder or a file that has."),
+    ("vit", dict(hidden_size=8, calibration_file="{}/rows.csv"), "images were asked from 'image': name a column of"),
+    ("vit", dict(hidden_size=8, calibration_file="{}/bad"), "bad/1.png has an image that cannot be decoded"),
+    (
+        "vit",
+        dict(hidden_size=8, calibration_file="{}/bad.parquet"),
+        "row 1 of {}/bad.parquet has an image that cannot",
+    ),
+    ("resnet", dict(layers="[[0], [5]]"), "give for each stage how many stay"),
+    ("resnet", dict(layers="[1, 1, 1]"), "whose 2 stages have [2, 3] layers"),
+    ("resnet", dict(layers=1), "no stage may vanish: ask for 2 to 5"),
+    ("resnet", dict(layers="[[0], [true]]"), "layers=[[0], [true]] was given: use a count"),
+    ("resnet", dict(layers="[1, 1]", decoder_layers=1), "decoder_layers=1 was asked of ResNetForImageClassification"),
+    ("resnet", dict(hidden_size=8, calibration_file="{}/photos"), "ResNetForImageClassification"),
+    ("swin", dict(hidden_size=8, calibration_file="{}/photos"), "SwinForImageClassification"),
+]
+
+
+@pytest.mark.parametrize(("kind", "flags", "expected"), BAD_IMAGES, ids=range(len(BAD_IMAGES)))
+def test_what_cannot_be_cut_of_an_image_teacher_is_one_sentence(tmp_path, capsys, kind, flags, expected):
+    of_images(tmp_path, {"vit": tiny_images.vit, **STAGED}[kind]())
+    photos(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    pictures(1)[0].save(tmp_path / "bad" / "0.png")
+    whole = (tmp_path / "bad" / "0.png").read_bytes()
+    (tmp_path / "bad" / "1.png").write_bytes(whole[:60])
+    rows = Dataset.from_dict({"image": [{"bytes": whole, "path": None}, {"bytes": whole[:60], "path": None}]})
+    rows.cast_column("image", datasets.Image(decode=False)).to_parquet(tmp_path / "bad.parquet")
+    (tmp_path / "rows.csv").write_text("image\na.png\n")
+    flags = {name: str(value).format(tmp_path) if "{}" in str(value) else value for name, value in flags.items()}
+    capsys.readouterr()
+    assert command(tmp_path, **flags) == 1
+    *bars, said = capsys.readouterr().err.splitlines()
+    assert not any("Error" in bar for bar in bars)
+    assert said.startswith("hf-distill student: ")
+    assert expected.replace("{}", str(tmp_path)) in said
+    assert not (tmp_path / "small").exists()
+
+
+def test_an_image_teacher_without_a_processor_is_refused(tmp_path, capsys):
+    tiny_images.vit(layers=4).save_pretrained(tmp_path / "teacher")
+    assert command(tmp_path, layers=2) == 1
+    said = capsys.readouterr().err
+    assert "there is no image processor that can be loaded beside it (preprocessor_config.json): save the one" in said
+    assert said.count("\n") == 1

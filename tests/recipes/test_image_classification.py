@@ -65,6 +65,12 @@ def test_the_whole_job_on_digits(default):
     assert "AutoModelForImageClassification" in card.content
 
 
+def test_cutmix_of_the_command_line_reaches_the_batches(tmp_path):
+    flags = ["--output_dir", str(tmp_path / "run"), *FLAGS, "--cutmix", "1", "--mixup", "0.2"]
+    mixing = image_classification.RECIPE.prepare(flags).options["data_collator"].mixing
+    assert (mixing.cutmix, mixing.mixup) == (1.0, 0.2)
+
+
 def test_folders_and_a_kept_teacher(tmp_path, capsys):
     flags = ["--train_file", folders(tmp_path / "train"), "--test_file", folders(tmp_path / "test", 8)]
     first = run(tmp_path / "first", *flags, "--flip", "1", "--crop", "0.5")
@@ -125,6 +131,7 @@ def test_a_parquet_file_of_images(tmp_path):
         (["--train_file", "{}/photos", "--test_file", "{}/rows.csv"], "which is no folder as"),
         (["--train_file", "{}/rows.csv"], "holds Value.'string'., no images"),
         (["--views", "2"], "recurring was given without views"),
+        (["--cutmix", "-1"], "cutmix=-1.0 was given: give 0, or a number above it"),
         (["--lora_rank", "4"], "which this recipe does not train"),
         (["--teacher_epochs", "0"], "teacher_epochs=0.0 was given"),
     ],

@@ -11,7 +11,7 @@ import tiny
 import tiny_tasks
 import torch
 from safetensors.torch import load_file
-from two_processes import IMAGES, READS, parts_of
+from two_processes import IMAGES, READS, TOKENS, parts_of, settings_of
 
 SPLITS = [(2, 4), (4, 2), (3, 3)]
 
@@ -144,14 +144,13 @@ def two_processes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, READS])
+@pytest.mark.parametrize("problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, READS, *TOKENS])
 def test_two_processes_equal_one(tmp_path, two_processes, problem):
     """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
     ranks_wrote = two_processes / problem
     seen, (student, data, both) = tiny.Gradients(), parts_of(problem)
-    args = dict(
-        max_steps=1, per_device_eval_batch_size=4, objective="auto" if problem in IMAGES else None
-    )  # evaluation is a mean over batches: these are the same
+    # Evaluation is a mean over batches: these are the same.
+    args = {"per_device_eval_batch_size": 4, **settings_of(problem)}
     alone = tiny.trainer(tmp_path, student, data, **both, callbacks=[seen], args=args)
     alone.train()
     whole = ({k: v for k, v in alone.state.log_history[0].items() if k.startswith("loss")}, seen.first)
@@ -160,7 +159,8 @@ def test_two_processes_equal_one(tmp_path, two_processes, problem):
         ranks = [json.loads((ranks_wrote / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
         assert [rank["world_size"] for rank in ranks] == [2, 2]  # an unnoticed single process would prove nothing
         assert ranks[0]["parts"] == ranks[1]["parts"]
-        assert {"eval_loss", f"eval_{'loss/hard' if alone.alpha < 1 else 'loss/pooled_mse'}"} <= set(evaluated)
+        soft = "loss/forward_kl" if problem in TOKENS else "loss/pooled_mse"
+        assert {"eval_loss", f"eval_{'loss/hard' if alone.alpha < 1 else soft}"} <= set(evaluated)
         assert set(ranks[0]["evaluated"]) == {name for name in evaluated if "loss" in name}
         for part, value in ranks[0]["evaluated"].items():
             assert value == pytest.approx(evaluated[part], rel=1e-4), part

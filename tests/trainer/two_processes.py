@@ -43,6 +43,11 @@ def images(seed=1):
 
 
 IMAGES = tuple(images())
+TOKENS = {  # name -> the maker of a student with a class and a distillation token, and the teacher's share
+    f"{kind}, alpha={alpha}": (make, alpha)
+    for kind, make in (("deit", tiny_images.deit_with_token), ("levit", tiny_images.levit_with_token))
+    for alpha in (0.0, 0.5, 1.0)
+}
 
 
 def parts_of(problem):
@@ -51,6 +56,14 @@ def parts_of(problem):
         student, teacher, data, *collate = images()[problem]
         both = {"eval_dataset": images(9)[problem][2], "teacher_model": teacher}
         return student, data, {**both, "data_collator": collate[0] if collate else default_data_collator}
+    if problem in TOKENS:
+        size, make = (32 if problem.startswith("levit") else 16), TOKENS[problem][0]
+        both = {
+            "eval_dataset": tiny_images.images(8, 9, size),
+            "teacher_model": tiny_images.resnet((2, 2), (12, 16), 7),
+        }
+        student = tiny_images.without_batch_statistics(make())
+        return student, tiny_images.images(8, size=size), {**both, "data_collator": default_data_collator}
     if problem == READS:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.Reader(24), tiny.rows(8), {**both, "task": tiny_reads.Reading("hidden")}
@@ -59,6 +72,14 @@ def parts_of(problem):
         return tiny.bert(problem=problem), tiny.rows(8, problem), both
     both = {"eval_dataset": case.rows(8, 9), "teacher_model": case.teacher(), "data_collator": case.collate()}
     return case.model(), case.rows(), both
+
+
+def settings_of(problem):
+    """What else is set; DDP would complain in the second step of a head that had no gradient in the first."""
+    if problem in TOKENS:
+        alone = {"ddp_find_unused_parameters": False, "weight_decay": 0.1}
+        return {"alpha": TOKENS[problem][1], "max_steps": 2, **alone}
+    return {"objective": "auto" if problem in IMAGES else None, "max_steps": 1}
 
 
 def record(folder, problem):
@@ -74,9 +95,8 @@ def record(folder, problem):
             args=dict(
                 per_device_train_batch_size=batch,
                 gradient_accumulation_steps=accumulation,
-                max_steps=1,
                 per_device_eval_batch_size=4,
-                objective="auto" if problem in IMAGES else None,
+                **settings_of(problem),
             ),
         )
         run.train()
@@ -95,7 +115,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, READS):
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, READS, *TOKENS):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()
