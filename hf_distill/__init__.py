@@ -29,6 +29,7 @@ _HOME = {
     "MultipleChoice": "tasks",
     "MaskedLM": "tasks",
     "SemanticSegmentation": "tasks",
+    "DepthEstimation": "tasks",
     "SentenceEmbedding": "tasks",
     "CandidateCollator": "tasks",
     "Teacher": "teachers",
