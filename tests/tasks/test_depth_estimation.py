@@ -96,7 +96,9 @@ def test_a_kept_teacher_teaches_what_a_live_one_does(tmp_path):
 
 
 def test_a_student_comes_to_see_what_its_teacher_sees(tmp_path):
-    run = trainer(tmp_path, args={"alpha": 1.0, "max_steps": 24, "learning_rate": 0.03}, eval_dataset=tiny_depth.scenes(4))
+    run = trainer(
+        tmp_path, args={"alpha": 1.0, "max_steps": 24, "learning_rate": 0.03}, eval_dataset=tiny_depth.scenes(4)
+    )
     run.train()
     losses = tiny.losses(run, "loss/value_l1")  # the task's own objective
     assert losses[-1] < 0.5 * losses[0]
