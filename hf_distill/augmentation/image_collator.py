@@ -47,7 +47,7 @@ class ImageCollator:
         image_column: of the rows: images, arrays, or bytes of an encoded image.
         map_column: of the rows: images or arrays of one channel, the class of each pixel, as large as the image; they
             are moved as it is, the processor brings them to its size, and they are the labels [B, height, width].
-            None: a row has one class.
+            None: a row has one class. A row whose map is None has pixels without a class.
         seed: of what is drawn.
 
     Raises:
@@ -164,11 +164,16 @@ class ImageCollator:
         return decoded(found, f"row {number} of a batch")
 
     def _maps(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[Image.Image]:
-        """The maps, as large as their images; none where a row has none, or none are asked for."""
-        if self.map_column is None or not all(row.get(self.map_column) is not None for row in rows):
+        """The maps, as large as their images, where rows have some: without a class where there is None."""
+        if self.map_column is None or not any(self.map_column in row for row in rows):
             return []
-        maps = [classes_in(row[self.map_column], f"row {number} of a batch") for number, row in enumerate(rows)]
-        for number, (one, image) in enumerate(zip(maps, images, strict=True)):
+        maps = []
+        for number, (row, image) in enumerate(zip(rows, images, strict=True)):
+            found = row.get(self.map_column)
+            one = (
+                Image.new("L", image.size, NOTHING) if found is None else classes_in(found, f"row {number} of a batch")
+            )
+            maps.append(one)
             if one.size != image.size:
                 raise ValueError(
                     f"row {number} of a batch has a map of {one.width} x {one.height} pixels for an image of "
