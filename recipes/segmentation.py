@@ -23,10 +23,10 @@ from hf_distill.experiments.data.maps import MapDataArguments, load_maps, names_
 from hf_distill.experiments.segmentation import (
     SegmentationModelArguments,
     SegmentationScoring,
-    blank_segformer,
+    blank_upernet,
     chosen_classes,
     map_processor,
-    small_segformer,
+    small_upernet,
 )
 from hf_distill.experiments.settings import RecipeTrainingArguments
 
@@ -41,10 +41,10 @@ class TrainingArguments(RecipeTrainingArguments):
     """The recipe's own defaults; every argument of Trainer can be set."""
 
     output_dir: str = "outputs/segmentation"
-    per_device_train_batch_size: int = 8
+    per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 32
-    learning_rate: float = 3e-3
-    num_train_epochs: float = 10.0
+    learning_rate: float = 8e-3
+    num_train_epochs: float = 20.0
     objective: dict | str | None = "forward_kl"
     save_strategy: str = "no"
 
@@ -73,7 +73,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         map_column="map",
     )
     kind = ModelKind(
-        AutoModelForSemanticSegmentation, "FEATURE_EXTRACTION", names, None, blank_segformer, small=small_segformer
+        AutoModelForSemanticSegmentation, "FEATURE_EXTRACTION", names, None, blank_upernet, small=small_upernet
     )
     scoring, (taught, told) = SegmentationScoring(names), everything(splits)
     options = {

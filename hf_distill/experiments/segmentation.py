@@ -1,6 +1,6 @@
 """Models that give each pixel a class: a teacher and a student that are made here, and how right they are.
 
-Knows: shapes of SegFormers, their processor, maps of classes as arrays. Does not know: files, training.
+Knows: shapes of UperNets, their processor, maps of classes as arrays. Does not know: files, training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, PretrainedConfig, SegformerConfig, Trainer
+from transformers import AutoImageProcessor, PretrainedConfig, ResNetConfig, Trainer, UperNetConfig
 from transformers.trainer_utils import PredictionOutput
 
 from hf_distill.experiments.images import ImageModelArguments
@@ -30,16 +30,16 @@ STAGES = 3
 
 @dataclass
 class SegmentationModelArguments(ImageModelArguments):
-    """Which segmenters, and how large those are that are made here: SegFormers of three stages."""
+    """Which segmenters, and how large those are that are made here: UperNets over three residual stages."""
 
     teacher_layers: int = field(default=1, metadata={"help": "Blocks in each of three stages of a teacher made here."})
     teacher_hidden_size: int = field(
         default=64, metadata={"help": "Width of its last stage; those before it have a half and a quarter."}
     )
-    teacher_epochs: float = field(default=10.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
-    teacher_learning_rate: float = field(default=3e-3, metadata={"help": "Its peak learning rate."})
+    teacher_epochs: float = field(default=30.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
+    teacher_learning_rate: float = field(default=4e-3, metadata={"help": "Its peak learning rate."})
     student_layers: int = field(default=1, metadata={"help": "Blocks in each stage of a student made here."})
-    student_hidden_size: int = field(default=16, metadata={"help": "Width of its last stage."})
+    student_hidden_size: int = field(default=32, metadata={"help": "Width of its last stage."})
     image_size: int = field(default=64, metadata={"help": "Height and width in pixels where no model is given."})
 
     def check_width(self, name: str) -> None:
@@ -48,18 +48,18 @@ class SegmentationModelArguments(ImageModelArguments):
             raise ValueError(f"{name}={width} was given: give a multiple of 4.")
 
 
-def blank_segformer(recipe: SegmentationModelArguments, processor: Any) -> PretrainedConfig:
-    """Shape a SegFormer that is trained from nothing; it answers on every second pixel.
+def blank_upernet(recipe: SegmentationModelArguments, processor: Any) -> PretrainedConfig:
+    """Shape a UperNet that is trained from nothing; it answers on every fourth pixel, and enlarges that.
 
     Args:
         recipe: its sizes.
         processor: of its images; three channels.
     """
-    return _segformer(recipe.teacher_hidden_size, recipe.teacher_layers)
+    return _upernet(recipe.teacher_hidden_size, recipe.teacher_layers)
 
 
-def small_segformer(recipe: SegmentationModelArguments, shape: Any) -> PretrainedConfig:
-    """Shape a student of a teacher that is a SegFormer.
+def small_upernet(recipe: SegmentationModelArguments, shape: Any) -> PretrainedConfig:
+    """Shape a student of a teacher that is a UperNet.
 
     Args:
         recipe: its sizes.
@@ -68,21 +68,26 @@ def small_segformer(recipe: SegmentationModelArguments, shape: Any) -> Pretraine
     Raises:
         ValueError: the teacher is none.
     """
-    if not isinstance(shape.config, SegformerConfig):
+    if not isinstance(shape.config, UperNetConfig):
         raise ValueError(
-            f"a student is made here of a SegFormer teacher, the teacher is {type(shape).__name__}: name a student "
+            f"a student is made here of a UperNet teacher, the teacher is {type(shape).__name__}: name a student "
             "with --student_model_name_or_path, or cut one from the teacher with --student_from_teacher."
         )
-    return _segformer(recipe.student_hidden_size, recipe.student_layers)
+    return _upernet(recipe.student_hidden_size, recipe.student_layers)
 
 
-def _segformer(width: int, blocks: int) -> PretrainedConfig:
-    widths = [width // 4, width // 2, width]
-    heads = [next(n for n in range(max(1, own // 16), 0, -1) if own % n == 0) for own in widths]
-    return SegformerConfig(
-        num_encoder_blocks=STAGES, depths=[blocks] * STAGES, hidden_sizes=widths, num_attention_heads=heads,
-        patch_sizes=[3] * STAGES, strides=[2] * STAGES, sr_ratios=[4, 2, 1], mlp_ratios=[4] * STAGES,
-        decoder_hidden_size=width, drop_path_rate=0.0, classifier_dropout_prob=0.0, semantic_loss_ignore_index=IGNORED,
+def _upernet(width: int, blocks: int) -> PretrainedConfig:
+    widths, stages = [width // 4, width // 2, width], [f"stage{number}" for number in range(1, STAGES + 1)]
+    backbone = ResNetConfig(
+        embedding_size=widths[0],
+        hidden_sizes=widths,
+        depths=[blocks] * STAGES,
+        layer_type="basic",
+        out_features=stages,
+    )
+    return UperNetConfig(
+        backbone_config=backbone, hidden_size=widths[1], pool_scales=[1, 2], use_auxiliary_head=False,
+        loss_ignore_index=IGNORED,
     )  # fmt: skip
 
 

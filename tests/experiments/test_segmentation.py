@@ -6,14 +6,14 @@ import tiny
 import torch
 from tiny_segmenters import maps, segformer
 from torch.nn import functional as F
-from transformers import SegformerForSemanticSegmentation
+from transformers import UperNetForSemanticSegmentation
 
 from hf_distill.experiments.segmentation import (
     SegmentationModelArguments,
     SegmentationScoring,
-    blank_segformer,
+    blank_upernet,
     chosen_classes,
-    small_segformer,
+    small_upernet,
 )
 
 
@@ -68,17 +68,17 @@ def test_a_teacher_and_its_students_are_measured_alike(tmp_path):
     assert found["distilled"].figures["pixel_accuracy"] == pytest.approx(right)
 
 
-@pytest.mark.parametrize("width", [4, 16, 36, 52, 64])
+@pytest.mark.parametrize("width", [4, 36, 64])
 def test_a_model_of_any_width_that_is_allowed_can_be_made(width):
     recipe = SegmentationModelArguments(teacher_hidden_size=width, student_hidden_size=width)
     recipe.check()
-    model = SegformerForSemanticSegmentation(blank_segformer(recipe, None))
-    assert model(torch.zeros(1, 3, 32, 32)).logits.shape[-2:] == (16, 16)
-    assert small_segformer(recipe, model).hidden_sizes == [width // 4, width // 2, width]
+    model = UperNetForSemanticSegmentation(blank_upernet(recipe, None))
+    assert model.eval()(torch.zeros(1, 3, 32, 32)).logits.shape[-2:] == (32, 32)
+    assert small_upernet(recipe, model).backbone_config.hidden_sizes == [width // 4, width // 2, width]
 
 
 def test_a_student_of_a_teacher_of_another_kind_is_refused():
     model = torch.nn.Linear(1, 1)
     model.config = None
-    with pytest.raises(ValueError, match="a student is made here of a SegFormer teacher, the teacher is Linear"):
-        small_segformer(SegmentationModelArguments(), model)
+    with pytest.raises(ValueError, match="a student is made here of a UperNet teacher, the teacher is Linear"):
+        small_upernet(SegmentationModelArguments(), model)
