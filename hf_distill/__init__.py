@@ -30,6 +30,7 @@ _HOME = {
     "MaskedLM": "tasks",
     "SemanticSegmentation": "tasks",
     "ObjectDetection": "tasks",
+    "DepthEstimation": "tasks",
     "SentenceEmbedding": "tasks",
     "CandidateCollator": "tasks",
     "Teacher": "teachers",

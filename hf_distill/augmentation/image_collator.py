@@ -1,12 +1,13 @@
 """A collator of images: decodes them, lets chance change them in training, and hands them to a model's processor.
 
-Knows: rows with an image and a label, image processors, chance that hangs on an image's content and the epoch alone.
-Does not know: models, losses, trainers, what a view makes of an image.
+Knows: rows with an image and a label or a map of classes, image processors, chance that hangs on an image's content
+and the epoch alone. Does not know: models, losses, trainers, what a view makes of an image.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from array import array
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -20,7 +21,7 @@ import xxhash
 from torch import Tensor
 
 from hf_distill.augmentation.mixing import Mixing, mixed
-from hf_distill.augmentation.views import Image, View, seen
+from hf_distill.augmentation.views import NOTHING, Image, View, seen, seen_map
 from hf_distill.tasks.alignment.tokenizers import PREFIX
 from hf_distill.tasks.processors import prepares
 
@@ -47,10 +48,14 @@ class ImageCollator:
         cutmix: likewise pastes a part of another one, of an area drawn from Beta(cutmix, cutmix); with both, each row
             goes through one of the two, by chance.
         image_column: of the rows: images, arrays, or bytes of an encoded image.
+        map_column: of the rows: images or arrays of one channel, the class of each pixel, as large as the image; they
+            are moved as it is, the processor brings them to its size, and they are the labels [B, height, width].
+            None: a row has one class. A row whose map is None has pixels without a class.
         seed: of what is drawn.
 
     Raises:
-        ValueError: an image that cannot be decoded, or a row without one.
+        ValueError: an image that cannot be decoded, or a row without one; a map that is none, or not as large; views
+            that cannot move one, or a processor that makes no labels of it.
 
     Reference:
         Beyer et al.: Knowledge Distillation: A Good Teacher is Patient and Consistent, arXiv:2106.05237 (the same view
@@ -75,21 +80,28 @@ class ImageCollator:
         image_column: str = "image",
         seed: int = 0,
         cutmix: float = 0.0,
+        map_column: str | None = None,
     ) -> None:
         if recurring is not None and (isinstance(recurring, bool) or not isinstance(recurring, int) or recurring < 1):
             raise ValueError(f"recurring={recurring!r} was given: give how many views an image has, at least 1.")
         if recurring is not None and not views:
             raise ValueError("recurring was given without views, so there is nothing that could recur: name views.")
+        fixed = [one for one in views if map_column is not None and not hasattr(one, "on_map")]
+        if fixed:
+            raise ValueError(
+                f"the view {getattr(fixed[0], '__name__', type(fixed[0]).__name__)} was given with maps, which it "
+                "cannot move as it moves their images: give it a method on_map(map, draw), or leave it out."
+            )
         differs = teacher_processor is not None and prepares(teacher_processor) != prepares(processor)
         self.processor, self.teacher_processor = processor, teacher_processor if differs else None
         self.views, self.recurring, self.image_column = tuple(views), recurring, image_column
         self.mixing = Mixing(mixup, cutmix)
-        self.seed, self.epoch, self.training, self.copies = seed, 0, False, 0
+        self.map_column, self.seed, self.epoch, self.training, self.copies = map_column, seed, 0, False, 0
 
     @property
     def columns(self) -> frozenset[str]:
         """The columns of the data set that it reads."""
-        return frozenset({self.image_column, *LABELS})
+        return frozenset({self.image_column, *(LABELS if self.map_column is None else (self.map_column,))})
 
     def for_training(self, taught: bool = True) -> ImageCollator | None:
         """Return the collator of training batches; None where they are made as all others are.
@@ -108,18 +120,23 @@ class ImageCollator:
             rows: what the data set gave for one micro-batch.
 
         Returns:
-            ``pixel_values`` [B, 3, height, width], ``labels`` [B] where all rows have one, and where the teacher reads
-            its own ``teacher_pixel_values``.
+            ``pixel_values`` [B, 3, height, width], ``labels`` [B], or [B, height, width] of maps, where all rows have
+            some, and where the teacher reads its own ``teacher_pixel_values``.
         """
         images = [self._image(row, number) for number, row in enumerate(rows)]
+        maps = self._maps(rows, images)
         draws = [Random(self._chance(image)) for image in images] if self.training else []
         if self.training:
+            states = [draw.getstate() for draw in draws]
             images = [seen(image, self.views, draw) for image, draw in zip(images, draws, strict=True)]
-        batch = {PIXELS: _pixels(self.processor, images)}
+            for number, state in enumerate(states if maps else ()):
+                (again := Random()).setstate(state)
+                maps[number] = seen_map(maps[number], self.views, again)
+        batch = {PIXELS: _pixels(self.processor, images)} if not maps else _labelled(self.processor, images, maps)
         if self.teacher_processor is not None:
             batch[PREFIX + PIXELS] = _pixels(self.teacher_processor, images)
         name = next((one for one in LABELS if all(row.get(one) is not None for row in rows)), None)
-        if name is not None:
+        if name is not None and self.map_column is None:
             batch["labels"] = torch.tensor(np.stack([np.asarray(row[name]) for row in rows]))
         if self.training and self.mixing and len(rows) > 1:
             self._mix(batch, draws)
@@ -132,6 +149,7 @@ class ImageCollator:
                 batch[name] = mixed(batch[name], plan)
         if "labels" in batch:
             nothing = torch.nan if batch["labels"].is_floating_point() else -100
+            nothing = nothing if self.map_column is None else NOTHING
             batch["labels"] = torch.full_like(batch["labels"], nothing)
 
     def _chance(self, image: Image.Image) -> int:
@@ -145,6 +163,24 @@ class ImageCollator:
                 "images (image_column), and set remove_unused_columns=False if a transform makes it."
             )
         return decoded(found, f"row {number} of a batch")
+
+    def _maps(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> list[Image.Image]:
+        """The maps, as large as their images, where rows have some: without a class where there is None."""
+        if self.map_column is None or not any(self.map_column in row for row in rows):
+            return []
+        maps = []
+        for number, (row, image) in enumerate(zip(rows, images, strict=True)):
+            found = row.get(self.map_column)
+            one = (
+                Image.new("L", image.size, NOTHING) if found is None else classes_in(found, f"row {number} of a batch")
+            )
+            maps.append(one)
+            if one.size != image.size:
+                raise ValueError(
+                    f"row {number} of a batch has a map of {one.width} x {one.height} pixels for an image of "
+                    f"{image.width} x {image.height}: give each image a map that is as large."
+                )
+        return maps
 
 
 def decoded(found: Any, who: str) -> Image.Image:
@@ -162,20 +198,74 @@ def decoded(found: Any, who: str) -> Image.Image:
         >>> image.size, image.mode
         ((3, 2), 'RGB')
     """
-    data = found
-    if isinstance(found, Mapping):  # as datasets holds an image that is not decoded yet
-        data = found.get("bytes") if found.get("bytes") is not None else Path(found.get("path") or "")
     try:
-        if isinstance(data, (bytes, bytearray, Path)):
-            data = Image.open(BytesIO(data.read_bytes() if isinstance(data, Path) else data))
-        elif not isinstance(data, Image.Image):
-            data = Image.fromarray(np.asarray(data, dtype=np.uint8))
-        return data.convert("RGB")  # which reads a file to its end
+        return _opened(found).convert("RGB")  # which reads a file to its end
     except (OSError, TypeError, ValueError) as error:  # what Pillow cannot identify is an OSError
         reason = " ".join(str(error).split())[:80]
         raise ValueError(
             f"{who} has an image that cannot be decoded ({reason}): correct the file, or leave the row out."
         ) from error
+
+
+def classes_in(found: Any, who: str) -> Image.Image:
+    """Make a map of classes, a number for each pixel, of what a data set holds for one.
+
+    Args:
+        found: an image of one channel, its numbers or a palette's; an array [H, W] of whole numbers; the bytes of a
+            file, or what datasets holds for one.
+        who: names the row in a message.
+
+    Returns:
+        An image of the mode ``L``, of bytes.
+
+    Raises:
+        ValueError: it is none, or has a number that image processors do not take.
+
+    Example:
+        >>> one = classes_in(np.array([[0, 149]]), "row 0")
+        >>> one.size, one.mode, one.getpixel((1, 0))
+        ((2, 1), 'L', 149)
+    """
+    try:
+        numbers = np.asarray(found if isinstance(found, np.ndarray) else _opened(found))
+    except (OSError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise ValueError(
+            f"{who} has a map that cannot be decoded ({reason}): correct the file, or leave the row out."
+        ) from error
+    if numbers.ndim != 2 or numbers.dtype.kind not in "iub":
+        raise ValueError(
+            f"{who} has a map of shape {list(numbers.shape)} and type {numbers.dtype}: give one channel of whole "
+            "numbers, the class of each pixel."
+        )
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() <= NOTHING:
+        wrong = int(numbers.min() if numbers.min() < 0 else numbers.max())
+        raise ValueError(
+            f"{who} has the class {wrong} in its map, image processors take 0 to {NOTHING}, which is none: give the "
+            "classes other numbers."
+        )
+    return Image.fromarray(numbers.astype(np.uint8))
+
+
+def _opened(found: Any) -> Image.Image:
+    """Open what a data set holds for an image."""
+    data = found
+    if isinstance(found, Mapping):  # as datasets holds an image that is not decoded yet
+        data = found.get("bytes") if found.get("bytes") is not None else Path(found.get("path") or "")
+    if isinstance(data, (bytes, bytearray, Path)):
+        return Image.open(BytesIO(data.read_bytes() if isinstance(data, Path) else data))
+    return data if isinstance(data, Image.Image) else Image.fromarray(np.asarray(data, dtype=np.uint8))
+
+
+def _labelled(processor: Any, images: Sequence[Image.Image], maps: Sequence[Image.Image]) -> dict[str, Tensor]:
+    """Pixels and maps of the same size, as a processor of segmenters makes them."""
+    if "segmentation_maps" not in inspect.signature(processor.preprocess).parameters:
+        raise ValueError(
+            f"{type(processor).__name__} was given maps of classes, of which it makes no labels: use the image "
+            "processor of a segmenter, such as SegformerImageProcessor."
+        )
+    made = processor(list(images), segmentation_maps=[np.array(one) for one in maps], return_tensors="pt")
+    return {PIXELS: made[PIXELS], "labels": made["labels"]}
 
 
 def _pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:

@@ -225,8 +225,9 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
         return recipe.teacher_model_name_or_path
     # What it was trained on names its folder: other settings make another teacher, and none is ever written over.
     read = [rows[column][:] for column in READ if column in rows.column_names]
-    if "image" in rows.column_names:
-        read.append(content_of(rows.select_columns("image").cast_column("image", Image(decode=False))))
+    for column in ("image", "map"):
+        if column in rows.column_names:
+            read.append(content_of(rows.select_columns(column).cast_column(column, Image(decode=False))))
     asked = {
         "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
         "vocabulary": len(experiment.tokenizer) if hasattr(experiment.tokenizer, "__len__") else None,
@@ -254,11 +255,10 @@ def content_of(rows: Dataset) -> str:
     """Hash the images of a data set, one after the other: together they may be larger than memory.
 
     Args:
-        rows: with ``image``, not decoded.
+        rows: with one column of them, not decoded.
     """
     state = hashlib.sha256()
-    for row in rows:
-        image = row["image"]
+    for image in (image for row in rows for image in row.values()):
         state.update(Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"])
     return state.hexdigest()
 

@@ -6,11 +6,12 @@ Knows: predictions and labels as arrays. Does not know: files, tokenizers, how a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_pt_utils import nested_concat
 from transformers.trainer_utils import EvalPrediction, PredictionOutput
@@ -59,10 +60,19 @@ class PredictionScoring(Scoring):
         """Measure the validation rows, while a model is trained: Trainer's ``compute_metrics``."""
         return self.figures(predicted.predictions, predicted.label_ids)
 
+    def of_teacher(self, reference: Trainer, rows: Dataset) -> PredictionOutput:
+        """Predict rows with the teacher, in the form in which ``Trainer.predict`` gives the students' predictions.
+
+        Args:
+            reference: a trainer with the teacher.
+            rows: tokenised rows with labels.
+        """
+        return teacher_predictions(reference, rows)
+
     def evaluate(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
         """Predict the rows with each; see ``Scoring.measure``."""
         if rows._fingerprint not in self._teacher_outputs:
-            self._teacher_outputs = {rows._fingerprint: teacher_predictions(reference, rows)}
+            self._teacher_outputs = {rows._fingerprint: self.of_teacher(reference, rows)}
         teacher = self._teacher_outputs[rows._fingerprint]
         shown = {"teacher": teacher, **{name: trainer.predict(rows) for name, trainer in trainers.items()}}
         return {
@@ -96,18 +106,23 @@ def compare_probabilities(logits: np.ndarray, labels: np.ndarray, teacher: np.nd
     return {"kl": mean_kl(logits, teacher, labels >= 0), "calibration_error": calibration(logits, labels).error}
 
 
-def teacher_predictions(reference: Trainer, rows: Dataset) -> PredictionOutput:
+def teacher_predictions(
+    reference: Trainer, rows: Dataset, kept: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> PredictionOutput:
     """Predict rows with a trainer's teacher, where it is; as it is published, within ``as_published``.
 
     Args:
         reference: a trainer with the teacher.
         rows: tokenised rows with labels.
+        kept: what of a batch's logits is kept, given its labels, where all would be too many; None: all.
     """
     logits, labels, accelerator = None, None, reference.accelerator
     for batch in reference.get_test_dataloader(rows):
         batch = reference._prepare_inputs(batch)
         heads = reference.teacher(batch, frozenset({"heads"})).heads
         found = [head.logits.tensor.float().contiguous() for head in heads.values()]
+        if kept is not None:
+            found = [kept(one, batch[reference.label_names[0]]) for one in found]
         found = (found, [batch[name] for name in reference.label_names])
         if reference.task.positions:  # as wide as the longest row of the batch, on each process another
             found = accelerator.pad_across_processes(found, dim=1, pad_index=-100)

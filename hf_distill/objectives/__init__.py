@@ -17,6 +17,7 @@ from hf_distill.objectives.cka import CKA
 from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.correlation import DIST, StandardisedKL
 from hf_distill.objectives.decoupled import DKD
+from hf_distill.objectives.depth import AffineInvariant, ScaleInvariant
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
@@ -30,7 +31,7 @@ from hf_distill.objectives.tap import TapMSE
 from hf_distill.objectives.term import Term
 from hf_distill.objectives.topk_kl import AdaptiveKL, TopKKL
 from hf_distill.objectives.uld import ULD
-from hf_distill.objectives.values import ValueMSE
+from hf_distill.objectives.values import ValueL1, ValueMSE
 from hf_distill.objectives.vectors import VectorCosine, VectorMSE
 
 TERMS: dict[str, type[Term]] = {
@@ -68,6 +69,9 @@ TERMS: dict[str, type[Term]] = {
     "minilm_v1": MiniLMv1,
     "value_mse": ValueMSE,
     "boxes": Boxes,
+    "value_l1": ValueL1,
+    "scale_invariant": ScaleInvariant,
+    "affine_invariant": AffineInvariant,
     "vector_mse": VectorMSE,
     "vector_cosine": VectorCosine,
     "tap_mse": TapMSE,

@@ -8,6 +8,7 @@ from hf_distill.reports.plot_classes import plot_classes
 from hf_distill.reports.plot_losses import plot_losses
 from hf_distill.reports.plot_reliability import plot_reliability
 from hf_distill.reports.probabilities import Calibration, calibration, mean_kl
+from hf_distill.reports.segmentation import class_ious, iou_shares, pixel_counts, segmentation_scores
 from hf_distill.reports.side_by_side import latencies, throughputs
 from hf_distill.reports.spans import SpanMetric, f1_shares, span_counts, span_scores, spans_of
 from hf_distill.reports.speed import Latency, latency, machine, size_of, throughput
@@ -24,20 +25,24 @@ __all__ = [
     "agreement",
     "calibration",
     "class_changes",
+    "class_ious",
     "class_table",
     "f1_shares",
     "gap_closed",
+    "iou_shares",
     "latencies",
     "latency",
     "machine",
     "markdown_table",
     "mean_interval",
     "mean_kl",
+    "pixel_counts",
     "plot_classes",
     "plot_comparison",
     "plot_losses",
     "plot_reliability",
     "ratio_interval",
+    "segmentation_scores",
     "share_interval",
     "size_of",
     "span_counts",

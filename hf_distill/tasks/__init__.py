@@ -1,6 +1,7 @@
 """Tasks: how to read a model's outputs for one kind of problem. ``Task.of(model)`` finds the one that fits."""
 
 from hf_distill.tasks.candidates import CandidateCollator
+from hf_distill.tasks.depth_estimation import DepthEstimation
 from hf_distill.tasks.image_classification import ImageClassification
 from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
 from hf_distill.tasks.masked_language_modeling import MaskedLM
@@ -14,8 +15,8 @@ from hf_distill.tasks.task import Task
 from hf_distill.tasks.token_classification import TokenClassification
 
 TASKS: tuple[type[Task], ...] = (
-    ObjectDetection, SemanticSegmentation, ImageClassification, SequenceClassification, TokenClassification,
-    QuestionAnswering, MultipleChoice, MaskedLM, CausalLM, Seq2SeqLM, SentenceEmbedding,
+    ObjectDetection, SemanticSegmentation, DepthEstimation, ImageClassification, SequenceClassification,
+    TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM, CausalLM, Seq2SeqLM, SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
@@ -24,6 +25,7 @@ __all__ = [
     "TASKS",
     "CandidateCollator",
     "CausalLM",
+    "DepthEstimation",
     "ImageClassification",
     "MaskedLM",
     "MultipleChoice",

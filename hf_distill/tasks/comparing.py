@@ -60,7 +60,7 @@ class Comparing:
 
         Args:
             student: what the student shows.
-            teacher: what the teacher shows; without heads where only named teachers are listened to.
+            teacher: what the teacher shows; nothing of its own where only named teachers are listened to.
             batch: the batch.
 
         Returns:
@@ -68,7 +68,8 @@ class Comparing:
             all others are, the student's ``named`` have it under that teacher's name.
         """
         named = {name: self.align(student, shown, batch) for name, shown in teacher.named.items()}
-        return student, replace(self.align(student, teacher, batch) if teacher.heads else teacher, named=named)
+        alone = not (teacher.heads or teacher.values or teacher.vectors)  # only those that are named are listened to
+        return student, replace(teacher if alone else self.align(student, teacher, batch), named=named)
 
     def each_text(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
         """Let both models show each text of a packed row as a row of its own; any other batch is left as it is.

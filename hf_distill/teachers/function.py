@@ -52,6 +52,8 @@ class FunctionTeacher(Teacher):
     def prepare(self, trainer: Trainer) -> None:
         """Take the trainer's task; see ``Teacher.prepare``."""
         self.task = self.task or trainer.task
+        shown = {"heads": self.task.heads, "values": self.task.values, "vectors": self.task.vectors}
+        self.serves = frozenset(need for need, there in shown.items() if there) | {"heads"}
         learning = {id(p) for p in trainer.model.parameters() if p.requires_grad}
         self.moves = any(id(one) in learning for one in tensors_of(self.held()))
         if self.moves:

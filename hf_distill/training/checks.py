@@ -87,10 +87,10 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
         kinds = {head.kind for head in task.heads} - term.accepts if "heads" in term.needs else ()
         if NUMBER in kinds:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
-        if "heads" in term.needs and not task.label_names:
+        if "heads" in term.needs and not (task.label_names and task.heads):
             raise ValueError(
-                f"{name} compares logits, a model of {task.auto_class} has none: use a term on hidden states, such as "
-                f"{task.default_objective}."
+                f"{name} compares logits, a model of {task.auto_class} has none: use a term on "
+                f"{'values' if task.values else 'hidden states'}, such as {task.default_objective}."
             )
         if POINTER in kinds:
             raise ValueError(

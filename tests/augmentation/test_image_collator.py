@@ -9,6 +9,7 @@ import tiny_images
 import torch
 from datasets import Dataset
 from PIL import Image
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_distill import ImageCollator
@@ -224,3 +225,124 @@ def test_a_row_without_an_image_is_named(row, told):
 def test_options_that_say_nothing_are_refused(options, told):
     with pytest.raises(ValueError, match=told):
         ImageCollator(processor(), **options)
+
+
+# ---- Maps of classes ----
+
+
+def segmenters(size=(12, 20), **options):
+    shape = {"height": size[0], "width": size[1]}
+    return SegformerImageProcessorPil(size=shape, image_mean=[0.0] * 3, image_std=[1.0] * 3, **options)
+
+
+def maps(n=6, size=(12, 20), seed=0):
+    """Images that show their own maps: each class has a grey of its own."""
+    draw = np.random.default_rng(seed)
+    made = [
+        np.kron(draw.integers(0, 5, (size[0] // 4, size[1] // 4)), np.ones((4, 4))).astype(np.uint8) for _ in range(n)
+    ]
+    return [{"image": Image.fromarray(40 * one).convert("RGB"), "map": Image.fromarray(one)} for one in made]
+
+
+def greys(batch):
+    """The classes that the images of a batch show."""
+    return (batch["pixel_values"][:, 0] * 255 / 40).round().long()
+
+
+def test_a_map_is_the_labels_as_it_is():
+    batch = ImageCollator(segmenters(), map_column="map")(maps())
+    assert batch["labels"].dtype == torch.int64
+    assert torch.equal(batch["labels"], greys(batch))
+    assert ImageCollator(segmenters(), map_column="map").columns == {"image", "map"}
+
+
+@pytest.mark.parametrize("views", [[Shift(5)], [Flip()], [Flip(), Shift(3), Flip()]])
+def test_a_map_is_moved_as_its_image_is(views):
+    collate = ImageCollator(segmenters(), views=views, map_column="map").for_training()
+    batch, plain = collate(maps(16)), ImageCollator(segmenters(), map_column="map")(maps(16))
+    known = batch["labels"] != 255
+    assert torch.equal(batch["labels"][known], greys(batch)[known])
+    assert not torch.equal(batch["labels"], plain["labels"])
+    assert (greys(batch)[~known] == 0).all()  # what came in from beyond the border
+    assert (~known).any() == any(isinstance(view, Shift) for view in views)
+
+
+def test_a_part_of_a_map_is_the_part_of_its_image_and_has_no_class_between_two_others():
+    rows = [
+        {"image": Image.fromarray(255 * (one > 2).astype(np.uint8)).convert("RGB"), "map": 4 * (one > 2)}
+        for one in (np.asarray(row["map"]) for row in maps(16))
+    ]
+    batch = ImageCollator(segmenters(), views=[Crop(0.3)], map_column="map").for_training()(rows)
+    assert set(batch["labels"].unique().tolist()) == {0, 4}
+    inside = (batch["pixel_values"][:, 0] > 0.99) | (batch["pixel_values"][:, 0] < 0.01)  # at an edge both are mixed
+    assert inside.float().mean() > 0.6
+    assert torch.equal(batch["labels"][inside] == 4, batch["pixel_values"][:, 0][inside] > 0.5)
+
+
+def test_the_processor_brings_both_to_its_size_and_may_take_a_class_away():
+    smaller = ImageCollator(segmenters((6, 10)), map_column="map")(maps())
+    assert smaller["labels"].shape == (6, 6, 10)
+    assert torch.equal(
+        smaller["labels"], torch.tensor(np.stack([np.asarray(row["map"])[1::2, 1::2] for row in maps()]))
+    )
+    reduced = ImageCollator(segmenters(do_reduce_labels=True), map_column="map")(maps())
+    plain = ImageCollator(segmenters(), map_column="map")(maps())["labels"]
+    assert torch.equal(reduced["labels"], torch.where(plain == 0, 255, plain - 1))
+
+
+def test_a_map_may_be_an_array_have_a_palette_or_be_a_file():
+    numbers = np.array([[0, 149], [255, 7]])
+    palette = Image.fromarray(np.array([[0, 3], [1, 2]], dtype=np.uint8), mode="P")
+    palette.putpalette([9, 9, 9] * 256)
+    file = BytesIO()
+    palette.save(file, "png")
+    image = Image.new("RGB", (2, 2))
+    for found, wanted in (
+        (numbers, numbers),
+        (palette, np.asarray(palette)),
+        ({"bytes": file.getvalue()}, np.asarray(palette)),
+    ):
+        batch = ImageCollator(segmenters((2, 2)), map_column="map")([{"image": image, "map": found}])
+        assert batch["labels"][0].tolist() == wanted.tolist()
+
+
+def test_mixed_images_have_maps_without_a_class():
+    collate = ImageCollator(segmenters(), mixup=1.0, map_column="map").for_training()
+    assert (collate(maps())["labels"] == 255).all()
+
+
+def test_rows_without_maps_have_no_labels():
+    assert set(ImageCollator(segmenters(), map_column="map")([{"image": row["image"]} for row in maps()])) == {
+        "pixel_values"
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"map": Image.new("L", (4, 4))}, "row 0 of a batch has a map of 4 x 4 pixels for an image of 20 x 12: give"),
+        (
+            {"map": Image.new("RGB", (20, 12))},
+            r"row 0 of a batch has a map of shape \[12, 20, 3\] and type uint8: give one",
+        ),
+        ({"map": np.ones((12, 20))}, r"a map of shape \[12, 20\] and type float64: give one channel of whole numbers"),
+        ({"map": np.full((12, 20), 300)}, "row 0 of a batch has the class 300 in its map, image processors take 0 to"),
+        ({"map": np.full((12, 20), -100)}, "row 0 of a batch has the class -100 in its map"),
+        ({"map": {"bytes": b"no map"}}, "row 0 of a batch has a map that cannot be decoded"),
+    ],
+)
+def test_a_map_that_is_none_is_named(changed, told):
+    with pytest.raises(ValueError, match=told):
+        ImageCollator(segmenters(), map_column="map")([{**maps(1)[0], **changed}])
+
+
+def test_a_view_that_moves_no_map_and_a_processor_that_makes_no_labels_are_refused():
+    def dark(image, draw):
+        return image
+
+    with pytest.raises(ValueError, match="the view dark was given with maps, which it cannot move as it moves their"):
+        ImageCollator(segmenters(), views=[Flip(), dark], map_column="map")
+    with pytest.raises(
+        ValueError, match="ViTImageProcessorPil was given maps of classes, of which it makes no labels"
+    ):
+        ImageCollator(processor(), map_column="map")(maps())

@@ -15,6 +15,7 @@ NAMES = [
     "causal_lm",
     "image_classification",
     "question_answering",
+    "segmentation",
     "sentence_embeddings",
     "token_tagging",
     "translation",

@@ -16,6 +16,7 @@ from hf_distill.reports import (
     plot_losses,
     plot_reliability,
 )
+from hf_distill.reports.plot_maps import plot_maps
 
 CHINESE = [
     "体育",
@@ -216,7 +217,30 @@ def test_models_that_lie_upon_each_other_are_all_seen(drawn, tmp_path):
     assert len(set(sizes)) == 3
 
 
+@pytest.mark.parametrize("names", [["ground", "road"], CHINESE, [LONG] * 150])
+def test_maps_of_a_few_images_and_the_classes_that_are_on_them(drawn, tmp_path, names):
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, min(len(names), 6), (9, 12, 20))
+    labels[:, :2] = 255
+    models = {name: labels % (number + 2) for number, name in enumerate(THREE)}
+    plot_maps(labels, models, names, tmp_path / "maps.png")
+    figure = drawn[0]
+    assert len(figure.axes) == 4 * 4  # four of nine images, the right map and those of three models
+    first, colours = figure.axes[0].get_images()[0].get_array(), {}
+    assert (first[:2] == 1.0).all()  # pixels without a class are white
+    for axes, maps in zip(figure.axes[:4], [labels, *models.values()], strict=True):
+        shown = axes.get_images()[0].get_array()
+        for one in np.unique(maps[0][maps[0] < len(names)]):
+            found = np.unique(np.asarray(shown)[maps[0] == one], axis=0)
+            assert len(found) == 1
+            assert np.array_equal(colours.setdefault(one, found[0]), found[0])  # a class has one colour everywhere
+    assert len({tuple(one) for one in colours.values()}) == len(colours)
+    assert len(figure.legends[0].get_patches()) == len(colours)
+
+
 def test_refusals(tmp_path):
+    with pytest.raises(ValueError, match="give one image and one model at least"):
+        plot_maps([], {}, [], tmp_path / "none.png")
     for draw in (plot_classes, plot_reliability):
         with pytest.raises(ValueError, match="give at least one"):
             draw([], tmp_path / "none.png")
