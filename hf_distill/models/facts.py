@@ -68,7 +68,10 @@ class Facts:
         name = getattr(config, "_name_or_path", "") or ""
         images, widths = reads_images_alone(model), image_widths(model)
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        sizes = main_part(config)
+        sizes, streams = main_part(config), parts_of(config)
+        inner = getattr(config, "encoder_config", None)  # all that there is beside a head, as of Parakeet
+        if "encoder" in streams and not _has_decoder(model) and (inner is None or sizes.hidden_size is None):
+            sizes, streams = streams["encoder"], {}
         if images:
             text = getattr(config, "vision_config", None) or config
             heads = getattr(text, "num_attention_heads", None)
@@ -82,7 +85,7 @@ class Facts:
             labels=tuple(str(id2label[i]) for i in sorted(id2label)) if id2label else None,
             kept=_kept(getattr(config, "distillation", None) or ()),
             widths=widths,
-            streams={} if images else {stream: cls(**part._asdict()) for stream, part in parts_of(config).items()},
+            streams={} if images else {stream: cls(**part._asdict()) for stream, part in streams.items()},
         )
 
     def stream(self, name: str | None) -> Facts:
@@ -149,6 +152,12 @@ class Facts:
         if self.kept is None or len(self.kept) != self.hidden_size or not set(self.kept) <= set(theirs):
             return None
         return tuple(theirs.index(dimension) for dimension in self.kept)
+
+
+def _has_decoder(model: Any) -> bool:
+    """Whether there is one: a classifier on Whisper's encoder has the configuration of both sides."""
+    modules = getattr(model, "named_modules", None)
+    return modules is None or any(path.rpartition(".")[2] == "decoder" for path, _ in modules())
 
 
 def _kept(steps: Iterable[Mapping[str, Any]]) -> tuple[int, ...] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from hf_distill.objectives.chunked.one_pass import compared
@@ -60,6 +61,8 @@ def _mean(head: Head) -> Head:
     """A teacher's head with weights that are 1 on average in each sample, so that a share of rows stays one."""
     if head.weights is None:
         return head
-    each = head.weights.flatten(1)
-    mean = (each / each.mean(dim=1, keepdim=True).clamp(min=1e-12)).view_as(head.weights)
-    return head._replace(weights=mean)
+    each, rows = head.weights.flatten(1), head.rows.flatten(1).to(head.weights.device)
+    mean = (each * rows).sum(dim=1, keepdim=True) / rows.sum(dim=1, keepdim=True).clamp(min=1)
+    # Of a sample in which nothing weighs anything, nothing is told: each row of it then counts as all others.
+    each = torch.where(mean > 0, each / mean.clamp(min=1e-12), torch.ones_like(each))
+    return head._replace(weights=each.view_as(head.weights))

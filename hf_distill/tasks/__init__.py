@@ -1,6 +1,8 @@
 """Tasks: how to read a model's outputs for one kind of problem. ``Task.of(model)`` finds the one that fits."""
 
+from hf_distill.tasks.audio_classification import AudioClassification
 from hf_distill.tasks.candidates import CandidateCollator
+from hf_distill.tasks.ctc import CTC
 from hf_distill.tasks.depth_estimation import DepthEstimation
 from hf_distill.tasks.image_classification import ImageClassification
 from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
@@ -11,18 +13,22 @@ from hf_distill.tasks.question_answering import QuestionAnswering
 from hf_distill.tasks.semantic_segmentation import SemanticSegmentation
 from hf_distill.tasks.sentence_embedding import SentenceEmbedding
 from hf_distill.tasks.sequence_classification import SequenceClassification
+from hf_distill.tasks.speech_seq2seq import SpeechSeq2Seq
 from hf_distill.tasks.task import Task
 from hf_distill.tasks.token_classification import TokenClassification
 
 TASKS: tuple[type[Task], ...] = (
-    ObjectDetection, SemanticSegmentation, DepthEstimation, ImageClassification, SequenceClassification,
-    TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM, CausalLM, Seq2SeqLM, SentenceEmbedding,
+    AudioClassification, CTC, SpeechSeq2Seq, ObjectDetection, SemanticSegmentation, DepthEstimation,
+    ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM,
+    CausalLM, Seq2SeqLM, SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
 
 __all__ = [
+    "CTC",
     "TASKS",
+    "AudioClassification",
     "CandidateCollator",
     "CausalLM",
     "DepthEstimation",
@@ -35,6 +41,7 @@ __all__ = [
     "SemanticSegmentation",
     "SentenceEmbedding",
     "SequenceClassification",
+    "SpeechSeq2Seq",
     "Task",
     "TokenClassification",
 ]

@@ -71,6 +71,18 @@ class Comparing:
         alone = not (teacher.heads or teacher.values or teacher.vectors)  # only those that are named are listened to
         return student, replace(teacher if alone else self.align(student, teacher, batch), named=named)
 
+    def telling(self, student: Signals, teacher: Signals) -> Signals:
+        """Say what of a teacher tells how close its student is, in an evaluation: by default all.
+
+        Args:
+            student: what the student shows.
+            teacher: what the teacher shows, comparable with it.
+
+        Returns:
+            The teacher's signals, with other ``Head.weights`` where not every row tells something.
+        """
+        return teacher
+
     def each_text(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
         """Let both models show each text of a packed row as a row of its own; any other batch is left as it is.
 

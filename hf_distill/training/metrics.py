@@ -87,8 +87,9 @@ class LogMixin:
         """In an evaluation, add up how close the student comes to its teacher, row by row."""
         if self._evaluating is None or not self.task.distributions:
             return
+        student, teacher = both
         with torch.no_grad():
-            found = fidelity(*both)
+            found = fidelity(student, self.task.telling(student, teacher) if teacher.heads else teacher)
         if found:
             self._fidelity.add({"rows": found["kl"].count.float(), **{name: one.total for name, one in found.items()}})
 

@@ -14,7 +14,6 @@ from transformers import (
     ViTForImageClassification,
     Wav2Vec2Config,
     Wav2Vec2ForAudioFrameClassification,
-    Wav2Vec2ForSequenceClassification,
     Wav2Vec2Model,
 )
 
@@ -42,7 +41,6 @@ def pair(kind, config):
         (lambda: pair(CLIPModel, CLIPConfig), "CLIPModel, which reads pixel_values"),
         (lambda: pair(SiglipModel, SiglipConfig), "SiglipModel, which reads pixel_values"),
         (lambda: wave(Wav2Vec2Model), "Wav2Vec2Model, which reads input_values"),
-        (lambda: wave(Wav2Vec2ForSequenceClassification), "SequenceClassification, which reads input_values"),
         (lambda: wave(Wav2Vec2ForAudioFrameClassification), "FrameClassification, which reads input_values"),
     ],
 )

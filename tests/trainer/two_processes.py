@@ -14,6 +14,7 @@ import tiny_detectors
 import tiny_images
 import tiny_reads
 import tiny_segmenters
+import tiny_speech
 import tiny_tasks
 import torch
 from safetensors.torch import save_file
@@ -23,7 +24,7 @@ READS = "reads"
 
 
 def images(seed=1):
-    """Each kind of task on images: student, teacher, rows, how they become a batch."""
+    """Each kind of task on images and recordings: student, teacher, rows, how they become a batch."""
     detector = partial(tiny_detectors.detr, auxiliary_loss=True, layers=2)
     return {
         "images": (tiny_images.vit(), tiny_images.vit(width=24, layers=3, seed=7), tiny_images.images(8, seed)),
@@ -38,6 +39,10 @@ def images(seed=1):
         "detr": (
             tiny_detectors.still(detector()), detector(7, width=32, queries=4), tiny_detectors.boxes(8, seed),
             tiny_detectors.collate,
+        ),
+        "ctc": (
+            tiny_speech.wav2vec2(), tiny_speech.wav2vec2(7, width=24, layers=3), tiny_speech.recordings(8, seed),
+            tiny_speech.collate,
         ),
     }  # fmt: skip
 

@@ -1,0 +1,25 @@
+"""How many frames a model makes of a recording."""
+
+import pytest
+import tiny_speech
+import torch
+
+from hf_distill.models.frames import frame_mask, frames_of
+
+
+@pytest.mark.parametrize("kind", tiny_speech.CTCS)
+def test_there_are_as_many_as_logits(kind):
+    model = tiny_speech.CTCS[kind]().eval()
+    batch = tiny_speech.collate(tiny_speech.recordings(3, kind=kind))
+    del batch["labels"]
+    mask = frame_mask(batch, frames_of(model))
+    with torch.no_grad():
+        assert mask.shape == model(**batch).logits.shape[:2]
+    assert mask.all(dim=1).sum() == 1  # the longest
+    assert mask.sum(dim=1).tolist() == sorted(mask.sum(dim=1).tolist())
+
+
+def test_without_a_mask_all_are_as_long_as_the_longest():
+    model = tiny_speech.wav2vec2()
+    assert frame_mask({"input_values": torch.zeros(2, 96)}, frames_of(model)).all()
+    assert frame_mask({"input_ids": torch.zeros(2, 96)}, frames_of(model)) is None
