@@ -1,6 +1,7 @@
 """Reports: did the teacher help, by how much, and what did it cost?"""
 
 from hf_distill.reports.classes import ClassChange, class_changes, class_table
+from hf_distill.reports.detection import AveragePrecision, Boxes, ap_shares, average_precision
 from hf_distill.reports.fidelity import ClassificationMetric, GapClosed, agreement, gap_closed
 from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval, share_interval
 from hf_distill.reports.plot import plot_comparison
@@ -14,6 +15,8 @@ from hf_distill.reports.speed import Latency, latency, machine, size_of, through
 from hf_distill.reports.table import markdown_table
 
 __all__ = [
+    "AveragePrecision",
+    "Boxes",
     "Calibration",
     "ClassChange",
     "ClassificationMetric",
@@ -22,6 +25,8 @@ __all__ = [
     "Latency",
     "SpanMetric",
     "agreement",
+    "ap_shares",
+    "average_precision",
     "calibration",
     "class_changes",
     "class_table",
