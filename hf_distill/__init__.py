@@ -29,6 +29,7 @@ _HOME = {
     "MultipleChoice": "tasks",
     "MaskedLM": "tasks",
     "SemanticSegmentation": "tasks",
+    "ObjectDetection": "tasks",
     "SentenceEmbedding": "tasks",
     "CandidateCollator": "tasks",
     "Teacher": "teachers",

@@ -127,12 +127,15 @@ class Head(NamedTuple):
         labels: int64, the leading shape: the class of each row, negative where it has none; None: nobody knows.
         share: what a row counts. 1; or, where a batch does not say how many rows a model makes of a sample, as of the
             cells of a grid, the part of a sample that a row is, so that samples are counted.
+        weights: of a teacher, float, the leading shape: how much what it says there is to be learned, as of queries of
+            a detector that see nothing; None: all alike. They change totals, and never what is counted.
     """
 
     logits: Logits
     rows: Tensor
     labels: Tensor | None = None
     share: float = 1.0
+    weights: Tensor | None = None
 
     def labelled(self, start: int, stop: int) -> Tensor | None:
         """Return the labels of ``start:stop`` of the rows that count, int64 [stop - start]; None: nobody knows."""
@@ -169,10 +172,12 @@ class Value(NamedTuple):
     Args:
         tensor: [B, N, D]: N things of each sample, D numbers of each thing.
         rows: bool [B, N]; a thing that does not count has no value and no gradient.
+        weights: of a teacher, float [B, N]: what each thing counts in its sample; None: all that count count alike.
     """
 
     tensor: Tensor
     rows: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)

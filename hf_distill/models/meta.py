@@ -107,6 +107,7 @@ def _measured(core: PreTrainedModel) -> tuple[int, ...] | None:
             device = next(twin.parameters()).device
             pixels = torch.zeros(1, channels, height, width, device=device)
             shown: Any = twin(pixel_values=pixels, output_hidden_states=True, return_dict=True)
-        return tuple(flat(state).shape[-1] for state in shown["hidden_states"]) or None
+        states = shown.get("hidden_states") or shown["encoder_hidden_states"]  # a detector's, before its queries
+        return tuple(flat(state).shape[-1] for state in states) or None
     except Exception:  # a class that cannot be built or run without weights is one that nothing is known of
         return None

@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_distill.objectives.adversarial import Adversarial
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
+from hf_distill.objectives.boxes import Boxes
 from hf_distill.objectives.channel import ChannelKL
 from hf_distill.objectives.cka import CKA
 from hf_distill.objectives.contrastive import Contrastive
@@ -66,6 +67,7 @@ TERMS: dict[str, type[Term]] = {
     "minilm": MiniLM,
     "minilm_v1": MiniLMv1,
     "value_mse": ValueMSE,
+    "boxes": Boxes,
     "vector_mse": VectorMSE,
     "vector_cosine": VectorCosine,
     "tap_mse": TapMSE,

@@ -5,11 +5,13 @@ Knows: heads of two models that were made comparable. Does not know: the objecti
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from hf_distill.objectives.chunked.one_pass import compared
 from hf_distill.objectives.logits import ForwardKL, LogitTerm
-from hf_distill.signals import Signals, Sum
+from hf_distill.signals import Head, Signals, Sum
 
 
 class Agreement(LogitTerm):
@@ -50,4 +52,14 @@ def fidelity(student: Signals, teacher: Signals) -> dict[str, Sum]:
             return {}
     if not student.heads:
         return {}
+    teacher = replace(teacher, heads={name: _mean(head) for name, head in teacher.heads.items()})
     return compared({"agreement": (Agreement(), student, teacher), "kl": (ForwardKL(1.0), student, teacher)})
+
+
+def _mean(head: Head) -> Head:
+    """A teacher's head with weights that are 1 on average in each sample, so that a share of rows stays one."""
+    if head.weights is None:
+        return head
+    each = head.weights.flatten(1)
+    mean = (each / each.mean(dim=1, keepdim=True).clamp(min=1e-12)).view_as(head.weights)
+    return head._replace(weights=mean)

@@ -17,7 +17,9 @@ INSIDE: Mapping[str, Any] = {"hidden_mse": 1.0}
 """What is added to a task's own objective where hidden states can be compared."""
 
 
-def preset(own: str, student: Facts, teacher: Facts, serves: Iterable[str], same_tokens: bool) -> dict[str, Any]:
+def preset(
+    own: str | Mapping[str, Any], student: Facts, teacher: Facts, serves: Iterable[str], same_tokens: bool
+) -> dict[str, Any]:
     """Choose an objective for two models.
 
     The logits as the task compares them, and hidden states beside them where both models have layers of known width
@@ -25,7 +27,7 @@ def preset(own: str, student: Facts, teacher: Facts, serves: Iterable[str], same
     ``tests/benchmarks/objectives.py``.
 
     Args:
-        own: the name of the task's own objective.
+        own: the task's own objective, by its name or with its weights.
         student: what is known of the student.
         teacher: what is known of the teacher.
         serves: what the teacher can show; see ``Teacher.serves``.
@@ -43,4 +45,4 @@ def preset(own: str, student: Facts, teacher: Facts, serves: Iterable[str], same
     """
     known = all(None not in (facts.hidden_size, facts.num_layers) for facts in (student, teacher))
     inside = INSIDE if known and same_tokens and "hidden" in set(serves) else {}
-    return {own: 1.0, **inside}
+    return {**({own: 1.0} if isinstance(own, str) else own), **inside}

@@ -5,6 +5,7 @@ from hf_distill.tasks.image_classification import ImageClassification
 from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
 from hf_distill.tasks.masked_language_modeling import MaskedLM
 from hf_distill.tasks.multiple_choice import MultipleChoice
+from hf_distill.tasks.object_detection import ObjectDetection
 from hf_distill.tasks.question_answering import QuestionAnswering
 from hf_distill.tasks.semantic_segmentation import SemanticSegmentation
 from hf_distill.tasks.sentence_embedding import SentenceEmbedding
@@ -13,8 +14,8 @@ from hf_distill.tasks.task import Task
 from hf_distill.tasks.token_classification import TokenClassification
 
 TASKS: tuple[type[Task], ...] = (
-    SemanticSegmentation, ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering,
-    MultipleChoice, MaskedLM, CausalLM, Seq2SeqLM, SentenceEmbedding,
+    ObjectDetection, SemanticSegmentation, ImageClassification, SequenceClassification, TokenClassification,
+    QuestionAnswering, MultipleChoice, MaskedLM, CausalLM, Seq2SeqLM, SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
@@ -26,6 +27,7 @@ __all__ = [
     "ImageClassification",
     "MaskedLM",
     "MultipleChoice",
+    "ObjectDetection",
     "QuestionAnswering",
     "Seq2SeqLM",
     "SemanticSegmentation",

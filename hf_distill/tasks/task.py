@@ -32,7 +32,8 @@ class Task(Counting, Comparing):
         noun: what its models read, for the card.
         example: what a pipeline of transformers is given, in Python, for the card.
         default_objective: what is learned from the teacher if the user names nothing.
-        own_loss: only the model itself knows its supervised loss: it is given the labels, and ``hard`` returns None.
+        own_loss: only the model itself knows its supervised loss: it is given the labels, and ``hard`` returns None,
+            or makes a sum of what the model returned.
         shifts_labels: the model predicts position t + 1 at position t, as causal language models do.
         reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
@@ -53,7 +54,7 @@ class Task(Counting, Comparing):
     processor_class: ClassVar[str] = "AutoTokenizer"
     noun: ClassVar[str] = "texts"
     example: ClassVar[str] = '"Some text of yours."'
-    default_objective: str = "forward_kl"
+    default_objective: str | Mapping[str, Any] = "forward_kl"
     own_loss: bool = False
     shifts_labels: bool = False
     reads_labels: ClassVar[bool] = False

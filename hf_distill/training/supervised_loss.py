@@ -39,10 +39,10 @@ def check_supervision(task: Task, alpha: float, smoothing: bool) -> None:
             f"alpha={alpha:g} trains on labels, a model of {task.auto_class} has no head that could: leave alpha out, "
             "or set it to 1, to learn from the teacher alone."
         )
-    if alpha < 1 and smoothing and task.label_names != ("labels",):
+    if alpha < 1 and smoothing and not (task.label_names == ("labels",) and task.plain_labels):
         raise ValueError(
             f"label_smoothing_factor was given, which smooths one column of labels, {type(task).__name__} has "
-            f"{' and '.join(task.label_names)}: leave it out."
+            f"{' and '.join(task.label_names)}{'' if task.plain_labels else ', no class numbers'}: leave it out."
         )
     if task.loss_unit not in task.units:
         raise ValueError(

@@ -9,6 +9,9 @@ import tiny_language
 import torch
 from transformers import DataCollatorForSeq2Seq
 
+from hf_distill import DenseLogits, Head, Signals
+from hf_distill.objectives.fidelity import fidelity
+
 
 def test_a_classifier_is_measured_against_its_teacher(tmp_path):
     run = tiny.trainer(
@@ -56,3 +59,13 @@ def test_a_number_has_no_class_to_agree_on(tmp_path):
     student, teacher = tiny.bert(problem=tiny.REGRESSION), tiny.teacher(tiny.REGRESSION)
     run = tiny.trainer(tmp_path, student, rows, teacher_model=teacher, eval_dataset=rows)
     assert not {"eval_agreement", "eval_kl"} & run.evaluate().keys()
+
+
+def test_rows_weigh_what_their_teacher_says_and_a_share_stays_one():
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])
+    rows = torch.ones(1, 2, dtype=torch.bool)
+    student = Signals({"logits": Head(DenseLogits(logits), rows, share=0.5)})
+    theirs = torch.tensor([[[2.0, 0.0], [2.0, 0.0]]])
+    teacher = Signals({"logits": Head(DenseLogits(theirs), rows, weights=torch.tensor([[30.0, 10.0]]))})
+    found = fidelity(student, teacher)
+    assert found["agreement"].mean().item() == pytest.approx(0.75)

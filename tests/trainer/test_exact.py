@@ -144,13 +144,13 @@ def two_processes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, IMAGES, READS])
+@pytest.mark.parametrize("problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, READS])
 def test_two_processes_equal_one(tmp_path, two_processes, problem):
     """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
     ranks_wrote = two_processes / problem
     seen, (student, data, both) = tiny.Gradients(), parts_of(problem)
     args = dict(
-        max_steps=1, per_device_eval_batch_size=4, objective="auto" if problem == IMAGES else None
+        max_steps=1, per_device_eval_batch_size=4, objective="auto" if problem in IMAGES else None
     )  # evaluation is a mean over batches: these are the same
     alone = tiny.trainer(tmp_path, student, data, **both, callbacks=[seen], args=args)
     alone.train()

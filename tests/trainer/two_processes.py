@@ -3,27 +3,54 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
+import tiny_detectors
 import tiny_images
 import tiny_reads
+import tiny_segmenters
 import tiny_tasks
 import torch
 from safetensors.torch import save_file
 from transformers import default_data_collator
 
-IMAGES, READS = "images", "reads"
+READS = "reads"
+
+
+def images(seed=1):
+    """Each kind of task on images: student, teacher, rows, how they become a batch."""
+    detector = partial(tiny_detectors.detr, auxiliary_loss=True, layers=2)
+    return {
+        "images": (tiny_images.vit(), tiny_images.vit(width=24, layers=3, seed=7), tiny_images.images(8, seed)),
+        "maps": (
+            tiny_segmenters.segformer(), tiny_segmenters.segformer((12, 20), seed=7), tiny_segmenters.maps(8, seed),
+        ),
+        # Of these two losses one is divided by the boxes of a rank, the other by a mean over ranks.
+        "rtdetr": (
+            tiny_detectors.still(tiny_detectors.rtdetr()), tiny_detectors.rtdetr(7, 32, queries=9),
+            tiny_detectors.boxes(8, seed), tiny_detectors.collate,
+        ),
+        "detr": (
+            tiny_detectors.still(detector()), detector(7, width=32, queries=4), tiny_detectors.boxes(8, seed),
+            tiny_detectors.collate,
+        ),
+    }  # fmt: skip
+
+
+IMAGES = tuple(images())
 
 
 def parts_of(problem):
     """The student, the data and the other parts of a trainer, for a problem type or another task."""
-    if problem == IMAGES:
-        both = {"eval_dataset": tiny_images.images(8, 9), "teacher_model": tiny_images.vit(width=24, layers=3, seed=7)}
-        return tiny_images.vit(), tiny_images.images(8), {**both, "data_collator": default_data_collator}
+    if problem in IMAGES:
+        student, teacher, data, *collate = images()[problem]
+        both = {"eval_dataset": images(9)[problem][2], "teacher_model": teacher}
+        return student, data, {**both, "data_collator": collate[0] if collate else default_data_collator}
     if problem == READS:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.Reader(24), tiny.rows(8), {**both, "task": tiny_reads.Reading("hidden")}
@@ -49,7 +76,7 @@ def record(folder, problem):
                 gradient_accumulation_steps=accumulation,
                 max_steps=1,
                 per_device_eval_batch_size=4,
-                objective="auto" if problem == IMAGES else None,
+                objective="auto" if problem in IMAGES else None,
             ),
         )
         run.train()
@@ -68,7 +95,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, IMAGES, READS):
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, READS):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()

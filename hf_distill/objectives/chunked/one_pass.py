@@ -49,7 +49,7 @@ def compared(
             at = (name, id(whole), id(head.rows))
             if at not in stacks:  # its rows are copied, so it is not made to be thrown away
                 stacks[at] = _Stack(whole, head.rows, head.share)
-            stacks[at].add(key, term, head, pick, None if teacher is None else teacher.heads[name].logits)
+            stacks[at].add(key, term, head, pick, None if teacher is None else teacher.heads[name])
     totals: dict[str, list[Tensor]] = {name: [] for name in asked}
     counts: dict[str, float] = dict.fromkeys(asked, 0)
     for stack in stacks.values():
@@ -83,7 +83,8 @@ class _Stack:
     def __len__(self) -> int:
         return self.ours.shape[0]
 
-    def add(self, key: str, term: Term, head: Head, pick: Callable, theirs: Logits | None) -> None:
+    def add(self, key: str, term: Term, head: Head, pick: Callable, taught: Head | None) -> None:
+        theirs = None if taught is None else taught.logits
         if theirs is not None and id(theirs) not in self.theirs:
             self.theirs[id(theirs)] = _Once(theirs.select(self.rows), self.size)
         once = None if theirs is None else self.theirs[id(theirs)]
@@ -95,7 +96,10 @@ class _Stack:
             given = [] if once is None else [once(start, stop).to(self.rows.device)]
             return [*given, head.labelled(start, stop)] if term.labelled else given
 
-        self.parts[key] = Part(compare, pick, told)
+        part = Part(compare, pick, told)
+        self.parts[key] = (
+            part if taught is None or taught.weights is None else _weighed(part, taught.weights[self.rows])
+        )
 
     def totals(self, shares: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         if isinstance(self.ours, LinearLogits) and torch.is_grad_enabled() and shares is not None and len(self):
@@ -106,6 +110,19 @@ class _Stack:
             found = _chunks(self.ours, self.parts, self.size)
         found = found if self.share == 1.0 else [self.share * total for total in found]
         return dict(zip(self.parts, found, strict=True))
+
+
+def _weighed(part: Part, weights: Tensor) -> Part:
+    """Let each row cost as much as its teacher says that there is to learn."""
+
+    def compare(ours: Tensor, *told: Any) -> Tensor:
+        *told, own = told
+        return part.compare(ours, *told) * own
+
+    def told(start: int, stop: int) -> list[Any]:
+        return [*part.told(start, stop), weights[start:stop]]
+
+    return Part(compare, part.pick, told)
 
 
 class _Once:

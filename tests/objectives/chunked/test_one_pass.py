@@ -207,3 +207,30 @@ def test_terms_that_listen_to_several_teachers_share_a_chunk_of_the_student(monk
     assert passes == [3]
     for one, other in zip(found[LinearLogits], found[DenseLogits], strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_row_costs_as_much_as_its_teacher_says_that_there_is_to_learn():
+    generator = torch.Generator().manual_seed(5)
+    ours, theirs = (torch.randn(2, 4, V, generator=generator) for _ in range(2))
+    rows = torch.tensor([[True, True, False, True], [True, True, True, True]])
+    weights = torch.rand(2, 4, generator=generator)
+    term = build("forward_kl").terms["forward_kl"]
+    head = Head(DenseLogits(ours), rows, share=0.25)
+    taught = Head(DenseLogits(theirs), rows, weights=weights)
+    found = build("forward_kl")(Signals({"logits": head}), Signals({"logits": taught}), {})["forward_kl"]
+    each = term.divergence(ours.flatten(0, 1), theirs.flatten(0, 1)).view(2, 4)
+    assert found.total.item() == pytest.approx(0.25 * (each * weights)[rows].sum().item(), rel=1e-5)
+    assert found.count.item() == 2  # seven quarters
+
+
+def test_weights_reach_the_gradient_of_a_head_that_is_gone_through_once():
+    head, hidden, theirs, rows, labels = parts()
+    weights = torch.rand(2, 7, generator=torch.Generator().manual_seed(5))
+    found = []
+    for logits in (DenseLogits(head(hidden)), LinearLogits(hidden, head)):
+        student = Signals({"logits": Head(logits, rows, labels)})
+        teacher = Signals({"logits": Head(DenseLogits(theirs), rows, weights=weights)})
+        sums = build("forward_kl")(student, teacher, {}, {"forward_kl": torch.tensor(0.5)})
+        found.append((sums["forward_kl"].total, *torch.autograd.grad(0.5 * sums["forward_kl"].total, [hidden])))
+    assert found[1][0].item() == pytest.approx(found[0][0].item(), rel=1e-5)
+    assert torch.allclose(found[1][1], found[0][1], atol=1e-6)
