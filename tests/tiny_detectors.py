@@ -13,7 +13,12 @@ from transformers import (
     DetrForObjectDetection,
     DFineConfig,
     DFineForObjectDetection,
+    LwDetrConfig,
+    LwDetrForObjectDetection,
+    LwDetrViTConfig,
     ResNetConfig,
+    RfDetrConfig,
+    RfDetrForObjectDetection,
     RTDetrConfig,
     RTDetrForObjectDetection,
     RTDetrResNetConfig,
@@ -24,6 +29,7 @@ from transformers import (
     YolosConfig,
     YolosForObjectDetection,
 )
+from transformers.models.rf_detr.configuration_rf_detr import RfDetrDinov2Config
 
 QUERIES, CLASSES = 6, 3
 
@@ -83,7 +89,7 @@ def _hybrid(width, layers, queries, **config):
         "decoder_in_channels": [width, width], "decoder_ffn_dim": width, "num_feature_levels": 2,
         "decoder_layers": layers, "decoder_attention_heads": 2, "decoder_n_points": 2, "encode_proj_layers": [1],
         "num_denoising": 0, "num_labels": CLASSES, "eval_size": None, "hidden_expansion": 0.5,
-        "freeze_backbone_batch_norms": False, "dropout": 0.0, **config,
+        "freeze_backbone_batch_norms": False, "dropout": 0.0, "initializer_range": 0.2, **config,
     }  # fmt: skip
 
 
@@ -111,9 +117,36 @@ def dfine(seed=0, width=16, layers=2, queries=QUERIES, **config):
     return made(DFineForObjectDetection, shape, seed)
 
 
+def _grouped(width, layers, queries, **config):
+    return {
+        "d_model": width, "decoder_ffn_dim": width, "decoder_layers": layers, "decoder_self_attention_heads": 2,
+        "decoder_cross_attention_heads": 2, "num_queries": queries, "group_detr": 2, "num_labels": CLASSES,
+        "decoder_n_points": 2, "num_feature_levels": 1, "dropout": 0.0, **config,
+    }  # fmt: skip
+
+
+PATCHES = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 1, "image_size": 32,
+    "patch_size": 8, "out_indices": [1, 2], "initializer_range": 0.2,
+}  # fmt: skip
+
+
+def lw_detr(seed=0, width=16, layers=1, queries=QUERIES, **config):
+    backbone = LwDetrViTConfig(**PATCHES, pretrain_image_size=32, num_windows=4, window_block_indices=[0])
+    sizes = _grouped(width, layers, queries, projector_scale_factors=[1.0], **config)
+    return made(LwDetrForObjectDetection, LwDetrConfig(backbone_config=backbone, **sizes), seed)
+
+
+def rf_detr(seed=0, width=16, layers=1, queries=QUERIES, **config):
+    backbone = RfDetrDinov2Config(**PATCHES, num_windows=2)
+    sizes = _grouped(width, layers, queries, **config)
+    return made(RfDetrForObjectDetection, RfDetrConfig(backbone_config=backbone, **sizes), seed)
+
+
 KINDS = {
     "detr": detr, "table": table, "conditional": conditional, "dab": dab, "deformable": deformable, "yolos": yolos,
-    "rtdetr": rtdetr, "rtdetr_v2": rtdetr_v2, "dfine": dfine,
+    "rtdetr": rtdetr, "rtdetr_v2": rtdetr_v2, "dfine": dfine, "lw_detr": lw_detr,
+    "rf_detr": rf_detr,
 }  # fmt: skip
 SOFTMAX = ("detr", "table", "yolos")
 

@@ -28,22 +28,23 @@ class Criterion(NamedTuple):
     softmax: bool = False
     ranks: str = "own"
 
-    def boxes(self, own: Tensor) -> Tensor:
+    def boxes(self, own: Tensor, groups: int = 1) -> Tensor:
         """Return the number that a micro-batch's loss was divided by; every rank must ask equally often.
 
         Args:
             own: how many boxes this rank's micro-batch has, an integer scalar.
+            groups: of queries, each of which finds all objects in training (LW-DETR, RF-DETR); their mean is the loss.
 
         Example:
             >>> import torch
             >>> Criterion().boxes(torch.tensor(3)), Criterion().boxes(torch.tensor(0))
             (tensor(3.), tensor(1.))
         """
-        number = own.float()
+        number = own.float() * groups
         if self.ranks != "own" and PartialState._shared_state != {}:
             # As transformers has it: a mean over ranks, divided by their number once more.
             number = reduce(number.reshape(1), reduction=self.ranks)[0] / PartialState().num_processes
-        return number.clamp(min=1)
+        return number.clamp(min=1) / groups
 
 
 CRITERIA = {

@@ -98,7 +98,8 @@ class ObjectDetection(OfImages, Task):
             assignment()
         self.num_labels, self.queries, self.matching = num_labels, queries, match
         self.criterion = CRITERIA.get(criterion, Criterion())
-        self.nothing = BACKGROUND  # what a query without an object weighs in the student's own cross-entropy
+        # What a query without an object weighs in the student's own cross-entropy, and how many groups it trains.
+        self.nothing, self.groups = BACKGROUND, 1
         self.teacher_labels = check_order(teacher_labels, num_labels)
 
     @classmethod
@@ -117,6 +118,7 @@ class ObjectDetection(OfImages, Task):
         criterion = getattr(getattr(core, "loss_function", None), "__name__", None)
         task = cls(core.config.num_labels, queries, criterion, **options)
         task.nothing = getattr(core.config, "eos_coefficient", BACKGROUND)
+        task.groups = getattr(core.config, "group_detr", 1)
         return task
 
     @property
@@ -164,7 +166,7 @@ class ObjectDetection(OfImages, Task):
         if loss is None:
             return None
         counts = self.layout(batch).counts
-        boxes = self.criterion.boxes(counts["labels"])
+        boxes = self.criterion.boxes(counts["labels"], self.groups)
         if not self.criterion.softmax:
             return {"labels": Sum(loss * boxes, counts["labels"])}
         classes = sum(value for name, value in parts.items() if name.startswith("loss_ce"))

@@ -8,7 +8,11 @@ import torch
 from hf_distill import ObjectDetection, Task
 from hf_distill.tasks.matching import BACKGROUND
 
-EXACT = [name for name in detectors.KINDS if name != "dfine"]  # its loss_ddf is weighed by its micro-batch
+EXACT = [  # but D-FINE, whose loss_ddf is weighed by its micro-batch
+    pytest.param(name, marks=[] if name in ("detr", "rtdetr") else pytest.mark.slow)
+    for name in detectors.KINDS
+    if name != "dfine"
+]
 
 
 def trainer(folder, student=None, data=None, teacher=None, **parts):
@@ -19,10 +23,12 @@ def trainer(folder, student=None, data=None, teacher=None, **parts):
     )  # fmt: skip
 
 
-def step(folder, batch, accumulation, student, teacher, **args):
+def step(folder, batch, accumulation, student, teacher):
     seen = tiny.Gradients()
     cut = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1}
-    run = trainer(folder, student, teacher=teacher, callbacks=[seen], args={**cut, **args})
+    rows = sorted(detectors.boxes(), key=lambda row: len(row["labels"]["boxes"]))
+    cut |= {"train_sampling_strategy": "sequential", "alpha": 0.5}
+    run = trainer(folder, student, rows, teacher, callbacks=[seen], args=cut)
     run.train()
     return {k: v for k, v in run.state.log_history[0].items() if k.startswith("loss")}, seen.first
 
@@ -42,12 +48,16 @@ def test_the_sums_divided_are_the_models_own_loss(kind):
 
 @pytest.mark.parametrize("kind", EXACT)
 def test_8_x_1_equals_2_x_4(tmp_path, kind):
+    """One of the micro-batches has no box.
+
+    None has a single image: of one, torch 2.13's batch norm with frozen statistics gives a wrong gradient on a CPU.
+    """
     found = []
     for batch, accumulation in ((8, 1), (2, 4)):
         config = {"auxiliary_loss": True, "layers": 2} if kind == "detr" else {}
         student = detectors.still(detectors.KINDS[kind](**config))
         teacher = detectors.KINDS[kind](seed=7, queries=9)
-        found.append(step(tmp_path, batch, accumulation, student, teacher, alpha=0.5))
+        found.append(step(tmp_path, batch, accumulation, student, teacher))
     for name, value in found[0][0].items():
         assert found[1][0][name] == pytest.approx(value, rel=1e-5), name
     assert {"loss/hard", "loss/forward_kl", "loss/boxes"} <= set(found[0][0])
@@ -70,8 +80,8 @@ def test_denoising_queries_reach_no_term(tmp_path):
     shown = Task.of(model).read(model, batch, outputs)
     with torch.no_grad():
         plain = model(pixel_values=batch["pixel_values"])
-    assert torch.equal(shown.heads["logits"].logits.tensor[..., 1], plain.logits)
-    assert torch.equal(shown.values["boxes"].tensor, plain.pred_boxes)
+    assert torch.allclose(shown.heads["logits"].logits.tensor[..., 1], plain.logits, atol=1e-5)
+    assert torch.allclose(shown.values["boxes"].tensor, plain.pred_boxes, atol=1e-5)
     run = trainer(tmp_path, model, args={"alpha": 0.5, "max_steps": 2})
     run.train()
     assert all(loss < 100 for loss in tiny.losses(run))
