@@ -11,22 +11,17 @@ It trains a teacher (or takes one), the student alone, and the same student unde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
+from hf_distill import BoxCollator
 from hf_distill.experiments import Experiment, ModelKind, Recipe, run, say, teachers_labels
 from hf_distill.experiments.data.detection import BoxDataArguments, load_boxes
 from hf_distill.experiments.data.files import described
-from hf_distill.experiments.detection import (
-    BoxCollator,
-    DetectionScoring,
-    DetectorArguments,
-    blank_detector,
-    shared_processor,
-    small_detector,
-)
+from hf_distill.experiments.detection import DetectionScoring
+from hf_distill.experiments.detectors import DetectorArguments, blank_detector, shared_processor, small_detector
 from hf_distill.experiments.settings import RecipeTrainingArguments
 
 
@@ -42,6 +37,7 @@ class TrainingArguments(RecipeTrainingArguments):
     output_dir: str = "outputs/object_detection"
     alpha: float | None = 0.5
     temperature: float = 1.0
+    objective: dict | str | None = field(default_factory=lambda: {"forward_kl": 1.0, "boxes": 1.0})
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 64
     learning_rate: float = 4e-3
@@ -77,7 +73,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     )  # fmt: skip
     return Experiment(
         recipe, args, root, kind, splits, processor, scoring := DetectionScoring(collate, names),
-        {"data_collator": collate, "compute_metrics": scoring.compute_metrics},
+        {"data_collator": collate, **scoring.for_training(args)},
     )  # fmt: skip
 
 

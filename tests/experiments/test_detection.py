@@ -1,0 +1,65 @@
+"""What a detector found in Trainer's predictions, and how that is measured."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
+
+from hf_distill import BoxCollator
+from hf_distill.experiments.detection import DetectionScoring, boxes_of
+from hf_distill.experiments.detectors import made_processor
+from hf_distill.reports import average_precision
+
+OBJECTS = [{"bbox": [[2, 1, 4, 2], [0, 0, 16, 8]], "category": [3, 0]}, {"bbox": [], "category": []}]
+
+
+def rows():
+    draw = np.random.default_rng(0)
+    pictures = [Image.fromarray(draw.integers(0, 256, (8, 16, 3), dtype=np.uint8)) for _ in OBJECTS]
+    return [{"image": picture, "objects": one} for picture, one in zip(pictures, OBJECTS, strict=True)]
+
+
+def predicted(collator, batches, classes=5):
+    """Predictions of a detector that finds every object, and is sure of it, as Trainer gives them."""
+    found, labels = [], []
+    for batch in batches:
+        made = collator(batch)["labels"]
+        logits, boxes = np.full((len(batch), 4, classes), -9.0, np.float32), np.full((len(batch), 4, 4), 0.1)
+        for number, one in enumerate(made):
+            n = len(one["class_labels"])
+            logits[number, np.arange(n), one["class_labels"]] = 9.0
+            boxes[number, :n] = one["boxes"]
+        found.append(({"loss_ce": np.zeros(())}, logits, boxes.astype(np.float32), [np.zeros(3)]))
+        labels.append([{name: value.numpy() for name, value in one.items()} for one in made])
+    return SimpleNamespace(predictions=found, label_ids=labels)
+
+
+def test_predictions_of_trainer_become_boxes_in_pixels():
+    collator = BoxCollator(made_processor(32))
+    found, truths = boxes_of(predicted(collator, [rows(), rows()[::-1]]), collator.processor)
+    assert [len(one.labels) for one in truths] == [2, 0, 0, 2]
+    np.testing.assert_allclose(truths[0].corners, [[2, 1, 6, 3], [0, 0, 16, 8]], atol=1e-5)
+    sure = found[3].scores > 0.5
+    assert sorted(found[3].labels[sure].tolist()) == [0, 3]
+    assert average_precision(found, truths, 5).ap == pytest.approx(1)
+    scores = DetectionScoring(collator, list("abcde")).compute_metrics(predicted(collator, [rows()]))
+    assert scores == pytest.approx({"ap": 1, "ap50": 1, "ap75": 1})
+
+
+def test_a_softmax_model_is_read_by_its_own_processor():
+    collator = BoxCollator(DetrImageProcessorPil(size={"height": 32, "width": 32}))
+    given = predicted(collator, [rows()], classes=6)  # the last is: no object
+    for outputs in given.predictions:
+        outputs[1][..., 5] = 0.0
+    found, truths = boxes_of(given, collator.processor)
+    assert average_precision(found, truths, 5).ap == pytest.approx(1)
+    assert max(found[1].scores) < 0.5
+
+
+def test_batches_that_would_be_put_together_are_refused():
+    scoring = DetectionScoring(BoxCollator(made_processor(32)), list("ab"))
+    with pytest.raises(ValueError, match="eval_do_concat_batches=True was given, which puts the boxes of one batch's"):
+        scoring.for_training(SimpleNamespace(eval_do_concat_batches=True, world_size=1))
+    assert scoring.for_training(SimpleNamespace(eval_do_concat_batches=False, world_size=2)) == {}
