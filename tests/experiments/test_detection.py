@@ -1,5 +1,10 @@
 """What a detector found in Trainer's predictions, and how that is measured."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +17,7 @@ from hf_distill.experiments.detection import DetectionScoring, boxes_of
 from hf_distill.experiments.detectors import made_processor
 from hf_distill.reports import average_precision
 
+SCRIPT = Path(__file__).with_name("detecting_ranks.py")
 OBJECTS = [{"bbox": [[2, 1, 4, 2], [0, 0, 16, 8]], "category": [3, 0]}, {"bbox": [], "category": []}]
 
 
@@ -63,3 +69,29 @@ def test_batches_that_would_be_put_together_are_refused():
     with pytest.raises(ValueError, match="eval_do_concat_batches=True was given, which puts the boxes of one batch's"):
         scoring.for_training(SimpleNamespace(eval_do_concat_batches=True, world_size=1))
     assert scoring.for_training(SimpleNamespace(eval_do_concat_batches=False, world_size=2)) == {}
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two_ranks")
+    found = subprocess.run(
+        [*f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --standalone".split(), SCRIPT, folder],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-4000:]
+    return [np.load(folder / f"{rank}.npz") for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_two_ranks_find_what_one_process_finds(tmp_path, two_ranks):
+    spec = importlib.util.spec_from_file_location("detecting_ranks", SCRIPT)
+    spec.loader.exec_module(script := importlib.util.module_from_spec(spec))
+    _, measured = script.found_by(tmp_path)
+    one = script.arrays(measured)
+    for rank in two_ranks:
+        assert rank["world_size"] == 2  # an unnoticed single process would prove nothing
+        assert set(rank) == {"world_size", *one}  # five images: one of the last batches is there twice
+        for name, expected in one.items():
+            np.testing.assert_allclose(rank[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert sum(name.startswith("teacher found") and name.endswith("scores") for name in one) == 5
+    assert any((one[f"teacher found {i} corners"] != one[f"distilled found {i} corners"]).any() for i in range(5))

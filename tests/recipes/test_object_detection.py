@@ -67,7 +67,7 @@ def test_the_validation_rows_are_measured_while_a_student_is_trained(default):
     job = object_detection.RECIPE.prepare(["--output_dir", str(folder.parent / "other"), *FLAGS])
     found = job.distilled(str(next(folder.glob("_teacher-*"))), job.args).evaluate()
     assert {"eval_ap", "eval_ap50", "eval_ap75", "eval_loss/hard", "eval_loss/boxes"} <= found.keys()
-    assert report["settings"]["objective"] == {"forward_kl": 1.0, "boxes": 1.0}
+    assert report["settings"]["objective"] == {"forward_kl": 1.0, "boxes": 1.0, "hidden_mse": 1.0}
 
 
 def test_a_teacher_is_kept_for_the_same_boxes_alone(default, monkeypatch, capsys):
