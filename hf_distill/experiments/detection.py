@@ -6,6 +6,7 @@ Knows: batches, what models show and Trainer predicts of them. Does not know: da
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -21,11 +22,15 @@ from transformers import (
 )
 
 from hf_distill.augmentation.box_collator import BoxCollator
+from hf_distill.augmentation.image_collator import decoded
 from hf_distill.experiments.scoring import Column, Measurement, Scoring, percent
-from hf_distill.reports.detection import Boxes, ap_shares, average_precision
+from hf_distill.reports import Boxes, ap_shares, average_precision, plot_boxes
 from hf_distill.signals import Signals
 from hf_distill.tasks.alignment.tokenizers import PREFIX
 from hf_distill.tasks.object_detection import BOXES
+
+SHOWN = 4
+"""So many images are drawn."""
 
 
 class DetectionScoring(Scoring):
@@ -49,7 +54,7 @@ class DetectionScoring(Scoring):
     each: ClassVar[str] = "images"
 
     def __init__(self, collator: BoxCollator, names: Sequence[str]) -> None:
-        self.collator, self.names = collator, list(names)
+        self.collator, self.names, self._images = collator, list(names), []
 
     def for_training(self, args: TrainingArguments) -> dict[str, Any]:
         """Return Trainer's ``compute_metrics``, where its predictions keep apart what each image has.
@@ -90,6 +95,7 @@ class DetectionScoring(Scoring):
             truths += gather_object([_truth(one) for one in batch["labels"]])
         # Over several processes some rows are repeated behind the last one, to give each process as many.
         truths = truths[: len(rows)]
+        self._images = [rows[number]["image"] for number in _some(truths)]
         return {name: self.measurement(boxes[: len(rows)], truths) for name, boxes in found.items()}
 
     def measurement(self, found: Sequence[Boxes], truths: Sequence[Boxes]) -> Measurement:
@@ -101,16 +107,29 @@ class DetectionScoring(Scoring):
         """
         whole = average_precision(found, truths, len(self.names))
         figures = {"ap50": whole.ap50, "ap75": whole.ap75}
-        return Measurement({"ap": ap_shares(found, truths, len(self.names))}, figures, whole.classes)
+        shares = ap_shares(found, truths, len(self.names))
+        return Measurement({"ap": shares}, figures, (whole.classes, found, truths))
 
     def details(self, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
         """The average precision of each class, of each model."""
         return {
             "class_ap": {
-                name: {model: float(one.predictions[number]) for model, one in measurements.items()}
+                name: {model: float(one.predictions[0][number]) for model, one in measurements.items()}
                 for number, name in enumerate(self.names)
             }
         }
+
+    def pictures(self, measurements: Mapping[str, Measurement], folder: Path) -> dict[str, str]:
+        """Draw what the models find in a few images; see ``Scoring.pictures``."""
+        truths = next(iter(measurements.values())).predictions[2]
+        chosen = _some(truths)
+        images = [decoded(image, f"image {number}") for number, image in zip(chosen, self._images, strict=True)]
+        found = {
+            name: [measurement.predictions[1][number] for number in chosen]
+            for name, measurement in measurements.items()
+        }
+        plot_boxes(images, [truths[number] for number in chosen], found, self.names, folder / "boxes.png")
+        return {"boxes.png": "What a few images show, and what each model finds in them and is surer of than not"}
 
 
 def boxes_of(predicted: EvalPrediction, processor: Any) -> tuple[list[Boxes], list[Boxes]]:
@@ -127,6 +146,13 @@ def boxes_of(predicted: EvalPrediction, processor: Any) -> tuple[list[Boxes], li
         found += _found(logits, queries, torch.stack([one["orig_size"] for one in labels]), processor)
         truths += map(_truth, labels)
     return found, truths
+
+
+def _some(truths: Sequence[Boxes]) -> list[int]:
+    """A few images that have boxes, spread over all."""
+    there = [number for number, one in enumerate(truths) if len(one.labels)]
+    places = np.linspace(0, len(there) - 1, min(SHOWN, len(there)))
+    return [there[place] for place in sorted({round(float(place)) for place in places})]
 
 
 def _read(trainer: Trainer, batch: Mapping[str, Any]) -> Signals:

@@ -5,6 +5,7 @@ from hf_distill.reports.detection import AveragePrecision, Boxes, ap_shares, ave
 from hf_distill.reports.fidelity import ClassificationMetric, GapClosed, agreement, gap_closed
 from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval, share_interval
 from hf_distill.reports.plot import plot_comparison
+from hf_distill.reports.plot_boxes import plot_boxes
 from hf_distill.reports.plot_classes import plot_classes
 from hf_distill.reports.plot_losses import plot_losses
 from hf_distill.reports.plot_reliability import plot_reliability
@@ -38,6 +39,7 @@ __all__ = [
     "markdown_table",
     "mean_interval",
     "mean_kl",
+    "plot_boxes",
     "plot_classes",
     "plot_comparison",
     "plot_losses",

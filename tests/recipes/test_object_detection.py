@@ -57,6 +57,7 @@ def test_the_whole_job_on_canvases(default):
     student = AutoModelForObjectDetection.from_pretrained(folder)
     assert student.config.id2label == {number: str(number) for number in range(10)}
     assert AutoImageProcessor.from_pretrained(folder).size["height"] == 32
+    assert (folder / "boxes.png").stat().st_size > 5000
     card = ModelCard.load(folder / "README.md")
     assert card.data.pipeline_tag == "object-detection"
     assert "AutoModelForObjectDetection" in card.content or 'pipeline("object-detection"' in card.content

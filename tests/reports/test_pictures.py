@@ -8,9 +8,11 @@ from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.text import Text
 
 from hf_distill.reports import (
+    Boxes,
     calibration,
     class_changes,
     fonts,
+    plot_boxes,
     plot_classes,
     plot_comparison,
     plot_losses,
@@ -216,9 +218,24 @@ def test_models_that_lie_upon_each_other_are_all_seen(drawn, tmp_path):
     assert len(set(sizes)) == 3
 
 
+def test_boxes_are_drawn_where_they_are_and_those_a_model_doubts_are_not(drawn, tmp_path):
+    images = [np.full((20, 30, 3), 9, dtype=np.uint8)] * 2
+    truths = [Boxes([[2, 3, 12, 9]], [1]), Boxes([], [])]
+    said = [Boxes([[2, 3, 10, 9], [0, 0, 40, 40]], [0, 1], [0.6, 0.4]), Boxes([[25, 0, 40, 20]], [1], [0.5])]
+    plot_boxes(images, truths, {"teacher": said}, ["cat", "dog"], tmp_path / "a.png", "a")
+    grid = drawn[0].axes
+    assert [[one.get_bbox().bounds for one in axes.patches] for axes in grid] == [
+        [(1.5, 2.5, 10, 6)], [(1.5, 2.5, 8, 6)], [], [(24.5, -0.5, 15, 20)],
+    ]  # fmt: skip
+    assert [[text.get_text() for text in axes.texts] for axes in grid] == [["dog"], ["cat"], [], ["dog"]]
+    assert all(axes.get_xlim() == (-0.5, 29.5) and axes.get_ylim() == (19.5, -0.5) for axes in grid)
+
+
 def test_refusals(tmp_path):
     for draw in (plot_classes, plot_reliability):
         with pytest.raises(ValueError, match="give at least one"):
             draw([], tmp_path / "none.png")
     with pytest.raises(ValueError, match="there are no models"):
         plot_comparison([], tmp_path / "none.png", "none")
+    with pytest.raises(ValueError, match="give one image and one model at least"):
+        plot_boxes([], [], {}, [], tmp_path / "none.png")
