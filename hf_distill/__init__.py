@@ -47,6 +47,7 @@ _HOME = {
     "TwoTokenizers": "tasks.alignment.two_tokenizers",
     "AugmentingCollator": "augmentation",
     "ImageCollator": "augmentation.image_collator",
+    "BoxCollator": "augmentation.box_collator",
     "Rollout": "rollouts",
     "Signals": "signals",
     "Head": "signals",

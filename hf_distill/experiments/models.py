@@ -146,6 +146,8 @@ class ModelKind:
         blank: shapes a teacher that is trained from nothing.
         decoder_layers: of an encoder-decoder student of its teacher's layers; None: as many as its encoder has.
         small: shapes a student that is made new, of its teacher's kind.
+        other_classes: whether a checkpoint that will be trained may have other classes: its layers of them, as wide
+            as there are classes, are made anew.
     """
 
     auto: Any
@@ -155,6 +157,7 @@ class ModelKind:
     blank: Callable[[ModelArguments, PreTrainedTokenizerBase], PretrainedConfig] = blank_bert
     decoder_layers: int | None = None
     small: Callable[[ModelArguments, PreTrainedModel], PretrainedConfig] = small_like
+    other_classes: bool = False
 
     def labelled(self, config: PretrainedConfig) -> PretrainedConfig:
         """Write the data set's class names into a configuration."""
@@ -172,7 +175,8 @@ class ModelKind:
         In float32, whatever it was saved in: an optimizer's small steps are lost in bfloat16 weights.
         """
         config = self.labelled(AutoConfig.from_pretrained(source))
-        return self.auto.from_pretrained(source, config=config, dtype=torch.float32)
+        fresh = {"ignore_mismatched_sizes": True} if self.other_classes else {}
+        return self.auto.from_pretrained(source, config=config, dtype=torch.float32, **fresh)
 
     def empty(self, source: str) -> PreTrainedModel:
         """Build a model without its weights: what its configuration means, layer by layer."""

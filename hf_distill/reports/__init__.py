@@ -1,9 +1,11 @@
 """Reports: did the teacher help, by how much, and what did it cost?"""
 
 from hf_distill.reports.classes import ClassChange, class_changes, class_table
+from hf_distill.reports.detection import AveragePrecision, Boxes, ap_shares, average_precision
 from hf_distill.reports.fidelity import ClassificationMetric, GapClosed, agreement, gap_closed
 from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval, share_interval
 from hf_distill.reports.plot import plot_comparison
+from hf_distill.reports.plot_boxes import plot_boxes
 from hf_distill.reports.plot_classes import plot_classes
 from hf_distill.reports.plot_losses import plot_losses
 from hf_distill.reports.plot_reliability import plot_reliability
@@ -15,6 +17,8 @@ from hf_distill.reports.speed import Latency, latency, machine, size_of, through
 from hf_distill.reports.table import markdown_table
 
 __all__ = [
+    "AveragePrecision",
+    "Boxes",
     "Calibration",
     "ClassChange",
     "ClassificationMetric",
@@ -23,6 +27,8 @@ __all__ = [
     "Latency",
     "SpanMetric",
     "agreement",
+    "ap_shares",
+    "average_precision",
     "calibration",
     "class_changes",
     "class_ious",
@@ -37,6 +43,7 @@ __all__ = [
     "mean_interval",
     "mean_kl",
     "pixel_counts",
+    "plot_boxes",
     "plot_classes",
     "plot_comparison",
     "plot_losses",

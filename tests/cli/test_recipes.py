@@ -14,6 +14,7 @@ NAMES = [
     "bert_chinese",
     "causal_lm",
     "image_classification",
+    "object_detection",
     "question_answering",
     "segmentation",
     "sentence_embeddings",

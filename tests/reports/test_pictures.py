@@ -8,9 +8,11 @@ from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.text import Text
 
 from hf_distill.reports import (
+    Boxes,
     calibration,
     class_changes,
     fonts,
+    plot_boxes,
     plot_classes,
     plot_comparison,
     plot_losses,
@@ -238,6 +240,19 @@ def test_maps_of_a_few_images_and_the_classes_that_are_on_them(drawn, tmp_path, 
     assert len(figure.legends[0].get_patches()) == len(colours)
 
 
+def test_boxes_are_drawn_where_they_are_and_those_a_model_doubts_are_not(drawn, tmp_path):
+    images = [np.full((20, 30, 3), 9, dtype=np.uint8)] * 2
+    truths = [Boxes([[2, 3, 12, 9]], [1]), Boxes([], [])]
+    said = [Boxes([[2, 3, 10, 9], [0, 0, 40, 40]], [0, 1], [0.6, 0.4]), Boxes([[25, 0, 40, 20]], [1], [0.5])]
+    plot_boxes(images, truths, {"teacher": said}, ["cat", "dog"], tmp_path / "a.png", "a")
+    grid = drawn[0].axes
+    assert [[one.get_bbox().bounds for one in axes.patches] for axes in grid] == [
+        [(1.5, 2.5, 10, 6)], [(1.5, 2.5, 8, 6)], [], [(24.5, -0.5, 15, 20)],
+    ]  # fmt: skip
+    assert [[text.get_text() for text in axes.texts] for axes in grid] == [["dog"], ["cat"], [], ["dog"]]
+    assert all(axes.get_xlim() == (-0.5, 29.5) and axes.get_ylim() == (19.5, -0.5) for axes in grid)
+
+
 def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="give one image and one model at least"):
         plot_maps([], {}, [], tmp_path / "none.png")
@@ -246,3 +261,5 @@ def test_refusals(tmp_path):
             draw([], tmp_path / "none.png")
     with pytest.raises(ValueError, match="there are no models"):
         plot_comparison([], tmp_path / "none.png", "none")
+    with pytest.raises(ValueError, match="give one image and one model at least"):
+        plot_boxes([], [], {}, [], tmp_path / "none.png")
