@@ -145,12 +145,13 @@ def usual_row(trainer: Trainer, test: Dataset) -> dict[str, torch.Tensor]:
     return speed_batches(trainer, some.select([order[len(order) // 2]]), 1)[0]
 
 
-def table(models: list[dict[str, Any]], scoring: Scoring) -> str:
+def table(models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, str] | None = None) -> str:
     """Lay out the models' figures for a person.
 
     Args:
         models: the report's rows.
         scoring: how they are shown.
+        further: heading of one more column -> its figure, a whole number, which a row may lack.
     """
 
     def known(figure: float | None, shape: str) -> str:
@@ -159,6 +160,7 @@ def table(models: list[dict[str, Any]], scoring: Scoring) -> str:
     columns = {
         "model": lambda row: row["name"],
         **scoring.columns,
+        **{heading: lambda row, key=key: known(row.get(key), ",.0f") for heading, key in (further or {}).items()},
         "parameters": lambda row: f"{row['parameters']:,}",
         "MB": lambda row: f"{row['megabytes']:.1f}",
         "ms": lambda row: known(row["latency"], ".1f"),

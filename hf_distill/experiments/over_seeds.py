@@ -2,7 +2,8 @@
 
 The learning rate is chosen for the student alone, on the validation rows, with the first seed; every run then uses
 it, for as many steps, and is measured on the test rows. The run that was chosen is one of them: none is trained twice.
-Each finished run is a line of ``runs.jsonl``: start again to go on.
+Then the student alone is trained for as many CPU seconds as the distilled one took, with all that its teacher took:
+whoever has no teacher could have trained longer. Each finished run is a line of ``runs.jsonl``: start again to go on.
 
 Knows: a recipe's experiment, in which order runs are made, what is kept of them. Does not know: rows, models, scores.
 """
@@ -16,10 +17,11 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from time import time
+from time import perf_counter, process_time, time
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 from transformers import Trainer
 
 from hf_distill.experiments.comparison import as_json, costs, labelled, surroundings, table
@@ -30,6 +32,7 @@ from hf_distill.experiments.without_autocast import as_published, plainly
 from hf_distill.reports import gap_closed, mean_interval, plot_comparison
 
 STUDENTS = ("student alone", "distilled")
+AS_LONG = "student alone, as long"
 FIXED = (
     *SHAPES, "world_size", "alpha", "temperature", "objective", "augmentation", "rollout", "teacher_alignment",
     "teacher_dtype", "teacher_quantization", "num_train_epochs",
@@ -50,6 +53,9 @@ class SeedArguments:
     tune_distilled: bool = field(
         default=False, metadata={"help": "Choose a rate for the distilled student too. Default: that of the other."}
     )
+    equal_seconds: bool = field(
+        default=True, metadata={"help": "Train the student alone for as many CPU seconds as the distilled one, too."}
+    )
 
 
 def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dict[str, Any]:
@@ -61,7 +67,8 @@ def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dic
 
     Returns:
         What ``report.json`` holds: a row for each model with its mean and standard error over seeds, all ``runs``,
-        the ``tuning``, the ``gap`` and its ``summary``.
+        the ``tuning``, the ``gap`` and, at equal seconds, ``gap_as_long``, their ``summary``, and the ``floor``, which
+        is None where the scoring knows none.
 
     Raises:
         ValueError: fewer than two seeds, a recipe without a student alone, a folder with other settings.
@@ -93,6 +100,8 @@ class Runs:
         fixed = {name: getattr(args, name) for name in FIXED}
         fixed |= {"rows": {name: rows._fingerprint for name, rows in experiment.splits.items()}}
         fixed |= asdict(experiment.recipe)
+        if "unlabeled" in experiment.splits:  # earlier versions gave the student alone fewer steps
+            fixed["steps"] = "equal"
         if args.bf16 or args.fp16:  # scores of earlier versions were taken under autocast
             fixed["measured"] = "as published"
         own = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -103,6 +112,11 @@ class Runs:
             )
         if not self.found:
             self._keep({"settings": own})
+        # A processor that waits for an accelerator works for nobody: there the seconds that pass are counted.
+        on_cpu = args.device.type == "cpu"
+        self.clock, self.counted, self.now = (
+            ("CPU seconds", "cpu_seconds", _cpu_seconds) if on_cpu else ("seconds", "train_seconds", perf_counter)
+        )
         self.teacher = make_teacher(experiment)
         own = {"alpha": args.alpha, "output_dir": str(self.folder / "_judge"), "eval_strategy": "no"}
         # It is never trained: it asks the teacher.
@@ -112,28 +126,34 @@ class Runs:
         """Make what is missing, and write ``report.json`` and its picture; see ``main``."""
         rates, experiment, test = self.tuned(), self.experiment, self.experiment.splits["test"]
         split = experiment.recipe.tested
-        runs = [self.run(name, rates[name], seed) for seed in self.asked.seeds for name in STUDENTS]
+        names = ("student alone", AS_LONG, "distilled") if self.asked.equal_seconds else STUDENTS
+        runs = [run for seed in self.asked.seeds for run in self.of_seed(rates, seed)]
         plotted = experiment.scoring.plotted[0]
         with as_published(self.reference, {"student": self.reference}) as models:
             teacher = experiment.scoring.measure({}, test, self.reference)["teacher"]
             taken = costs(models, test, self.reference, experiment.scoring)
         rows = [{"name": "teacher", **teacher.row(plotted, experiment.scoring.share), **taken["teacher"]}]
-        for name in STUDENTS:
+        for name in names:
             own = [run for run in runs if run["student"] == name]
             figures = {key: [run["figures"][key] for run in own] for key in own[0]["figures"]}
             spread = {key: float(np.mean(values)) for key, values in figures.items()}
             spread |= {f"{key}_error": _error(values) for key, values in figures.items()}
             spread |= {f"{key}_interval": mean_interval(values) for key, values in figures.items() if key == plotted}
+            known = [key for key in ("steps", self.counted) if all(key in run for run in own)]
+            spread |= {key: float(np.mean([run[key] for run in own])) for key in known}
             rows.append({"name": name, **spread, **taken["student"]})
-        score = {name: [run["score"] for run in runs if run["student"] == name] for name in STUDENTS}
+        score = {name: [run["score"] for run in runs if run["student"] == name] for name in names}
         teachers = [float(experiment.scoring.scores(teacher).mean())] * len(self.asked.seeds)
-        gap = gap_closed(score["student alone"], score["distilled"], teachers)
+        gaps = [gap_closed(score[name], score["distilled"], teachers) for name in names[:-1]]
+        said = f"; at equal {self.clock}: ".join(map(experiment.scoring.summary, gaps))
+        floor = experiment.scoring.floor(test, experiment.splits["train"])
         found = {
             "dataset": experiment.source,
             **experiment.recipe.measured,
             "models": rows,
-            "gap": asdict(gap),
-            "summary": f"over {len(teachers)} seeds: {experiment.scoring.summary(gap)}",
+            "floor": floor,
+            **{key: asdict(gap) for key, gap in zip(("gap", "gap_as_long"), gaps, strict=False)},
+            "summary": f"over {len(teachers)} seeds: {said}",
             "rates": rates,
             "tuning": [_untested(run) for run in self.found[1:] if "validation" in run],
             "runs": runs,
@@ -144,9 +164,25 @@ class Runs:
             (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
             title = f"{experiment.source}: did the teacher help? ({len(teachers)} seeds)"
             plot_comparison(rows, self.folder / "report.png", title, *labelled(experiment.scoring, split))
-            print(f"\n{table(rows, experiment.scoring)}\n\n{found['summary']}")
+            further = {"steps": "steps", self.clock: self.counted}
+            print(f"\n{table(rows, experiment.scoring, further)}\n\n{found['summary']}")
+            if floor is not None:
+                print(f"floor: {experiment.scoring.floor_said.format(100 * floor)}, on the {split} rows")
             print(f"± is one standard error over seeds, of the teacher over its {split} rows; all is in {self.folder}")
         return found
+
+    def of_seed(self, rates: dict[str, float], seed: int) -> list[dict[str, Any]]:
+        """Return the runs of a seed: each student, and the one alone for as many seconds as the distilled one took.
+
+        Args:
+            rates: the chosen one of each student.
+            seed: of their weights and the order of their rows.
+        """
+        alone, distilled = (self.run(name, rates[name], seed) for name in STUDENTS)
+        if not self.asked.equal_seconds:
+            return [alone, distilled]
+        share = max(1.0, distilled[self.counted] / max(alone[self.counted], 1e-9))
+        return [alone, distilled, self.run(AS_LONG, rates["student alone"], seed, steps=round(share * alone["steps"]))]
 
     def tuned(self) -> dict[str, float]:
         """Choose the learning rates on the validation rows, with the first seed."""
@@ -170,30 +206,38 @@ class Runs:
         near = (2 * best, best / 2) if math.isfinite(tried[best]) else (best / 2,)
         return next((rate for rate in near if rate not in tried), None)
 
-    def run(self, student: str, rate: float, seed: int, tuning: bool = False) -> dict[str, Any]:
+    def run(
+        self, student: str, rate: float, seed: int, tuning: bool = False, steps: int | None = None
+    ) -> dict[str, Any]:
         """Return a run: the kept one, or a new one.
 
         Args:
-            student: ``student alone`` or ``distilled``.
+            student: ``student alone``, ``distilled``, or the one alone that trains as long.
             rate: its learning rate.
             seed: of its weights and the order of its rows.
             tuning: whether it is judged on the validation rows too; it is one of the runs if its rate is chosen.
+            steps: for how many it is trained. Default: as many as the distilled one.
         """
         key = {"student": student, "learning_rate": rate, "seed": seed}
-        wanted = "validation" if tuning else "score"
+        wanted = {"validation"} if tuning else {"score", self.counted} if self.asked.equal_seconds else {"score"}
         for run in self.found[1:]:
-            if wanted in run and all(run[name] == value for name, value in key.items()):
+            if wanted <= run.keys() and all(run[name] == value for name, value in key.items()):
                 return run
         where = f"validation and the {self.experiment.recipe.tested}" if tuning else self.experiment.recipe.tested
         say(self.experiment.args, f"{student}, learning rate {rate:g}, seed {seed}, measured on the {where} rows")
         began, args, taught = time(), self.experiment.args, student == "distilled"
         kept = {name: getattr(args, name) for name in ("alpha", "augmentation", "rollout") if taught}
         kept |= {"seed": seed, "learning_rate": rate, "output_dir": str(self.folder / "_run")}
+        if steps is None and not taught and "unlabeled" in self.experiment.splits:
+            steps = _steps(self.reference)  # it has fewer rows
+        kept |= {} if steps is None else {"max_steps": steps}
         make = self.experiment.distilled if taught else self.experiment.alone
         trainer = make(self.teacher, arguments_for(args, "", **kept))
+        before = self.now()
         train(trainer)
+        took = sum(gather_object([self.now() - before]))  # the same number of steps follows on each process
         run = {**key, **(self._judged(trainer) if tuning else {}), **self._measured(student, trainer)}
-        run |= {"steps": trainer.state.global_step, "seconds": round(time() - began, 1)}
+        run |= {"steps": trainer.state.global_step, self.counted: took, "seconds": round(time() - began, 1)}
         self._keep(run)
         if args.process_index == 0:
             shutil.rmtree(self.folder / "_run", ignore_errors=True)
@@ -239,6 +283,20 @@ def _best(tried: dict[float, float]) -> float:
 def _untested(run: dict[str, Any]) -> dict[str, Any]:
     """A run as the choice of a rate sees it: without what the test rows say."""
     return {key: value for key, value in run.items() if key not in ("score", "figures")}
+
+
+def _steps(trainer: Trainer) -> int:
+    """For how many steps a trainer that is not trained would be."""
+    args, batches = trainer.args, len(trainer.get_train_dataloader())
+    if args.max_steps > 0:
+        return args.max_steps
+    return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
+
+
+def _cpu_seconds() -> float:
+    """What this process and its workers took."""
+    ended = os.times()
+    return process_time() + ended.children_user + ended.children_system
 
 
 def _error(values: Sequence[float]) -> float:

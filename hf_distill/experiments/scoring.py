@@ -80,6 +80,7 @@ class Scoring(ABC):
         speed_rows: on how many test rows a model is timed.
         unit: what is counted in a second.
         each: what the figures are means over.
+        floor_said: how to name the floor, with ``{}`` for it in percent.
     """
 
     score: ClassVar[str]
@@ -91,6 +92,7 @@ class Scoring(ABC):
     speed_rows: ClassVar[int] = 2048
     unit: ClassVar[str] = "samples"
     each: ClassVar[str] = "rows"
+    floor_said: ClassVar[str] = "{:.1f} %"
 
     def measure(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
         """Measure a teacher and its students.
@@ -122,6 +124,15 @@ class Scoring(ABC):
     def summary(self, gap: GapClosed) -> str:
         """Say in a sentence what the teacher gave."""
         return str(gap)
+
+    def floor(self, test: Dataset, train: Dataset) -> float | None:
+        """Say what a model that learnt nothing scores; None where that is not known.
+
+        Args:
+            test: tokenised rows that models are measured on.
+            train: tokenised rows with the labels that they learn from.
+        """
+        return None
 
     def timed(self, model: nn.Module, trainer: Trainer) -> nn.Module:
         """What is timed of a model: its forward, if nothing else."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from datasets import Dataset
 
 from hf_distill.experiments.predictions import AGREES, PROBABILITIES, PredictionScoring, compare_probabilities
 from hf_distill.experiments.scoring import Column, Measurement, percent
@@ -42,10 +43,16 @@ class ClassScoring(PredictionScoring):
         **PROBABILITIES,
     }
     hub: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "f1": "macro_f1"}
+    floor_said: ClassVar[str] = "{:.1f} %, the most frequent class of the training labels"
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = list(names)
+
+    def floor(self, test: Dataset, train: Dataset) -> float:
+        """The accuracy of whoever always says the most frequent class; see ``Scoring.floor``."""
+        learnt, asked = (np.asarray(rows["label"][:]) for rows in (train, test))
+        return float((asked == np.bincount(learnt[learnt >= 0]).argmax()).mean())
 
     def probabilities(self, predictions: Any, labels: Any, teacher: Any) -> dict[str, float]:
         """KL to the teacher and calibration error; see ``PredictionScoring``."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.experiments.data.tagging import BMES
@@ -30,6 +30,7 @@ class TagScoring(PredictionScoring):
     score: ClassVar[str] = "f1"
     plotted: ClassVar[tuple[str, str]] = ("f1", "{split} F1 of exact spans")
     hub: ClassVar[Mapping[str, str]] = {name: name for name in ("f1", "precision", "recall", "accuracy")}
+    floor_said: ClassVar[str] = "{:.1f} %, the most frequent tag of the training rows"
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
@@ -37,6 +38,13 @@ class TagScoring(PredictionScoring):
         spans = "word" if set(names) == set(BMES) else "entity"
         shares = {f"{spans} F1": "f1", "precision": "precision", "recall": "recall", "tag accuracy": "accuracy"}
         self.columns = {**{f"{heading} %": percent(key) for heading, key in shares.items()}, **AGREES, **PROBABILITIES}
+
+    def floor(self, test: Dataset, train: Dataset) -> float:
+        """The F1 of whoever gives each token the most frequent tag; see ``Scoring.floor``."""
+        learnt = np.concatenate([np.asarray(row) for row in train["labels"][:]])
+        most = self.names[np.bincount(learnt[learnt != NO_LABEL]).argmax()]
+        right = [self.names[(row := np.asarray(one))[row != NO_LABEL]] for one in test["labels"][:]]
+        return span_scores(span_counts([[most] * len(row) for row in right], right))["f1"]
 
     def counts(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Count the spans of each row; a token without a label is no part of its row.

@@ -17,7 +17,10 @@ from hf_distill.reports.fonts import families_for, spelled, warn_once
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {"teacher": "#4c566a", "student alone": "#d08770", "untaught student": "#d08770", "distilled": "#2a7f62"}
+COLOURS = {
+    "teacher": "#4c566a", "student alone": "#d08770", "untaught student": "#d08770", "distilled": "#2a7f62",
+    "student alone, as long": "#b5527d",
+}  # fmt: skip
 OTHERS = ("#5e81ac", "#b48ead", "#a3a022", "#bf616a", "#3a9fbf", "#8f6f4f")
 """Colours of models with other names, in turn."""
 MARKERS = "osD^vPX*"

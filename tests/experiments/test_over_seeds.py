@@ -2,15 +2,20 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
-from recipe_runs import TINY
+from datasets import Dataset
+from recipe_runs import TINY, rows, unlabeled, write
 
 from hf_distill import cli
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments import evaluation, experiment, over_seeds
+from hf_distill.experiments.text_classification import ClassScoring
+from hf_distill.experiments.token_tagging import TagScoring
 
+NAMES = ["student alone", "student alone, as long", "distilled"]
 bert_chinese = recipe_module("bert_chinese")
 
 
@@ -24,11 +29,11 @@ def compared(tmp_path_factory):
 
 def test_the_table_has_means_over_seeds(compared):
     report = json.loads((compared[0] / "over_seeds" / "report.json").read_text(encoding="utf-8"))
-    assert [row["name"] for row in report["models"]] == ["teacher", "student alone", "distilled"]
+    assert [row["name"] for row in report["models"]] == ["teacher", *NAMES]
     assert [run["learning_rate"] for run in report["tuning"]] == [0.002, 0.004]
     best = max(report["tuning"], key=lambda run: run["validation"])["learning_rate"]
     assert {(run["student"], run["learning_rate"], run["seed"]) for run in report["runs"]} == {
-        (name, best, seed) for name in over_seeds.STUDENTS for seed in (0, 1)
+        (name, best, seed) for name in NAMES for seed in (0, 1)
     }
     for row in report["models"][1:]:
         own = [run["score"] for run in report["runs"] if run["student"] == row["name"]]
@@ -43,7 +48,7 @@ def test_the_run_at_the_chosen_rate_is_not_trained_again(compared):
     report = json.loads((compared[0] / "over_seeds" / "report.json").read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in (compared[0] / "over_seeds" / "runs.jsonl").read_text().splitlines()[1:]]
     keys = [(run["student"], run["learning_rate"], run["seed"]) for run in lines]
-    assert len(keys) == len(set(keys)) == 5
+    assert len(keys) == len(set(keys)) == 7
     first = report["runs"][0]
     (tuned,) = [run for run in report["tuning"] if run["learning_rate"] == first["learning_rate"]]
     assert first == {**tuned, "score": first["score"], "figures": first["figures"]}  # it was measured on both
@@ -65,7 +70,7 @@ def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     folder, flags = compared
     file = folder / "over_seeds" / "runs.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 1 + 2 + 3  # the first seed of the student alone was trained to choose its rate
+    assert len(lines) == 1 + 2 + 5  # the first seed of the student alone was trained to choose its rate
     half = lines[-1][: len(lines[-1]) // 2]  # killed while it was written
     file.write_text("\n".join([*lines[:-1], half]), encoding="utf-8")
     trained = []
@@ -75,6 +80,95 @@ def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     again = file.read_text(encoding="utf-8").splitlines()
     assert again[:-1] == lines[:-1]
     assert json.loads(again[-1])["score"] == json.loads(lines[-1])["score"]
+
+
+def test_the_student_alone_is_trained_for_as_many_seconds_too(compared):
+    report = json.loads((compared[0] / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    for seed in (0, 1):
+        alone, as_long, distilled = (
+            next(run for run in report["runs"] if (run["student"], run["seed"]) == (name, seed)) for name in NAMES
+        )
+        assert alone["steps"] == distilled["steps"] == 2
+        share = max(1, distilled["cpu_seconds"] / alone["cpu_seconds"])
+        assert as_long["steps"] == round(2 * share)
+        assert as_long["learning_rate"] == alone["learning_rate"]
+    row = report["models"][2]
+    own = [run for run in report["runs"] if run["student"] == NAMES[1]]
+    assert row["steps"] == np.mean([run["steps"] for run in own])
+    assert row["cpu_seconds"] == pytest.approx(np.mean([run["cpu_seconds"] for run in own]))
+    assert report["gap_as_long"]["gain"] == pytest.approx(report["models"][3]["accuracy"] - row["accuracy"])
+    assert report["gap"]["gain"] == pytest.approx(report["models"][3]["accuracy"] - report["models"][1]["accuracy"])
+    assert "; at equal CPU seconds: gain " in report["summary"]
+
+
+def test_as_long_is_four_times_the_steps_where_a_step_takes_four_times_the_seconds(compared, monkeypatch):
+    runs, asked = object.__new__(over_seeds.Runs), []
+    runs.asked, runs.counted = over_seeds.SeedArguments(), "cpu_seconds"
+
+    def made(name, rate, seed, steps=None):
+        asked.append((name, rate, seed, steps))
+        return {"steps": 100, "cpu_seconds": {"student alone": 10.0}.get(name, 40.0)}
+
+    monkeypatch.setattr(runs, "run", made)
+    rates = {"student alone": 0.1, "distilled": 0.2}
+    assert len(runs.of_seed(rates, 7)) == 3
+    assert asked == [("student alone", 0.1, 7, None), ("distilled", 0.2, 7, None), (NAMES[1], 0.1, 7, 400)]
+    runs.asked.equal_seconds = False
+    assert len(runs.of_seed(rates, 7)) == 2
+    monkeypatch.setattr(runs, "run", lambda name, *_, **more: more or {"steps": 100, "cpu_seconds": 1.0 / len(name)})
+    runs.asked.equal_seconds = True
+    assert runs.of_seed({"student alone": 0.1, "distilled": 0.2}, 7)[2]["steps"] >= 100  # never fewer
+
+
+def test_runs_without_their_seconds_are_made_again_where_these_are_asked_for(compared, tmp_path, monkeypatch):
+    asked, rest = over_seeds.SeedArguments(), compared[1][1 : compared[1].index("--seeds")]
+    job = bert_chinese.RECIPE.prepare([*rest, "--output_dir", str(compared[0])])
+    job.root = tmp_path
+    runs = over_seeds.Runs(job, asked)
+    old = {"student": "student alone", "learning_rate": 0.002, "seed": 5, "validation": -1.0, "score": 0.5}
+    runs._keep({**old, "figures": {"accuracy": 0.5}, "steps": 2})
+    trained = []
+    monkeypatch.setattr(over_seeds, "train", lambda trainer: (trained.append(trainer), experiment.train(trainer)))
+    assert runs.run("student alone", 0.002, 5, tuning=True)["score"] == 0.5  # its rate was chosen without them
+    asked.equal_seconds = False
+    assert runs.run("student alone", 0.002, 5)["score"] == 0.5
+    assert not trained
+    asked.equal_seconds = True
+    assert runs.run("student alone", 0.002, 5)["cpu_seconds"] > 0
+    assert runs.run("student alone", 0.002, 5)["steps"] == 2
+    assert len(trained) == 1
+
+
+def test_without_equal_seconds_there_are_two_students(compared, tmp_path):
+    folder = shutil.copytree(compared[0], tmp_path / "copy")
+    assert cli.main(["compare", *compared[1], "--output_dir", str(folder), "--equal_seconds", "false"]) == 0
+    report = json.loads((folder / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in report["models"]] == ["teacher", *over_seeds.STUDENTS]
+    assert "gap_as_long" not in report
+    assert "CPU seconds" not in report["summary"]
+
+
+def test_the_student_alone_has_as_many_steps_where_its_teacher_reads_more_rows(tmp_path, capsys):
+    made = {"train": rows(40), "validation": rows(6), "test": rows(6), "unlabeled": unlabeled(60)}
+    files = [f"--{name}_file={write(tmp_path / f'{name}.jsonl', data)}" for name, data in made.items()]
+    own = ["--max_steps", "-1", "--num_train_epochs", "1", "--per_device_train_batch_size", "20"]
+    flags = ["bert_chinese", "--output_dir", str(tmp_path / "out"), *TINY, *files, *own, "--seeds", "0", "1"]
+    assert cli.main(["compare", *flags, "--tuning_runs", "1", "--equal_seconds", "false"]) == 0
+    report = json.loads((tmp_path / "out" / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    assert [run["steps"] for run in report["runs"]] == [5, 5, 5, 5]  # 2 in an epoch of the labelled rows
+    assert report["floor"] == 0.5
+    assert "floor: 50.0 %, the most frequent class of the training labels, on the test rows" in capsys.readouterr().out
+
+
+def test_the_floor_is_what_a_model_that_learnt_nothing_scores():
+    scoring = ClassScoring(["a", "b", "c"])
+    train = Dataset.from_dict({"label": [2, 2, 1, -100, -100, -100, 0]})
+    assert scoring.floor(Dataset.from_dict({"label": [0, 2, 1, 1, 1]}), train) == 0.2
+    tags = TagScoring(["O", "B-x", "I-x"])
+    train, test = (Dataset.from_dict({"labels": found}) for found in ([[1, 0, -100], [1]], [[1, -100, 2], [1, 1]]))
+    # B-x for every token: of the three spans that are there, two are among the four that are said.
+    assert tags.floor(test, train) == pytest.approx(2 * 2 / (4 + 3))
+    assert tags.floor(test, Dataset.from_dict({"labels": [[0, 0, 1]]})) == 0.0
 
 
 def test_a_seed_that_is_given_twice_counts_once(compared):
