@@ -7,6 +7,7 @@ Does not know: models, losses, trainers, what a view makes of an image.
 from __future__ import annotations
 
 import copy
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 import xxhash
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hf_distill.augmentation.mixing import Mixing, mixed
 from hf_distill.augmentation.views import Image, View, seen
@@ -51,6 +53,7 @@ class ImageCollator:
 
     Raises:
         ValueError: an image that cannot be decoded, or a row without one.
+        TypeError: a tokenizer in the place of a processor.
 
     Reference:
         Beyer et al.: Knowledge Distillation: A Good Teacher is Patient and Consistent, arXiv:2106.05237 (the same view
@@ -80,6 +83,12 @@ class ImageCollator:
             raise ValueError(f"recurring={recurring!r} was given: give how many views an image has, at least 1.")
         if recurring is not None and not views:
             raise ValueError("recurring was given without views, so there is nothing that could recur: name views.")
+        for one in (processor, teacher_processor):
+            if isinstance(one, PreTrainedTokenizerBase):
+                raise TypeError(
+                    f"ImageCollator was given a {type(one).__name__}, which reads texts: pass the image processor of "
+                    "the model (AutoImageProcessor.from_pretrained)."
+                )
         differs = teacher_processor is not None and prepares(teacher_processor) != prepares(processor)
         self.processor, self.teacher_processor = processor, teacher_processor if differs else None
         self.views, self.recurring, self.image_column = tuple(views), recurring, image_column
@@ -171,8 +180,11 @@ def decoded(found: Any, who: str) -> Image.Image:
         elif not isinstance(data, Image.Image):
             data = Image.fromarray(np.asarray(data, dtype=np.uint8))
         return data.convert("RGB")  # which reads a file to its end
-    except (OSError, TypeError, ValueError) as error:  # what Pillow cannot identify is an OSError
-        reason = " ".join(str(error).split())[:80]
+    except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        # What Pillow cannot identify is an OSError, a torn PNG bad syntax; where its bytes lie says nothing.
+        reason = " ".join(re.sub(r"<_io\.BytesIO.*?>", "", str(error)).split())[:80]
+        if isinstance(found, Mapping) and found.get("path") and found["path"] not in reason:
+            reason = f"{found['path']}: {reason}"
         raise ValueError(
             f"{who} has an image that cannot be decoded ({reason}): correct the file, or leave the row out."
         ) from error
