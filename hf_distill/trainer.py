@@ -28,7 +28,7 @@ from hf_distill.tasks.alignment.settings import align_by
 from hf_distill.tasks.alignment.tokenizers import introduce, own_tokens
 from hf_distill.tasks.layout import LAYOUT
 from hf_distill.teachers import Teacher
-from hf_distill.training import checks, text_checks
+from hf_distill.training import checks, image_checks, text_checks
 from hf_distill.training.batches import BatchMixin
 from hf_distill.training.blend import blend
 from hf_distill.training.build_teacher import build_teacher, with_cache
@@ -114,10 +114,13 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         checks.check_parallelism(self.args, self.accelerator)
         checks.check_kernels(self.args, task, self.alpha, type(self.model).__name__)
 
+        data = self.train_dataset, self.eval_dataset, self._kept_columns
+        image_checks.check_images(self.model, self.processing_class, self.data_collator, *data)
+
         def look(rows: Any, which: str, trained: bool) -> None:
             check_labels(rows, self.label_names, self.data_collator, wanted, which, trained)
 
-        check_data(self.train_dataset, self.eval_dataset, self._kept_columns, look if self.alpha < 1 else None)
+        check_data(*data, look if self.alpha < 1 else None)
         self.rollouts.prepare(self.alpha, self._now())
         self.teacher.prepare(self)
         self.data_collator = self.teacher.collator(self.data_collator)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoModelForImageClassification
 
 from hf_distill import ImageCollator
 from hf_distill.experiments import Experiment, ModelKind, Recipe, run, say, teachers_labels
@@ -23,6 +23,7 @@ from hf_distill.experiments.data.images import ImageDataArguments, load_images
 from hf_distill.experiments.images import ImageModelArguments, blank_resnet, shared_processor, small_resnet
 from hf_distill.experiments.settings import RecipeTrainingArguments
 from hf_distill.experiments.text_classification import ClassScoring
+from hf_distill.tasks.processors import load_processor
 
 EMBEDDED_LABELS = 100
 
@@ -64,7 +65,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         finished = None  # it learns from the student's images, and is asked about those
     collate = ImageCollator(
         processor,
-        AutoImageProcessor.from_pretrained(finished) if finished else None,
+        load_processor(finished, f"the teacher {finished}") if finished else None,
         views=recipe.changes,
         recurring=recipe.views,
         mixup=recipe.mixup,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 import xxhash
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hf_distill.augmentation.mixing import Mixing, mixed
 from hf_distill.augmentation.views import NOTHING, Image, View, seen, seen_map
@@ -56,6 +58,7 @@ class ImageCollator:
     Raises:
         ValueError: an image that cannot be decoded, or a row without one; a map that is none, or not as large; views
             that cannot move one, or a processor that makes no labels of it.
+        TypeError: a tokenizer in the place of a processor.
 
     Reference:
         Beyer et al.: Knowledge Distillation: A Good Teacher is Patient and Consistent, arXiv:2106.05237 (the same view
@@ -92,6 +95,12 @@ class ImageCollator:
                 f"the view {getattr(fixed[0], '__name__', type(fixed[0]).__name__)} was given with maps, which it "
                 "cannot move as it moves their images: give it a method on_map(map, draw), or leave it out."
             )
+        for one in (processor, teacher_processor):
+            if isinstance(one, PreTrainedTokenizerBase):
+                raise TypeError(
+                    f"ImageCollator was given a {type(one).__name__}, which reads texts: pass the image processor of "
+                    "the model (AutoImageProcessor.from_pretrained)."
+                )
         differs = teacher_processor is not None and prepares(teacher_processor) != prepares(processor)
         self.processor, self.teacher_processor = processor, teacher_processor if differs else None
         self.views, self.recurring, self.image_column = tuple(views), recurring, image_column
@@ -200,8 +209,8 @@ def decoded(found: Any, who: str) -> Image.Image:
     """
     try:
         return _opened(found).convert("RGB")  # which reads a file to its end
-    except (OSError, TypeError, ValueError) as error:  # what Pillow cannot identify is an OSError
-        reason = " ".join(str(error).split())[:80]
+    except UNREADABLE as error:
+        reason = _reason(error, found)
         raise ValueError(
             f"{who} has an image that cannot be decoded ({reason}): correct the file, or leave the row out."
         ) from error
@@ -228,8 +237,8 @@ def classes_in(found: Any, who: str) -> Image.Image:
     """
     try:
         numbers = np.asarray(found if isinstance(found, np.ndarray) else _opened(found))
-    except (OSError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:80]
+    except UNREADABLE as error:
+        reason = _reason(error, found)
         raise ValueError(
             f"{who} has a map that cannot be decoded ({reason}): correct the file, or leave the row out."
         ) from error
@@ -245,6 +254,17 @@ def classes_in(found: Any, who: str) -> Image.Image:
             "classes other numbers."
         )
     return Image.fromarray(numbers.astype(np.uint8))
+
+
+UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
+"""What Pillow cannot identify is an OSError, a torn PNG bad syntax."""
+
+
+def _reason(error: Exception, found: Any) -> str:
+    """What is wrong with a file, and which it is; where its bytes lie says nothing."""
+    reason = " ".join(re.sub(r"<_io\.BytesIO.*?>", "", str(error)).split())[:80]
+    named = isinstance(found, Mapping) and found.get("path") and found["path"] not in reason
+    return f"{found['path']}: {reason}" if named else reason
 
 
 def _opened(found: Any) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What a command reads where the teacher reads images: its image processor, pixels of a folder or a file.
+"""What a command reads where the teacher reads images: the pixels of a folder or a file.
 
 Knows: files of images, columns of images, image processors. Does not know: what is done with the pixels.
 """
@@ -12,31 +12,11 @@ from typing import Any
 
 from datasets import Dataset, Image
 from torch import Tensor
-from transformers import AutoImageProcessor
 
 from hf_distill.cli.arguments import SourceArguments, StudentArguments
 from hf_distill.cli.sources import load_rows
-from hf_distill.tasks.processors import FILE
 
 BATCH = 16
-
-
-def processor_of(teacher: str) -> Any:
-    """Load the image processor beside a teacher.
-
-    Args:
-        teacher: its path or Hub id.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        return AutoImageProcessor.from_pretrained(teacher)
-    except (OSError, ValueError, KeyError) as error:  # what each version raises where there is none
-        raise ValueError(
-            f"the teacher {teacher} reads images, and there is no image processor that can be loaded beside it "
-            f"({FILE}): save the one that it was trained with there (processor.save_pretrained)."
-        ) from error
 
 
 def pixels_of(path: str, args: StudentArguments, processor: Any) -> list[dict[str, Tensor]]:

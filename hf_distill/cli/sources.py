@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.cli.arguments import SourceArguments
 from hf_distill.experiments.data.text_rows import load_named, read_csv, with_texts
+from hf_distill.models.timm import timm_named
 from hf_distill.tasks.lengths import holds_tokens
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,11 @@ def load_teacher(args: SourceArguments, device: torch.device) -> PreTrainedModel
             f"teacher_dtype={args.teacher_dtype} was given, which is no precision of weights: use float32, bfloat16 "
             "or float16."
         )
+    with timm_named(f"the teacher {args.teacher_model_name_or_path}"):
+        return _load(args, dtype).eval().requires_grad_(False).to(device)
+
+
+def _load(args: SourceArguments, dtype: torch.dtype) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(args.teacher_model_name_or_path)
     name = (config.architectures or [""])[0]
     kind = getattr(transformers, name, None)
@@ -124,4 +130,4 @@ def load_teacher(args: SourceArguments, device: torch.device) -> PreTrainedModel
             f"the teacher at {args.teacher_model_name_or_path} has no trained weights for {', '.join(missing)}: "
             "fine-tune it on your task first, an untrained head teaches noise."
         )
-    return model.eval().requires_grad_(False).to(device)
+    return model

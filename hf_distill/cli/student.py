@@ -19,16 +19,18 @@ from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, Pre
 
 from hf_distill.arguments import check_folder
 from hf_distill.cli.arguments import SourceArguments, StudentArguments
-from hf_distill.cli.pictures import pixels_of, processor_of
+from hf_distill.cli.pictures import pixels_of
 from hf_distill.cli.sources import load_rows, load_teacher
 from hf_distill.experiments.data.text_rows import with_texts
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.provenance import Origin
 from hf_distill.models.meta import reads_images_alone
+from hf_distill.models.timm import timm_named
 from hf_distill.reports.table import markdown_table
 from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
 from hf_distill.students.layers import PRESETS
 from hf_distill.students.lineage import named
+from hf_distill.tasks.processors import load_processor
 
 BATCH = 16
 
@@ -59,7 +61,9 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"{', '.join(narrow)} was asked for: name some texts, or images, with --calibration_file.")
     layers, below = chosen("layers", args.layers), chosen("decoder_layers", args.decoder_layers)
 
-    dtype = str(getattr(AutoConfig.from_pretrained(args.teacher), "dtype", None) or "float32").removeprefix("torch.")
+    with timm_named(f"the teacher {args.teacher}"):
+        config = AutoConfig.from_pretrained(args.teacher)
+    dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     source = SourceArguments(args.teacher, "", teacher_dtype=dtype)
     teacher = load_teacher(source, torch.device("cpu"))
     pictures = reads_images_alone(teacher)
@@ -68,7 +72,11 @@ def main(argv: Sequence[str]) -> None:
             f"vocabulary_file={args.vocabulary_file} was given for a {type(teacher).__name__}, which reads images and "
             "has no tokens: leave it out."
         )
-    reader = processor_of(args.teacher) if pictures else AutoTokenizer.from_pretrained(args.teacher)
+    reader = (
+        load_processor(args.teacher, f"the teacher {args.teacher}")
+        if pictures
+        else AutoTokenizer.from_pretrained(args.teacher)
+    )
     asked = {"layers": args.layers, "decoder layers": args.decoder_layers, **narrow}
     parts = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items() if value is not None]
     parts += [f"the tokens of {args.vocabulary_file}"] if args.vocabulary_file else []

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoImageProcessor, PretrainedConfig, ResNetConfig
+from transformers import PretrainedConfig, ResNetConfig
 
 from hf_distill.augmentation.views import Crop, Flip, Shift, View
 from hf_distill.experiments.models import ModelArguments
+from hf_distill.tasks.processors import load_processor
 
 
 @dataclass
@@ -102,7 +103,7 @@ def shared_processor(recipe: ImageModelArguments) -> Any:
         recipe: the models.
     """
     if path := recipe.student_model_name_or_path or recipe.teacher_model_name_or_path:
-        return AutoImageProcessor.from_pretrained(path)
+        return load_processor(path, f"the model {path}")
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     size = {"height": recipe.image_size, "width": recipe.image_size}

@@ -21,6 +21,7 @@ from transformers import (
     set_seed,
 )
 
+from hf_distill.models.timm import timm_named
 from hf_distill.students import keep_layers, resized_config
 from hf_distill.students.layers import PRESETS
 
@@ -97,7 +98,8 @@ class ModelArguments:
             raise ValueError(f"student_preset={self.student_preset} was given: use {', '.join(PRESETS)}.")
         there = [self.teacher_layers] * 2
         if self.teacher_model_name_or_path is not None:
-            config = AutoConfig.from_pretrained(self.teacher_model_name_or_path).get_text_config()
+            with timm_named(f"the teacher {self.teacher_model_name_or_path}"):
+                config = AutoConfig.from_pretrained(self.teacher_model_name_or_path).get_text_config()
             names = [("num_hidden_layers",), ("decoder_layers", "num_decoder_layers")]
             there = [next((n for one in own if (n := getattr(config, one, None))), None) for own in names]
         for name, depth in zip(("student_layers", "student_decoder_layers"), there, strict=True):
@@ -174,13 +176,15 @@ class ModelKind:
 
         In float32, whatever it was saved in: an optimizer's small steps are lost in bfloat16 weights.
         """
-        config = self.labelled(AutoConfig.from_pretrained(source))
         fresh = {"ignore_mismatched_sizes": True} if self.other_classes else {}
-        return self.auto.from_pretrained(source, config=config, dtype=torch.float32, **fresh)
+        with timm_named(f"the model {source}"):
+            config = self.labelled(AutoConfig.from_pretrained(source))
+            return self.auto.from_pretrained(source, config=config, dtype=torch.float32, **fresh)
 
     def empty(self, source: str) -> PreTrainedModel:
         """Build a model without its weights: what its configuration means, layer by layer."""
-        config = AutoConfig.from_pretrained(source)
+        with timm_named(f"the model {source}"):
+            config = AutoConfig.from_pretrained(source)
         with torch.device("meta"):  # by its class: under ZeRO-3 `from_config` would draw weights, which are not there
             return self.auto._model_mapping[type(config)](config)
 
@@ -194,7 +198,8 @@ class ModelKind:
 def teachers_labels(recipe: ModelArguments) -> dict[str, int] | None:
     """Read the label order of a finished teacher: the rows' labels are numbered in it."""
     finished = recipe.teacher_model_name_or_path and not recipe.finetune_teacher
-    return AutoConfig.from_pretrained(recipe.teacher_model_name_or_path).label2id if finished else None
+    with timm_named(f"the teacher {recipe.teacher_model_name_or_path}"):
+        return AutoConfig.from_pretrained(recipe.teacher_model_name_or_path).label2id if finished else None
 
 
 def shared_tokenizer(

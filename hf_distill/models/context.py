@@ -1,6 +1,7 @@
-"""How long a text may be for a model, and which tokens it may have.
+"""How long a text may be for a model, which tokens it may have, and of which form an image.
 
-Knows: configurations, tables of positions and of tokens. Does not know: tasks, what a model makes of a text.
+Knows: configurations, tables of positions and of tokens, runs without weights. Does not know: tasks, what a model
+makes of either.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 
+from hf_distill.models.meta import IMAGES, form_of, unread
 from hf_distill.models.outputs import core_of
 from hf_distill.models.texts import DECODER, IDS
 
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 LIMITS: WeakKeyDictionary[nn.Module, Limits] = WeakKeyDictionary()
 """What is known of a student, as long as it lives."""
 TEXTS = (IDS, DECODER + IDS)
+POSITIONS = "interpolate_pos_encoding"
+"""With it a transformer of images reads other sizes than it was made for."""
 MARGIN = 8
 """How many rows a table may have beside its positions, as for padding; an image's table is another one."""
 
@@ -69,8 +73,43 @@ def embedded(model: nn.Module) -> int | None:
     return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
 
+def check_form(
+    model: nn.Module, who: str, form: tuple[int, ...], what: str = "the batch has", else_: str = "use another model"
+) -> None:
+    """Refuse images that a model cannot read, with what to do about it.
+
+    Args:
+        model: any module.
+        who: how a message names it.
+        form: of one image: channels, height, width.
+        what: how a message begins: who has such images.
+        else_: what may be done about another size, but for resizing.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if not (reason := unread(model, form)):
+        return
+    channels, height, width = form_of(model)
+    if len(form) != 3:
+        told = f"images of the shape {list(form)}, {who} reads channels, height and width"
+        todo = "give each image three dimensions (pixels[None] for one channel)"
+    elif form[-1] == channels != form[0]:
+        told = f"images of the shape {list(form)}, {who} reads channels first"
+        todo = "turn them (pixels.permute(2, 0, 1)), or let the image processor do it"
+    elif form[0] != channels:
+        told = f"images of {form[0]} {'channel' if form[0] == 1 else 'channels'}, {who} reads {channels}"
+        mode = {1: "L", 3: "RGB"}.get(channels)
+        convert = f'convert pictures before they become pixels (image.convert("{mode}"))' if mode else "make as many"
+        todo = f"{convert}, or use a model with num_channels={form[0]}"
+    else:
+        told = f"images of {form[1]} x {form[2]} pixels, {who} was made for {height} x {width} ({reason})"
+        todo = f"resize them to that (size= of the image processor that belongs to the model), or {else_}"
+    raise ValueError(f"{what} {told}: {todo}.")
+
+
 class Limits:
-    """Refuses a text that a model cannot read, before torch does with a traceback, or a GPU with an assertion.
+    """Refuses what a model cannot read, before torch does with a traceback, or a GPU with an assertion.
 
     Args:
         model: any module.
@@ -92,6 +131,7 @@ class Limits:
 
     def __init__(self, model: nn.Module, who: str, longer: str, others: str, every: bool = False) -> None:
         self.who, self.longer, self.others, self.every = who, longer, others, every
+        self._core = ref(core_of(model))
         self.room, self.tokens = context_of(model), embedded(model)
         self.table = self.room is not None and any(
             isinstance(module, nn.Embedding) and "pos" in path and 0 <= module.num_embeddings - self.room <= MARGIN
@@ -108,6 +148,9 @@ class Limits:
         Raises:
             ValueError: in one sentence.
         """
+        pixels = inputs.get(IMAGES)
+        if isinstance(pixels, Tensor) and (core := self._core()) is not None and POSITIONS not in inputs:
+            check_form(core, self.who, tuple(pixels.shape[1:]))
         texts = [value for name in TEXTS if isinstance(value := inputs.get(name), Tensor) and value.numel()]
         ids = inputs.get(TEXTS[0])
         seen = (

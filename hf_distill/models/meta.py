@@ -18,6 +18,9 @@ from hf_distill.models.outputs import core_of
 
 IMAGES = "pixel_values"
 _SEEN: WeakKeyDictionary[nn.Module, tuple[int, ...] | None] = WeakKeyDictionary()
+_TRIED: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], str]] = WeakKeyDictionary()
+MANY = 32
+"""So many forms of images are tried of a model; a run with more of them has its own sizes, and one that reads them."""
 
 
 def built(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
@@ -94,19 +97,71 @@ def image_widths(model: nn.Module) -> tuple[int, ...] | None:
     return _SEEN[core]
 
 
-def _measured(core: PreTrainedModel) -> tuple[int, ...] | None:
-    parts = [getattr(core.config, name, None) for name in ("vision_config", "backbone_config")]
-    known = [core.config, *(one for one in parts if one is not None)]
+def form_of(model: nn.Module) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that a model's configuration names.
+
+    Args:
+        model: any module with a configuration.
+
+    Example:
+        >>> from transformers import ViTConfig, ViTModel
+        >>> small = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+        >>> form_of(ViTModel(ViTConfig(image_size=32, num_channels=1, **small)))
+        (1, 32, 32)
+    """
+    config = core_of(model).config
+    parts = [getattr(config, name, None) for name in ("vision_config", "backbone_config")]
+    known = [config, *(one for one in parts if one is not None)]
     size = next((one.image_size for one in known if getattr(one, "image_size", None) is not None), 224)
     channels = next((one.num_channels for one in known if getattr(one, "num_channels", None) is not None), 3)
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    return channels, height, width
+
+
+def unread(model: nn.Module, form: tuple[int, ...]) -> str:
+    """Say why a model cannot read images of a form, as its class does; empty where it can, or nothing is known.
+
+    Args:
+        model: any module; it is not run itself.
+        form: of one image, as a batch has it: channels, height, width.
+
+    Example:
+        >>> from transformers import ViTConfig, ViTModel
+        >>> small = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+        >>> model = ViTModel(ViTConfig(image_size=32, **small))
+        >>> unread(model, (3, 32, 32)), unread(model, (3, 64, 64))
+        ('', "Input image size (64*64) doesn't match model (32*32)")
+    """
+    core = core_of(model)
+    if not reads_images_alone(core) or form == (named := form_of(core)):
+        return ""
+    tried = _TRIED.setdefault(core, {})
+    if form not in tried and len(tried) < MANY:
+        try:
+            _run(core, named)
+        except Exception:  # it cannot be run so at all: nothing is known
+            tried[form] = ""
+            return ""
+        try:
+            _run(core, form)
+            tried[form] = ""
+        except Exception as error:  # whatever its class says
+            tried[form] = " ".join(str(error).split())[:100].rstrip(".") or type(error).__name__
+    return tried.get(form, "")
+
+
+def _run(core: PreTrainedModel, form: tuple[int, ...]) -> Any:
+    """What the class shows for one image, without weights."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        twin = built(type(core), core.config).eval()
+        pixels = torch.zeros(1, *form, device=next(twin.parameters()).device)
+        return twin(pixel_values=pixels, output_hidden_states=True, return_dict=True)
+
+
+def _measured(core: PreTrainedModel) -> tuple[int, ...] | None:
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            twin = built(type(core), core.config).eval()
-            device = next(twin.parameters()).device
-            pixels = torch.zeros(1, channels, height, width, device=device)
-            shown: Any = twin(pixel_values=pixels, output_hidden_states=True, return_dict=True)
+        shown = _run(core, form_of(core))
         states = shown.get("hidden_states") or shown["encoder_hidden_states"]  # a detector's, before its queries
         return tuple(flat(state).shape[-1] for state in states) or None
     except Exception:  # a class that cannot be built or run without weights is one that nothing is known of

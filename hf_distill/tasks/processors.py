@@ -5,12 +5,14 @@ Knows: processors of transformers, where a model keeps its own. Does not know: b
 
 from __future__ import annotations
 
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoImageProcessor
 
 from hf_distill.models.facts import Facts
+from hf_distill.models.timm import timm_named
 
 FILE = "preprocessor_config.json"
 NAMES = (
@@ -48,6 +50,27 @@ def processor_at(name: str | Path) -> Any:
         return None
 
 
+def load_processor(name: str, who: str) -> Any:
+    """Load the image processor beside a model.
+
+    Args:
+        name: a path or Hub id.
+        who: how a message names the model.
+
+    Raises:
+        ValueError: there is none.
+        ImportError: it comes with a library that is not installed.
+    """
+    try:
+        with timm_named(who):
+            return AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:  # what each version raises where there is none
+        raise ValueError(
+            f"{who} reads images, and there is no image processor that can be loaded beside it ({FILE}): save the one "
+            "that it was trained with there (processor.save_pretrained)."
+        ) from error
+
+
 def check_processors(teacher: Facts, ours: Any, collator: Any) -> None:
     """Refuse a teacher that would be given images prepared for another model.
 
@@ -75,6 +98,8 @@ def check_processors(teacher: Facts, ours: Any, collator: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if is_dataclass(value):  # as transformers 5 holds a size
+        value = asdict(value)
     if hasattr(value, "items"):
         return {name: one for name, one in value.items() if one is not None}
     return [round(float(one), 6) for one in value] if isinstance(value, (list, tuple)) else value

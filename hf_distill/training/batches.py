@@ -22,7 +22,9 @@ from hf_distill.rollouts.writers import Now
 from hf_distill.tasks.layout import LAYOUT, Layout
 from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
 from hf_distill.training.checks import check_pair
+from hf_distill.training.data_checks import TRAINING
 from hf_distill.training.distillation import Distillation
+from hf_distill.training.image_checks import naming_bad_images
 from hf_distill.training.label_checks import check_batch, wanted_of
 from hf_distill.training.window import Window
 
@@ -123,7 +125,8 @@ class BatchMixin:
         Returns:
             The batches, and Trainer's own count of labels.
         """
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        with naming_bad_images(self.train_dataset, TRAINING):
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.rollouts.asked(self.alpha) is not None:
             step, ranks = self.state.global_step, self.data_ranks()
             batches = self.rollouts.rewrite(batches, num_batches, step, self.alpha, ranks, self._now())

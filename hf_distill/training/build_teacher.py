@@ -17,6 +17,7 @@ from torch import nn
 from hf_distill.cache.hub import HUB, pulled
 from hf_distill.cache.store import holds_answers
 from hf_distill.cache.teacher import CachedTeacher
+from hf_distill.models.timm import timm_named
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import tokenizer_at
 from hf_distill.teachers.column import COLUMN, ColumnTeacher
@@ -77,7 +78,8 @@ def build_teacher(
         if quantization is not None:
             options["quantization_config"] = quantization_config(quantization)
         auto = getattr(transformers, task.auto_class)
-        model, info = auto.from_pretrained(spec, output_loading_info=True, **options)
+        with timm_named(f"the teacher at {spec}"):
+            model, info = auto.from_pretrained(spec, output_loading_info=True, **options)
         # Without a head hidden states are read, which do not hang on the pooler.
         untrained = {key for key in info["missing_keys"] if task.label_names or "pooler" not in key}
         if missing := sorted(untrained):

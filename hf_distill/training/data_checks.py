@@ -35,7 +35,7 @@ def check_data(
     Raises:
         ValueError: in one sentence; see ``first_transformed`` and ``check_labels``.
     """
-    for which, rows in _data_sets(train, evaluation):
+    for which, rows in data_sets(train, evaluation):
         if is_transformed(rows):
             row = first_transformed(rows, which, kept())
             rows = [] if row is None else [row]  # what the others become is seen batch by batch
@@ -43,7 +43,17 @@ def check_data(
             look(rows, which, which == TRAINING)
 
 
-def _data_sets(train: Any, evaluation: Any) -> Iterator[tuple[str, Any]]:
+def data_sets(train: Any, evaluation: Any) -> Iterator[tuple[str, Any]]:
+    """Name the data sets of a run, one after the other.
+
+    Args:
+        train: the training set, or None.
+        evaluation: the evaluation set, several by name, or None.
+
+    Example:
+        >>> list(data_sets([1], {"a": [2]}))
+        [('the training set', [1]), ("the evaluation set 'a'", [2])]
+    """
     if train is not None:
         yield TRAINING, train
     for name, rows in evaluation.items() if isinstance(evaluation, Mapping) else [("", evaluation)]:

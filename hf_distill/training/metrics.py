@@ -16,6 +16,7 @@ from torch import Tensor
 from hf_distill.objectives.fidelity import fidelity
 from hf_distill.signals import Signals
 from hf_distill.tasks.layout import Layout
+from hf_distill.training.image_checks import naming_bad_images
 from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
 
@@ -132,7 +133,9 @@ class LogMixin:
         self._follow_args()
         self._evaluating, self._fidelity = Tally(), Tally()
         try:
-            output = super().evaluation_loop(*args, **kwargs)
+            rows = getattr(args[0] if args else kwargs["dataloader"], "dataset", None)
+            with naming_bad_images(rows, "the evaluation set"):
+                output = super().evaluation_loop(*args, **kwargs)
             parts = self._evaluating.drain()
         finally:
             self._evaluating = None
