@@ -55,6 +55,7 @@ class DetectionScoring(Scoring):
 
     def __init__(self, collator: BoxCollator, names: Sequence[str]) -> None:
         self.collator, self.names, self._images = collator, list(names), []
+        self._teachers: dict[str, Measurement] = {}  # the teacher is asked once for the same rows
 
     def for_training(self, args: TrainingArguments) -> dict[str, Any]:
         """Return Trainer's ``compute_metrics``, where its predictions keep apart what each image has.
@@ -80,7 +81,8 @@ class DetectionScoring(Scoring):
 
     def evaluate(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
         """Let the teacher and the students find, on each process its share; see ``Scoring.measure``."""
-        found = {name: [] for name in ("teacher", *trainers)}
+        known = self._teachers.get(rows._fingerprint)
+        found = {name: [] for name in ([] if known else ["teacher"]) + list(trainers)}
         truths: list[Boxes] = []
         ours, theirs = self.collator.processor, self.collator.teacher_processor or self.collator.processor
         for batch in reference.get_test_dataloader(rows):
@@ -88,7 +90,8 @@ class DetectionScoring(Scoring):
             sizes = torch.stack([one["orig_size"] for one in batch["labels"]]).cpu()
             with torch.no_grad():
                 shown = {name: _read(trainer, batch) for name, trainer in trainers.items()}
-                shown["teacher"] = reference.teacher(batch, frozenset({"heads", "values"}))
+                if known is None:
+                    shown["teacher"] = reference.teacher(batch, frozenset({"heads", "values"}))
             for name, signals in shown.items():
                 boxes = _found(*_queries(signals), sizes, theirs if name == "teacher" else ours)
                 found[name] += gather_object(boxes)
@@ -96,7 +99,9 @@ class DetectionScoring(Scoring):
         # Over several processes some rows are repeated behind the last one, to give each process as many.
         truths = truths[: len(rows)]
         self._images = [rows[number]["image"] for number in _some(truths)]
-        return {name: self.measurement(boxes[: len(rows)], truths) for name, boxes in found.items()}
+        measured = {name: self.measurement(boxes[: len(rows)], truths) for name, boxes in found.items()}
+        self._teachers = {rows._fingerprint: measured.pop("teacher") if known is None else known}
+        return {"teacher": self._teachers[rows._fingerprint], **measured}
 
     def measurement(self, found: Sequence[Boxes], truths: Sequence[Boxes]) -> Measurement:
         """Measure one model's boxes.

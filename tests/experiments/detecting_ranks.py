@@ -25,9 +25,8 @@ class Found(DetectionScoring):
         return found, truths
 
 
-def found_by(folder):
-    """What teacher and student find in five images, two at a time: name -> (found, truths)."""
-    torch.set_num_threads(1)
+def made(folder):
+    """A student's trainer with its teacher, what keeps their boxes, and five images, read two at a time."""
     rows = canvases(0, {"train": 4, "validation": 1, "test": 5})
     asked = DetectorArguments(teacher_hidden_size=16, student_hidden_size=8, queries=5)
     torch.manual_seed(0)
@@ -40,7 +39,13 @@ def found_by(folder):
     trainer = DistillationTrainer(
         student, args, data_collator=collate, train_dataset=rows["train"], teacher_model=teacher
     )
-    return trainer, Found(collate, NAMES).evaluate({"distilled": trainer}, rows["test"], trainer)
+    return trainer, Found(collate, NAMES), rows["test"]
+
+
+def found_by(folder):
+    """What teacher and student find: name -> (found, truths)."""
+    trainer, scoring, rows = made(folder)
+    return trainer, scoring.evaluate({"distilled": trainer}, rows, trainer)
 
 
 def _named(config):
@@ -61,6 +66,7 @@ def arrays(measured):
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     trainer, measured = found_by(Path(sys.argv[1]))
     kept = {"world_size": np.array(trainer.args.world_size), **arrays(measured)}
     np.savez(Path(sys.argv[1]) / f"{trainer.args.process_index}.npz", **kept)

@@ -27,6 +27,13 @@ def rows():
     return [{"image": picture, "objects": one} for picture, one in zip(pictures, OBJECTS, strict=True)]
 
 
+def script():
+    spec = importlib.util.spec_from_file_location("detecting_ranks", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def predicted(collator, batches, classes=5):
     """Predictions of a detector that finds every object, and is sure of it, as Trainer gives them."""
     found, labels = [], []
@@ -71,6 +78,20 @@ def test_batches_that_would_be_put_together_are_refused():
     assert scoring.for_training(SimpleNamespace(eval_do_concat_batches=False, world_size=2)) == {}
 
 
+def test_the_teacher_is_asked_once_for_the_same_rows(tmp_path, monkeypatch):
+    trainer, scoring, rows = script().made(tmp_path)
+    asked, answer = [], type(trainer.teacher).__call__
+    monkeypatch.setattr(type(trainer.teacher), "__call__", lambda *args: asked.append(1) or answer(*args))
+    first = scoring.evaluate({"distilled": trainer}, rows, trainer)
+    assert len(asked) == 3
+    again = scoring.evaluate({"other": trainer}, rows, trainer)
+    assert len(asked) == 3
+    assert again["teacher"] is first["teacher"]
+    np.testing.assert_array_equal(again["other"][0][0].corners, first["distilled"][0][0].corners)
+    scoring.evaluate({}, rows.select([0]), trainer)
+    assert len(asked) == 4
+
+
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_ranks")
@@ -84,10 +105,8 @@ def two_ranks(tmp_path_factory):
 
 @pytest.mark.slow
 def test_two_ranks_find_what_one_process_finds(tmp_path, two_ranks):
-    spec = importlib.util.spec_from_file_location("detecting_ranks", SCRIPT)
-    spec.loader.exec_module(script := importlib.util.module_from_spec(spec))
-    _, measured = script.found_by(tmp_path)
-    one = script.arrays(measured)
+    _, measured = script().found_by(tmp_path)
+    one = script().arrays(measured)
     for rank in two_ranks:
         assert rank["world_size"] == 2  # an unnoticed single process would prove nothing
         assert set(rank) == {"world_size", *one}  # five images: one of the last batches is there twice

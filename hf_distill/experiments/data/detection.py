@@ -92,13 +92,18 @@ def load_boxes(data: BoxDataArguments, seed: int, order: Mapping[str, int] | Non
         left_out[name] = len(faults)
         kept = [number for number in range(len(rows)) if number not in faults]
         column = [_numbered(objects[number], names, f"{name} image {number}") for number in kept]
-        if not any(one["bbox"] for one in column):
-            raise ValueError(f"no {name} image has a box, so nothing can be learned or measured: give some that do.")
         features = Features({"objects": _features(names)})
         boxes = Dataset.from_dict({"objects": column}, features=features)
         splits[name] = concatenate_datasets([images.select(kept), boxes], axis=1)
+    splits = limited(data, cut(splits, seed), seed)
+    for name, rows in splits.items():  # those that were cut off or drawn too
+        if not any(one["bbox"] for one in rows["objects"][:]):
+            raise ValueError(
+                f"none of the {len(rows)} {name} images has a box, so nothing can be learned or measured: give some "
+                "that do."
+            )
     told = ", ".join(f"{count} {name}" for name, count in left_out.items() if count)
-    return Splits(limited(data, cut(splits, seed), seed), f"with faults, left out: {told}" if told else "")
+    return Splits(splits, f"with faults, left out: {told}" if told else "")
 
 
 def read_coco(path: str, folder: str | None = None) -> Dataset:

@@ -197,7 +197,7 @@ def test_a_turned_image_has_the_size_of_what_is_seen(tmp_path):
     [
         (
             {"boxes": [[], []], "classes": [[], []]},
-            "no train image has a box, so nothing can be learned or measured: g",
+            "none of the 2 train images has a box, so nothing can be learned or measured: give",
         ),
         (
             {"boxes": [[[1, 2, 3]]], "classes": [["cat"]]},
@@ -251,3 +251,10 @@ def test_a_column_that_is_none_of_objects(tmp_path):
         load(**given, objects_column="image")
     with pytest.raises(ValueError, match=r"the column 'objects' of the train rows holds .*, no images: cast it"):
         load(**given, image_column="objects")
+
+
+def test_images_that_were_drawn_and_have_no_box(tmp_path):
+    boxes = [[[1, 2, 3, 4]], *[[]] * 30]
+    given = files(tmp_path, boxes=boxes, classes=[["cat"], *[[]] * 30])
+    with pytest.raises(ValueError, match="none of the 2 validation images has a box, so nothing can be learned or"):
+        load(**given, max_eval_samples=2)
