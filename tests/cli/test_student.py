@@ -306,3 +306,13 @@ def test_an_image_teacher_without_a_processor_is_refused(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "there is no image processor that can be loaded beside it (preprocessor_config.json): save the one" in said
     assert said.count("\n") == 1
+
+
+def test_an_image_teacher_of_timm_that_is_missing_is_told(tmp_path, capsys):
+    (tmp_path / "teacher").mkdir()
+    config = {"model_type": "timm_wrapper", "architecture": "resnet18", "architectures": ["ViTForImageClassification"]}
+    (tmp_path / "teacher" / "config.json").write_text(json.dumps(config))
+    assert command(tmp_path, layers=2) == 1
+    said = capsys.readouterr().err
+    assert "teacher has a backbone of timm, which is not installed: pip install timm, or use a checkpoint" in said
+    assert said.count("\n") == 1

@@ -141,3 +141,32 @@ def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path, flags, told):
     (tmp_path / "rows.csv").write_text("image,label\na.png,x\nb.png,y\n", encoding="utf-8")
     with pytest.raises(ValueError, match=told):
         run(tmp_path, *[flag.format(tmp_path) for flag in flags])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves such a file open
+def test_a_torn_image_of_a_folder_is_named_with_its_file(tmp_path):
+    torn = tmp_path / "photos" / "cat" / "0.png"
+    folders(tmp_path / "photos")
+    torn.write_bytes(torn.read_bytes()[:80])
+    told = (
+        r"^row \d+ of the (training|evaluation) set has an image that cannot be decoded \(.*cat/0.png: .*: correct the"
+    )
+    with pytest.raises(ValueError, match=told):
+        run(tmp_path, "--train_file", str(tmp_path / "photos"), "--max_steps", "4")
+
+
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_a_model_of_timm_that_is_missing_is_told(tmp_path, who):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "timm_wrapper", "architecture": "resnet18"}))
+    ViTImageProcessorPil().save_pretrained(tmp_path)
+    told = rf"^the (model|teacher) {tmp_path} has a backbone of timm, which is not installed: pip install timm, or use"
+    with pytest.raises(ImportError, match=told):
+        run(tmp_path, f"--{who}_model_name_or_path", str(tmp_path))
+
+
+def test_a_model_without_an_image_processor_is_told(tmp_path):
+    model = AutoModelForImageClassification.from_config(blank_resnet(image_classification.Arguments(), None))
+    model.save_pretrained(tmp_path)
+    told = r"^the model .* reads images, and there is no image processor that can be loaded beside it"
+    with pytest.raises(ValueError, match=told):
+        run(tmp_path, "--student_model_name_or_path", str(tmp_path))
