@@ -30,6 +30,8 @@ from hf_distill.experiments.segmentation import (
 )
 from hf_distill.experiments.settings import RecipeTrainingArguments
 
+EMBEDDED_MAPS = 200
+
 
 @dataclass
 class Arguments(SegmentationModelArguments, MapDataArguments):
@@ -43,7 +45,7 @@ class TrainingArguments(RecipeTrainingArguments):
     output_dir: str = "outputs/segmentation"
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 32
-    learning_rate: float = 8e-3
+    learning_rate: float = 3e-2
     num_train_epochs: float = 20.0
     objective: dict | str | None = "forward_kl"
     save_strategy: str = "no"
@@ -57,6 +59,8 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         args: of the student's training.
         root: where a teacher that is trained here is kept.
     """
+    if recipe.labeled_samples is None and recipe.source == recipe.embedded:
+        recipe.labeled_samples = EMBEDDED_MAPS
     with args.main_process_first(desc="reading the images"):
         splits = load_maps(recipe, args.seed)
     say(args, f"{recipe.source}: {described(splits, recipe.tested)}")

@@ -147,8 +147,11 @@ def test_a_student_is_told_few_maps_and_a_teacher_all(tmp_path):
         (["--train_file", "{}/lonely"], "and 07 has no partner: give each file in images/ one of the same name"),
         (["--train_file", "{}/empty"], "images holds no image: give each file in images/ one"),
         (["--train_file", "{}/rows.csv"], "the column 'image' of the train rows holds Value.'string'., no images"),
-        (["--class_names", "{}/nowhere.txt"], "there is no such file: check the path"),
-        (["--class_names", "{}/one.txt"], "the maps have 1 class, so there is nothing to learn"),
+        (["--labeled_samples", "5", "--class_names", "{}/nowhere.txt"], "there is no such file: check the path"),
+        (
+            ["--labeled_samples", "5", "--class_names", "{}/one.txt"],
+            "the maps have 1 class, so there is nothing to learn",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path, flags, told):
