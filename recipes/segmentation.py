@@ -79,7 +79,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     kind = ModelKind(
         AutoModelForSemanticSegmentation, "FEATURE_EXTRACTION", names, None, blank_upernet, small=small_upernet
     )
-    scoring, (taught, told) = SegmentationScoring(names), everything(splits)
+    scoring, (taught, told) = SegmentationScoring(names, recipe.reduce_labels), everything(splits)
     options = {
         "data_collator": collate,
         "compute_metrics": scoring.compute_metrics,

@@ -5,7 +5,7 @@ Knows: shapes of UperNets, their processor, maps of classes as arrays. Does not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -132,6 +132,7 @@ class SegmentationScoring(PredictionScoring):
 
     Args:
         names: of the classes, in their order.
+        reduce_labels: in maps 0 is no class and 1 is the first one.
     """
 
     score: ClassVar[str] = "mean_iou"
@@ -140,12 +141,26 @@ class SegmentationScoring(PredictionScoring):
     each: ClassVar[str] = "images"
     speed_rows: ClassVar[int] = 256
     unit: ClassVar[str] = "images"
+    floor_said: ClassVar[str] = "{:.1f} %, the most frequent class of the training maps on every pixel"
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], reduce_labels: bool = False) -> None:
         super().__init__()
-        self.names = list(names)
+        self.names, self.reduce_labels = list(names), reduce_labels
         shares = {"mean IoU": "mean_iou", "pixel accuracy": "pixel_accuracy"}
         self.columns = {**{f"{heading} %": percent(key) for heading, key in shares.items()}, **AGREES}
+
+    def floor(self, test: Dataset, train: Dataset) -> float:
+        """The mean IoU of whoever says the most frequent class everywhere; see ``Scoring.floor``."""
+        there = sum(np.bincount(one.ravel(), minlength=IGNORED + 1) for one in self._maps(train))
+        most = there[: len(self.names)].argmax()
+        said = (np.full_like(one, most) for one in self._maps(test))
+        return segmentation_scores(pixel_counts(said, self._maps(test), len(self.names), IGNORED))["mean_iou"]
+
+    def _maps(self, rows: Dataset) -> Iterator[np.ndarray]:
+        """The maps of rows, one after the other, in the size of their images."""
+        for row in rows.select_columns("map"):
+            numbers = np.asarray(row["map"], dtype=np.uint8)
+            yield np.where(numbers % IGNORED == 0, IGNORED, numbers - 1) if self.reduce_labels else numbers
 
     def counts(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Count the pixels of each image and class.

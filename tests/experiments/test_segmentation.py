@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from datasets import Dataset
+from PIL import Image
 from tiny_segmenters import maps, segformer
 from torch.nn import functional as F
 from transformers import UperNetForSemanticSegmentation
@@ -42,11 +44,22 @@ def test_a_model_is_measured_on_pixels_that_have_a_class():
     }
 
 
+@pytest.mark.parametrize("reduced", [False, True])
+def test_the_floor_is_the_most_frequent_class_everywhere(reduced):
+    train, test = ([[2, 2, 2, 1, 0, 255]], [[1, 1, 0, 0, 255, 255]]), ([[2, 2, 1, 0, 1, 255]],)
+    rows = [
+        Dataset.from_dict({"map": [Image.fromarray(np.array(one, dtype=np.uint8)) for one in split]})
+        for split in (train, test)
+    ]
+    scoring = SegmentationScoring(["a", "b"] if reduced else ["a", "b", "c"], reduced)
+    # As they stand 2, 1 and 0 are three times each, and the first of the most frequent ones is taken.
+    wanted = np.mean([0, 2 / 4]) if reduced else np.mean([1 / 5, 0, 0])
+    assert scoring.floor(rows[1], rows[0]) == pytest.approx(wanted)
+
+
 def test_a_teacher_and_its_students_are_measured_alike(tmp_path):
     def collate(rows):
         return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in rows[0]}
-
-    from datasets import Dataset
 
     rows = Dataset.from_list([{name: one.tolist() for name, one in row.items()} for row in maps(6)])
     scoring, model = SegmentationScoring(["a", "b", "c"]), segformer(seed=3)
