@@ -37,10 +37,10 @@ class TrainingArguments(RecipeTrainingArguments):
     output_dir: str = "outputs/object_detection"
     alpha: float | None = 0.5
     temperature: float = 1.0
-    per_device_train_batch_size: int = 8
+    per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 64
-    learning_rate: float = 4e-3
-    num_train_epochs: float = 10.0
+    learning_rate: float = 8e-3
+    num_train_epochs: float = 20.0
     lr_scheduler_type: str = "cosine"
     weight_decay: float = 1e-4
     max_grad_norm: float = 0.5

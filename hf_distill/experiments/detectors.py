@@ -22,7 +22,7 @@ class DetectorArguments(ModelArguments):
 
     teacher_layers: int = field(default=2, metadata={"help": "Layers of the decoder of a teacher made here."})
     teacher_hidden_size: int = field(default=32, metadata={"help": "Its width, a multiple of 8."})
-    teacher_epochs: float = field(default=14.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
+    teacher_epochs: float = field(default=20.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
     teacher_learning_rate: float = field(default=4e-3, metadata={"help": "Its peak learning rate."})
     student_layers: int = field(default=1, metadata={"help": "Layers of the decoder of a student made here."})
     student_hidden_size: int = field(default=16, metadata={"help": "Its width, a multiple of 8."})
