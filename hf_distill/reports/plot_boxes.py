@@ -80,4 +80,6 @@ def _draw(axes: Any, boxes: Boxes, names: Sequence[str], least: float) -> None:
         # A pixel's middle is its coordinate here, a box begins at its edge.
         place = (left - 0.5, top - 0.5)
         axes.add_patch(Rectangle(place, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1))
-        axes.text(*place, fold(names[label], 14, 1), color=colour, fontsize=7, va="bottom", clip_on=True)
+        # Where there is no room above a box, its name stands inside.
+        side = "bottom" if place[1] > 0.06 * axes.get_ylim()[0] else "top"
+        axes.text(*place, fold(names[label], 14, 1), color=colour, fontsize=7, va=side, clip_on=True)
