@@ -1,4 +1,4 @@
-"""Why predictions of a teacher can harm: a residual network of 2.7 k parameters on MNIST, in three epochs.
+"""Why predictions of a teacher can harm: a residual network of 2,785 parameters on MNIST, in few steps.
 
     python tests/benchmarks/mnist_harm.py --data FOLDER                     # train.parquet and test.parquet
     python tests/benchmarks/mnist_harm.py --data FOLDER --epochs 12 --rates 1.2e-2 --rows alone "KL, T = 4"
