@@ -45,7 +45,7 @@ class TrainingArguments(RecipeTrainingArguments):
     output_dir: str = "outputs/segmentation"
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 32
-    learning_rate: float = 3e-2
+    learning_rate: float = 6e-2
     num_train_epochs: float = 20.0
     objective: dict | str | None = "forward_kl"
     save_strategy: str = "no"
