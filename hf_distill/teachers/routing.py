@@ -63,7 +63,7 @@ def by_row(
             grids=grids.pop() if len(grids) == 1 else (),
         )
 
-    values = {k: all_rows(f"values {k}", lambda one, k=k: tuple(one.values[k])) for k in first.values}
+    values = {k: all_rows(f"values {k}", lambda one, k=k: tuple(one.values[k][:2])) for k in first.values}
     vectors = {k: all_rows(f"vectors {k}", lambda one, k=k: (one.vectors[k],))[0] for k in first.vectors}
     return Signals(
         {k: Head(DenseLogits(whole), c) for k, whole, c in zip(keys, logits, counted, strict=True)},
