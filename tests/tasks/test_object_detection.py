@@ -143,7 +143,7 @@ def test_in_order_nothing_is_assigned(tmp_path):
         trainer(tmp_path, task=task, args={"max_steps": 1}).train()
 
 
-@pytest.mark.parametrize("kind", ["rtdetr", "detr"])
+@pytest.mark.parametrize("kind", ["detr", pytest.param("rtdetr", marks=pytest.mark.slow)])
 def test_a_kept_teacher_teaches_what_a_live_one_does(tmp_path, kind):
     live, kept = (
         trainer(
