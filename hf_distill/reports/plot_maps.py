@@ -82,7 +82,8 @@ def _colours(count: int) -> np.ndarray:
     from matplotlib.colors import hsv_to_rgb
 
     others = np.arange(max(1, count - 1))
-    # Steps of the golden ratio: any first few of them are far from each other on the circle.
-    hues, light = (others * 0.618034) % 1.0, np.where(others % 2, 0.9, 0.65)
+    # A few lie evenly on the circle; of many any first few are far from each other, by steps of the golden ratio.
+    hues = others / len(others) if len(others) <= MOST else (others * 0.618034) % 1.0
+    light = np.where(others % 2, 0.9, 0.6)
     rest = hsv_to_rgb(np.stack([hues, np.full(len(others), 0.75), light], axis=1))
     return np.concatenate([[[0.93, 0.93, 0.93]], rest])[:count]
