@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoImageProcessor, AutoModelForObjectDetection
+from transformers import AutoModelForObjectDetection
 
 from hf_distill import BoxCollator
 from hf_distill.experiments import Experiment, ModelKind, Recipe, run, say, teachers_labels
@@ -23,6 +23,7 @@ from hf_distill.experiments.data.files import described
 from hf_distill.experiments.detection import DetectionScoring
 from hf_distill.experiments.detectors import DetectorArguments, blank_detector, shared_processor, small_detector
 from hf_distill.experiments.settings import RecipeTrainingArguments
+from hf_distill.tasks.processors import load_processor
 
 
 @dataclass
@@ -63,9 +64,8 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     processor, finished = shared_processor(recipe), recipe.teacher_model_name_or_path
     if recipe.finetune_teacher:
         finished = None  # it learns from the student's images, and is asked about those
-    collate = BoxCollator(
-        processor, AutoImageProcessor.from_pretrained(finished) if finished else None, recipe.flip, args.seed
-    )
+    theirs = load_processor(finished, f"the teacher {finished}") if finished else None
+    collate = BoxCollator(processor, theirs, recipe.flip, args.seed)
     kind = ModelKind(
         AutoModelForObjectDetection, "FEATURE_EXTRACTION", names, blank=blank_detector, small=small_detector,
         other_classes=True,

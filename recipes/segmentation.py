@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation
+from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
 from hf_distill import ImageCollator
 from hf_distill.experiments import Experiment, ModelKind, Recipe, run, say
@@ -29,6 +29,7 @@ from hf_distill.experiments.segmentation import (
     small_upernet,
 )
 from hf_distill.experiments.settings import RecipeTrainingArguments
+from hf_distill.tasks.processors import load_processor
 
 EMBEDDED_MAPS = 200
 
@@ -69,10 +70,11 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     names = names_of(recipe, splits["train"], None if known is None else [known[i] for i in range(len(known))])
     collate = ImageCollator(
         processor := map_processor(recipe, recipe.reduce_labels),
-        AutoImageProcessor.from_pretrained(finished) if finished else None,
+        load_processor(finished, f"the teacher {finished}") if finished else None,
         views=recipe.changes,
         recurring=recipe.views,
         mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
         seed=args.seed,
         map_column="map",
     )

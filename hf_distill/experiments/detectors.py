@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoImageProcessor, RTDetrConfig, RTDetrResNetConfig
+from transformers import RTDetrConfig, RTDetrResNetConfig
 
 from hf_distill.experiments.models import ModelArguments
+from hf_distill.tasks.processors import load_processor
 
 STRIDES = (4, 8, 16)
 """How much smaller than the image its maps are: digits of 16 pixels have four cells or more of the second."""
@@ -107,7 +108,7 @@ def shared_processor(recipe: DetectorArguments) -> Any:
         recipe: the models.
     """
     path = recipe.student_model_name_or_path or recipe.teacher_model_name_or_path
-    return AutoImageProcessor.from_pretrained(path) if path else made_processor(recipe.image_size)
+    return load_processor(path, f"the model {path}") if path else made_processor(recipe.image_size)
 
 
 def made_processor(side: int) -> Any:

@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, PretrainedConfig, ResNetConfig, Trainer, UperNetConfig
+from transformers import PretrainedConfig, ResNetConfig, Trainer, UperNetConfig
 from transformers.trainer_utils import PredictionOutput
 
 from hf_distill.experiments.images import ImageModelArguments
@@ -23,6 +23,7 @@ from hf_distill.experiments.predictions import AGREES, PredictionScoring, teache
 from hf_distill.experiments.scoring import Measurement, percent
 from hf_distill.reports import class_ious, iou_shares, pixel_counts, segmentation_scores
 from hf_distill.reports.plot_maps import plot_maps
+from hf_distill.tasks.processors import load_processor
 
 IGNORED = 255
 STAGES = 3
@@ -100,7 +101,7 @@ def map_processor(recipe: SegmentationModelArguments, reduce_labels: bool = Fals
     """
     asked = {"do_reduce_labels": True} if reduce_labels else {}
     if path := recipe.student_model_name_or_path or recipe.teacher_model_name_or_path:
-        return AutoImageProcessor.from_pretrained(path, **asked)
+        return load_processor(path, f"the model {path}", **asked)
     from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
     size = {"height": recipe.image_size, "width": recipe.image_size}

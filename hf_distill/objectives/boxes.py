@@ -14,6 +14,7 @@ import torch
 
 from hf_distill.models.boxes import corners, generalized_iou
 from hf_distill.objectives.term import Term
+from hf_distill.objectives.values import counted_in_both
 from hf_distill.signals import Signals, Sum
 
 
@@ -58,25 +59,18 @@ class Boxes(Term):
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add over the images; see ``Term.forward``."""
-        ours, theirs = student.values[self.of], teacher.values.get(self.of)
-        shapes = [None if one is None else list(one.tensor.shape) for one in (ours, theirs)]
-        if shapes[0] != shapes[1] or shapes[0][-1] != 4:
+        taught = teacher.values.get(self.of)
+        ours, theirs, rows = counted_in_both("boxes", self.of, student.values[self.of], taught)
+        if ours.shape[-1] != 4:
             raise ValueError(
-                f"boxes was asked to compare {self.of}, of shape {shapes[0]}, with the teacher's, of shape "
-                f"{shapes[1]}: use a teacher that shows boxes, and a task whose match brings them together."
+                f"boxes was asked to compare {self.of}, of {ours.shape[-1]} numbers each, a box has 4: name the value "
+                "that holds boxes (of=)."
             )
-        device = ours.tensor.device
-        rows = ours.rows.to(device) & theirs.rows.to(device)
-        # Chosen before they are compared: the gradient of a difference with NaN is NaN, also times zero.
-        one, other = (
-            value.tensor.to(device).float().masked_fill(~rows.unsqueeze(-1), 0.0) for value in (ours, theirs)
-        )
-        apart = (one - other).abs().sum(dim=-1)
-        over = 1 - generalized_iou(corners(one), corners(other))
-        each = (self.l1 * apart + self.giou * over).masked_fill(~rows, 0.0)
-        weights = theirs.weights
-        weights = rows / rows.sum(dim=1, keepdim=True).clamp(min=1) if weights is None else weights.to(device)
-        return Sum((weights * each).sum(), torch.tensor(len(each), device=device))
+        over = 1 - generalized_iou(corners(ours), corners(theirs))
+        each = (self.l1 * (ours - theirs).abs().sum(dim=-1) + self.giou * over).masked_fill(~rows, 0.0)
+        if (weights := taught.weights) is None:
+            weights = rows / rows.sum(dim=1, keepdim=True).clamp(min=1)
+        return Sum((weights.to(each.device) * each).sum(), torch.tensor(len(each), device=each.device))
 
     def extra_repr(self) -> str:
         """Show the weights in ``print(term)``."""

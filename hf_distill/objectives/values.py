@@ -40,7 +40,8 @@ class ValueTerm(Term):
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add over the samples; see ``Term.forward``."""
         names = list(student.values) if self.of is None else [self.of]
-        each = torch.stack([self.cost(*self._both(n, student.values[n], teacher.values.get(n))) for n in names])
+        both = [counted_in_both(self.name, n, student.values[n], teacher.values.get(n)) for n in names]
+        each = torch.stack([self.cost(*one) for one in both])
         return Sum(each.sum(), torch.tensor(each.shape[1], device=each.device))
 
     def cost(self, student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:
@@ -56,20 +57,33 @@ class ValueTerm(Term):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement cost(student, teacher, rows).")
 
-    def _both(self, name: str, ours: Value, theirs: Value | None) -> tuple[Tensor, Tensor, Tensor]:
-        shapes = [None if one is None else list(one.tensor.shape) for one in (ours, theirs)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"{self.name} was asked to compare {name}, of shape {shapes[0]}, with the teacher's, of shape "
-                f"{shapes[1]}: use a teacher of the same things, or a task whose match brings them together."
-            )
-        device = ours.tensor.device
-        rows = ours.rows.to(device) & theirs.rows.to(device)
-        # Chosen before they are compared: the gradient of a difference with NaN is NaN, also times zero.
-        student, teacher = (
-            one.tensor.to(device).float().masked_fill(~rows.unsqueeze(-1), 0) for one in (ours, theirs)
+
+def counted_in_both(term: str, of: str, ours: Value, theirs: Value | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Bring two models' values together where they count in both.
+
+    Args:
+        term: how a message calls who compares them.
+        of: how it calls them.
+        ours: the student's.
+        theirs: the teacher's; None: it shows none.
+
+    Returns:
+        float32 [B, N, D] of each, zero where a thing does not count in both; and bool [B, N], which do.
+
+    Raises:
+        ValueError: they have other shapes.
+    """
+    shapes = [None if one is None else list(one.tensor.shape) for one in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{term} was asked to compare {of}, of shape {shapes[0]}, with the teacher's, of shape {shapes[1]}: use a "
+            "teacher of the same things, or a task whose match brings them together."
         )
-        return student, teacher, rows
+    device = ours.tensor.device
+    rows = ours.rows.to(device) & theirs.rows.to(device)
+    # Chosen before they are compared: the gradient of a difference with NaN is NaN, also times zero.
+    student, teacher = (one.tensor.to(device).float().masked_fill(~rows.unsqueeze(-1), 0) for one in (ours, theirs))
+    return student, teacher, rows
 
 
 class ValueMSE(ValueTerm):

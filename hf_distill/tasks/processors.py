@@ -50,12 +50,13 @@ def processor_at(name: str | Path) -> Any:
         return None
 
 
-def load_processor(name: str, who: str) -> Any:
+def load_processor(name: str, who: str, **options: Any) -> Any:
     """Load the image processor beside a model.
 
     Args:
         name: a path or Hub id.
         who: how a message names the model.
+        **options: in the place of the processor's own, as ``from_pretrained`` takes them.
 
     Raises:
         ValueError: there is none.
@@ -63,7 +64,7 @@ def load_processor(name: str, who: str) -> Any:
     """
     try:
         with timm_named(who):
-            return AutoImageProcessor.from_pretrained(name)
+            return AutoImageProcessor.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:  # what each version raises where there is none
         raise ValueError(
             f"{who} reads images, and there is no image processor that can be loaded beside it ({FILE}): save the one "

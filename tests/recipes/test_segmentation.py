@@ -162,3 +162,19 @@ def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path, flags, told):
     (tmp_path / "rows.csv").write_text("image,map\na.png,b.png\nb.png,c.png\n", encoding="utf-8")
     with pytest.raises(ValueError, match=told):
         run(tmp_path, *[flag.format(tmp_path) for flag in flags])
+
+
+def test_cutmix_of_the_command_line_reaches_the_batches(tmp_path):
+    flags = [
+        "--output_dir",
+        str(tmp_path / "run"),
+        *FLAGS,
+        "--labeled_samples",
+        "8",
+        "--cutmix",
+        "1",
+        "--mixup",
+        "0.2",
+    ]
+    mixing = segmentation.RECIPE.prepare(flags).options["data_collator"].mixing
+    assert (mixing.cutmix, mixing.mixup) == (1.0, 0.2)

@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value, concaten
 
 from hf_distill.experiments.data.canvases import canvases
 from hf_distill.experiments.data.files import DataArguments, Splits, check_columns, cut, few, limited, read_files
+from hf_distill.experiments.data.images import check_pictures
 
 ROUNDING = 1.0
 """So many pixels a box may stand out of its image: annotations are rounded, and processors cut boxes off anyway."""
@@ -76,11 +77,7 @@ def load_boxes(data: BoxDataArguments, seed: int, order: Mapping[str, int] | Non
         images = rows.select_columns(data.image_column)
         if data.image_column != "image":
             images = images.rename_column(data.image_column, "image")
-        if not isinstance(images.features["image"], Image):
-            raise ValueError(
-                f"the column {data.image_column!r} of the {name} rows holds {images.features['image']}, no images: "
-                "cast it (dataset.cast_column(name, datasets.Image())), or name another with --image_column."
-            )
+        check_pictures(images, "image", f"the column {data.image_column!r} of the {name} rows")
         objects, own = _objects(rows, data.objects_column, name)
         names = _classes(objects, own, order) if names is None else names
         faults = _faults(images, objects, name)

@@ -62,16 +62,30 @@ def load_images(data: ImageDataArguments, seed: int, order: Mapping[str, int] | 
         rows = rows.select_columns(wanted).rename_columns(
             {old: new for old, new in zip(wanted, ("image", "label"), strict=True) if old != new}
         )
-        if not isinstance(rows.features["image"], Image):
-            raise ValueError(
-                f"the column {data.image_column!r} of the {name} rows holds {rows.features['image']}, no images: "
-                "cast it (dataset.cast_column(name, datasets.Image())), or name another with --image_column."
-            )
+        check_pictures(rows, "image", f"the column {data.image_column!r} of the {name} rows")
         splits[name] = rows
     splits = limited(data, cut(number_labels(splits, order, data.cells), seed), seed)
     if data.labeled_samples is not None:
         splits = _few_labels(data, splits, seed)
     return Splits(splits)
+
+
+def check_pictures(rows: Dataset, column: str, who: str) -> None:
+    """Refuse a column that holds no images.
+
+    Args:
+        rows: with the column.
+        column: its name, after which the flag that names another is called.
+        who: how a message names it.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if not isinstance(rows.features[column], Image):
+        raise ValueError(
+            f"{who} holds {rows.features[column]}, no images: cast it (dataset.cast_column(name, datasets.Image())), "
+            f"or name another with --{column}_column."
+        )
 
 
 def digits() -> DatasetDict:

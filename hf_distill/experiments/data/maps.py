@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict, Features, Image
 
 from hf_distill.experiments.data.canvases import canvases
 from hf_distill.experiments.data.files import DataArguments, Splits, check_columns, cut, limited, read_files
+from hf_distill.experiments.data.images import check_pictures
 
 NOTHING = 255
 """The number of a pixel without a class."""
@@ -80,11 +81,7 @@ def load_maps(data: MapDataArguments, seed: int) -> Splits:
             {old: new for old, new in zip(wanted, ("image", "map"), strict=True) if old != new}
         )
         for column, asked in zip(("image", "map"), wanted, strict=True):
-            if not isinstance(rows.features[column], Image):
-                raise ValueError(
-                    f"the column {asked!r} of the {name} rows holds {rows.features[column]}, no images: cast it "
-                    f"(dataset.cast_column(name, datasets.Image())), or name another with --{column}_column."
-                )
+            check_pictures(rows, column, f"the column {asked!r} of the {name} rows")
         splits[name] = rows
     splits = limited(data, cut(splits, seed), seed)
     if (asked := data.labeled_samples) is not None:
