@@ -47,6 +47,24 @@ def scale_invariant(predicted: Tensor, wanted: Tensor, counted: Tensor, share: f
     return around + (1 - share) * mean.square()  # the equation, in a form in which nothing cancels
 
 
+def check_share(who: str, share: float) -> float:
+    """Refuse a share of a common factor that is none, and return it.
+
+    Args:
+        who: it was given to.
+        share: from 0 to 1.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise ValueError(
+            f"share={share!r} was given to {who}: give a number from 0, which forgives no common factor, to 1, which "
+            "forgives any."
+        )
+    return share
+
+
 class ScaleInvariant(ValueTerm):
     """Difference of the logarithms of two maps, of which a share of what is common to all their points is forgiven.
 
@@ -77,12 +95,7 @@ class ScaleInvariant(ValueTerm):
 
     def __init__(self, share: float = 0.5, of: str | None = None) -> None:
         super().__init__(of)
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise ValueError(
-                f"share={share!r} was given to scale_invariant: give a number from 0, which forgives no common "
-                "factor, to 1, which forgives any."
-            )
-        self.share = share
+        self.share = check_share(self.name, share)
 
     def extra_repr(self) -> str:
         """Return what the card says of it."""

@@ -19,10 +19,9 @@ from hf_distill.models.classes import names_in
 from hf_distill.models.grids import grids_of
 from hf_distill.models.meta import flat
 from hf_distill.models.outputs import core_of
-from hf_distill.objectives.depth import scale_invariant
+from hf_distill.objectives.depth import check_share, scale_invariant
 from hf_distill.signals import HeadSpec, Signals, Sum, Value
-from hf_distill.tasks.images import OfImages, image_size
-from hf_distill.tasks.samples import rows_of
+from hf_distill.tasks.images import OfImages, every_image, image_size
 from hf_distill.tasks.task import Task
 
 CLASSES = names_in(MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES)
@@ -67,12 +66,7 @@ class DepthEstimation(OfImages, Task):
     values: tuple[str, ...] = ("depth",)
 
     def __init__(self, share: float = 0.5) -> None:
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise ValueError(
-                f"share={share!r} was given to DepthEstimation: give a number from 0, which forgives no common "
-                "factor, to 1, which forgives any."
-            )
-        self.share = share
+        self.share = check_share("DepthEstimation", share)
 
     @classmethod
     def from_model(cls, model: nn.Module) -> DepthEstimation | None:
@@ -93,8 +87,7 @@ class DepthEstimation(OfImages, Task):
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every image counts, bool [B]; see ``Task.rows``."""
-        pixels = next((value for value in batch.values() if isinstance(value, Tensor)), None)
-        return torch.ones(rows_of(batch), dtype=torch.bool, device=None if pixels is None else pixels.device)
+        return every_image(batch)
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Images with a pixel whose depth is known, bool [B]; see ``Task.labels``."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from hf_distill.models.meta import IMAGES
 from hf_distill.signals import Grid
 from hf_distill.tasks.alignment.tokens import PREFIX
+from hf_distill.tasks.samples import rows_of
 
 
 class OfImages:
@@ -33,6 +35,20 @@ class OfImages:
         return None
 
 
+def every_image(batch: Mapping[str, Any]) -> Tensor:
+    """Say that every image counts, labelled or not: bool [B].
+
+    Args:
+        batch: the batch.
+
+    Example:
+        >>> every_image({"pixel_values": torch.zeros(2, 3, 8, 16)})
+        tensor([True, True])
+    """
+    tensor = next((value for value in batch.values() if isinstance(value, Tensor)), None)
+    return torch.ones(rows_of(batch), dtype=torch.bool, device=None if tensor is None else tensor.device)
+
+
 def image_size(batch: Mapping[str, Any]) -> Grid | None:
     """Return height and width of the images; None where there are none, or the teacher reads some of another size.
 
@@ -40,7 +56,6 @@ def image_size(batch: Mapping[str, Any]) -> Grid | None:
         batch: the batch.
 
     Example:
-        >>> import torch
         >>> image_size({"pixel_values": torch.zeros(2, 3, 8, 16)}), image_size({})
         ((8, 16), None)
     """

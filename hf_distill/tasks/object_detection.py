@@ -22,7 +22,7 @@ from hf_distill.models.outputs import core_of
 from hf_distill.signals import BINARY, CATEGORICAL, DenseLogits, Head, HeadSpec, Signals, Sum, Value
 from hf_distill.tasks.class_order import check_names, check_order
 from hf_distill.tasks.criteria import CRITERIA, Criterion
-from hf_distill.tasks.images import OfImages, image_size
+from hf_distill.tasks.images import OfImages, every_image, image_size
 from hf_distill.tasks.matching import BACKGROUND, assigned, assignment, most_confident
 from hf_distill.tasks.object_labels import check_objects
 from hf_distill.tasks.samples import rows_of
@@ -142,8 +142,7 @@ class ObjectDetection(OfImages, Task):
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every image counts, bool [B]; its queries are parts of it. See ``Task.rows``."""
-        pixels = next((value for value in batch.values() if isinstance(value, Tensor)), None)
-        return torch.ones(rows_of(batch), dtype=torch.bool, device=None if pixels is None else pixels.device)
+        return every_image(batch)
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
         """All boxes of the batch, one after the other: bool [boxes]; see ``Task.labels``."""

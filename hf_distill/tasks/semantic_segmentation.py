@@ -22,8 +22,7 @@ from hf_distill.models.meta import flat
 from hf_distill.models.outputs import core_of, logits_in
 from hf_distill.signals import DenseLogits, Head, Signals, Sum
 from hf_distill.tasks.class_order import check_names, check_order, in_order
-from hf_distill.tasks.images import OfImages, image_size
-from hf_distill.tasks.samples import rows_of
+from hf_distill.tasks.images import OfImages, every_image, image_size
 from hf_distill.tasks.task import Task
 
 CLASSES = names_in(MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES)
@@ -120,8 +119,7 @@ class SemanticSegmentation(OfImages, Task):
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every image counts, bool [B]; the cells of its grid are parts of it. See ``Task.rows``."""
-        pixels = next((value for value in batch.values() if isinstance(value, Tensor)), None)
-        return torch.ones(rows_of(batch), dtype=torch.bool, device=None if pixels is None else pixels.device)
+        return every_image(batch)
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Pixels whose label is a class, bool [B, H, W]; see ``Task.labels``."""

@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments.data import canvases, maps
+from hf_distill.experiments.experiment import content_of
 
 segmentation = recipe_module("segmentation")
 
@@ -178,3 +179,13 @@ def test_cutmix_of_the_command_line_reaches_the_batches(tmp_path):
     ]
     mixing = segmentation.RECIPE.prepare(flags).options["data_collator"].mixing
     assert (mixing.cutmix, mixing.mixup) == (1.0, 0.2)
+
+
+def test_a_row_without_a_map_is_a_part_of_what_names_the_teacher():
+    drawn = Image.fromarray(np.zeros((2, 2), dtype=np.uint8))
+    both = [
+        Dataset.from_dict({"map": maps_of}, features=Features({"map": ImageFeature()}))
+        for maps_of in ([drawn], [None])
+    ]
+    named = [content_of(rows.cast_column("map", ImageFeature(decode=False))) for rows in both]
+    assert named[0] != named[1]
