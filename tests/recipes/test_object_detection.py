@@ -121,6 +121,7 @@ def as_it_says(model, rows, side):
     return Dataset.from_list(found).cast_column("image", ImageFeature())
 
 
+@pytest.mark.slow
 def test_parquet_and_a_teacher_by_path_that_reads_larger_images(tmp_path):
     torch.manual_seed(0)
     teacher = detector(tmp_path / "teacher", 64)
