@@ -72,6 +72,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         extractor,
         load_extractor(finished, f"the teacher {finished}") if finished else None,
         max_seconds=recipe.max_seconds,
+        keep=not (finished or recipe.student_model_name_or_path),  # of small models: both read the same features
     )
     kind = ModelKind(
         AutoModelForAudioClassification, "SEQ_CLS", names, "single_label_classification", blank_mels, small=small_mels,

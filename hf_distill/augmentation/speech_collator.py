@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from hf_distill.augmentation.recordings import decoded
 from hf_distill.models.frames import RECORDINGS
+from hf_distill.models.texts import MASK
 from hf_distill.tasks.alignment.tokenizers import PREFIX
 
 LABELS = ("labels", "label")
@@ -50,6 +53,8 @@ class SpeechCollator:
             labels itself: labels that begin with it lose it. None: Whisper's, where the tokenizer has that token.
         max_seconds: longer recordings are cut to so many seconds; None: none is, and one is refused that is longer
             than the extractor reads.
+        keep: whether the features of a recording, made of it alone and once, are kept in memory. It is for data sets
+            that fit, and extractors that do not look at a recording's company: a wav2vec2's without a mask does.
 
     Raises:
         ValueError: a recording that cannot be read, is too short or too long; a row without one; a transcript with
@@ -74,6 +79,7 @@ class SpeechCollator:
         sampling_rate: int | None = None,
         decoder_start: int | None = None,
         max_seconds: float | None = None,
+        keep: bool = False,
     ) -> None:
         if max_seconds is not None and max_seconds <= 0:
             raise ValueError(f"max_seconds={max_seconds} was given: give a number above 0, or leave it out.")
@@ -86,6 +92,7 @@ class SpeechCollator:
         if decoder_start is None and self.tokenizer is not None and START in self.tokenizer.get_vocab():
             decoder_start = self.tokenizer.convert_tokens_to_ids(START)
         self.decoder_start, self.max_seconds = decoder_start, max_seconds
+        self.kept: dict[tuple[int, bytes], dict[str, Tensor]] | None = {} if keep else None
 
     @property
     def columns(self) -> frozenset[str]:
@@ -153,13 +160,27 @@ class SpeechCollator:
         rate = extractor.sampling_rate
         waves = [self._wave(row, f"row {number} of a batch", extractor) for number, row in enumerate(rows)]
         try:
-            made = features_of(extractor, waves)
+            made = features_of(extractor, waves) if self.kept is None else self._once(extractor, waves)
         except (ValueError, RuntimeError, IndexError, FloatingPointError) as error:
             self._name_short(extractor, waves, error)
             raise
         if (bad := _unusable(made)) is not None:
             _raise_short(bad, waves[bad], rate, extractor)
         return made
+
+    def _once(self, extractor: Any, waves: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Make features of the recordings that were not met before, each alone, and pad all of them."""
+        rows = []
+        for wave in waves:
+            key = (id(extractor), xxhash.xxh3_128_digest(np.ascontiguousarray(wave)))
+            if key not in self.kept:
+                self.kept[key] = {name: one[0] for name, one in features_of(extractor, [wave]).items()}
+            rows.append(self.kept[key])
+        padding = {name: 0 if name == MASK else extractor.padding_value for name in rows[0]}
+        return {
+            name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=value)
+            for name, value in padding.items()
+        }
 
     def _wave(self, row: Mapping[str, Any], who: str, extractor: Any) -> np.ndarray:
         if self.audio_column not in row:
@@ -283,13 +304,13 @@ def _unusable(made: Mapping[str, Tensor]) -> int | None:
     """The first row without a frame, or with features that are not finite."""
     bad = next(made[name] for name in RECORDINGS if name in made)
     bad = ~bad.flatten(1).isfinite().all(dim=1)
-    if "attention_mask" in made:
-        bad |= made["attention_mask"].sum(dim=1) == 0
+    if MASK in made:
+        bad |= made[MASK].sum(dim=1) == 0
     return int(bad.nonzero()[0]) if bad.any() else None
 
 
 def _raise_short(number: int, wave: np.ndarray, rate: int, extractor: Any, error: Exception | None = None) -> None:
     raise ValueError(
         f"row {number} of a batch has a recording of {len(wave) / rate:.3f} seconds, of which "
-        f"{type(extractor).__name__} makes no features: leave out rows that are so short."
+        f"{type(extractor).__name__} makes no features, as of one that is too short or silent: leave the row out."
     ) from error
