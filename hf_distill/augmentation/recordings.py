@@ -76,13 +76,33 @@ def decoded(found: Any, who: str, rate: int, assumed: int | None = None) -> np.n
         >>> decoded({"array": [[0.0, 0.5], [1.0, 0.5]], "sampling_rate": 8000}, "row 0", 8000).tolist()
         [0.5, 0.5]
     """
+    wave = opened(found, who, assumed)
+    return resampled(wave.samples, wave.rate, rate)
+
+
+def opened(found: Any, who: str, assumed: int | None = None) -> Wave:
+    """Make samples of one channel of what a data set holds for a recording, at its own rate.
+
+    Args:
+        found: as ``decoded`` takes it.
+        who: names the row in a message.
+        assumed: see ``decoded``.
+
+    Raises:
+        ValueError: see ``decoded``.
+        ImportError: soundfile is not installed.
+
+    Example:
+        >>> opened({"array": [0.0, 0.5], "sampling_rate": 8000}, "row 0").rate
+        8000
+    """
     with _in_a_sentence(who):
-        samples, own = _opened(found, assumed)
-        if not len(samples):
+        wave = _opened(found, assumed)
+        if not len(wave.samples):
             raise Unreadable(_named("it is empty", found))
-        if not np.isfinite(samples).all():
+        if not np.isfinite(wave.samples).all():
             raise Unreadable(_named("it has numbers that are not finite", found))
-    return resampled(samples, own, rate)
+    return wave
 
 
 def resampled(samples: np.ndarray, own: int, rate: int) -> np.ndarray:

@@ -6,9 +6,6 @@ losses, trainers, files' formats.
 
 from __future__ import annotations
 
-import inspect
-import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +14,17 @@ import torch
 import xxhash
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import BatchFeature, PreTrainedTokenizerBase
 
+from hf_distill.augmentation.extractors import (
+    FAULTS,
+    extractor_of,
+    features_of,
+    longest_of,
+    made_by,
+    refuse_short,
+    unusable,
+)
 from hf_distill.augmentation.recordings import decoded
-from hf_distill.models.frames import RECORDINGS
 from hf_distill.models.texts import MASK
 from hf_distill.tasks.alignment.tokenizers import PREFIX
 
@@ -29,8 +33,6 @@ LENGTH = "length"
 """The column that says how long a recording is, by which Trainer groups rows (``length_column_name``)."""
 START = "<|startoftranscript|>"
 NO_LABEL = -100
-ABOUT = ("feature_extractor_type", "processor_class", "name_or_path", "_name_or_path")
-"""What a feature extractor says that decides on nothing."""
 
 
 class SpeechCollator:
@@ -157,15 +159,14 @@ class SpeechCollator:
     # ---- Recordings ----
 
     def _extracted(self, extractor: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        rate = extractor.sampling_rate
         waves = [self._wave(row, f"row {number} of a batch", extractor) for number, row in enumerate(rows)]
         try:
             made = features_of(extractor, waves) if self.kept is None else self._once(extractor, waves)
-        except (ValueError, RuntimeError, IndexError, FloatingPointError) as error:
+        except FAULTS as error:
             self._name_short(extractor, waves, error)
             raise
-        if (bad := _unusable(made)) is not None:
-            _raise_short(bad, waves[bad], rate, extractor)
+        if (bad := unusable(made)) is not None:
+            refuse_short(bad, waves[bad], extractor)
         return made
 
     def _once(self, extractor: Any, waves: Sequence[np.ndarray]) -> dict[str, Tensor]:
@@ -205,8 +206,8 @@ class SpeechCollator:
         for number, wave in enumerate(waves):
             try:
                 features_of(extractor, [wave])
-            except (ValueError, RuntimeError, IndexError, FloatingPointError):
-                _raise_short(number, wave, extractor.sampling_rate, extractor, error)
+            except FAULTS:
+                refuse_short(number, wave, extractor, error)
 
     # ---- Labels ----
 
@@ -231,86 +232,3 @@ class SpeechCollator:
         for row, one in enumerate(ids):
             labels[row, : len(one)] = torch.from_numpy(one)
         return labels
-
-
-def extractor_of(processor: Any) -> Any:
-    """Return what makes features of waves: a feature extractor itself, or a processor's.
-
-    Args:
-        processor: of transformers.
-
-    Raises:
-        TypeError: it has none.
-    """
-    found = getattr(processor, "feature_extractor", processor)
-    if isinstance(found, PreTrainedTokenizerBase) or not isinstance(getattr(found, "sampling_rate", None), int):
-        raise TypeError(
-            f"SpeechCollator was given a {type(processor).__name__}, which makes no features of recordings: pass the "
-            "feature extractor of the model (AutoFeatureExtractor.from_pretrained), or its processor."
-        )
-    return found
-
-
-def made_by(extractor: Any) -> dict[str, Any]:
-    """Say what a feature extractor makes of a recording; two that say the same make the same.
-
-    Args:
-        extractor: of transformers.
-
-    Example:
-        >>> from transformers import Wav2Vec2FeatureExtractor
-        >>> made_by(Wav2Vec2FeatureExtractor()) == made_by(Wav2Vec2FeatureExtractor(sampling_rate=8000))
-        False
-    """
-    told = json.loads(extractor.to_json_string())
-    kind = getattr(type(extractor), "__name__", "")
-    return {"kind": kind, **{name: value for name, value in told.items() if name not in ABOUT}}
-
-
-def longest_of(extractor: Any) -> int | None:
-    """Say how many samples a feature extractor reads of a recording; it would cut the rest off without a word.
-
-    Args:
-        extractor: of transformers.
-
-    Returns:
-        The samples; None: all.
-    """
-    if isinstance(samples := getattr(extractor, "n_samples", None), int):  # Whisper
-        return samples
-    frames = getattr(extractor, "max_length", None)  # AST: frames of 25 ms, one every 10 ms at 16,000 samples
-    return 400 + 160 * (frames - 1) + 159 if isinstance(frames, int) and hasattr(extractor, "num_mel_bins") else None
-
-
-def features_of(extractor: Any, waves: Sequence[np.ndarray]) -> dict[str, Tensor]:
-    """Make what a model reads of waves at its extractor's rate, padded as the extractor pads.
-
-    Args:
-        extractor: of transformers.
-        waves: float32 [T] each.
-
-    Returns:
-        ``input_values`` or ``input_features``, and ``attention_mask`` where the extractor returns one.
-    """
-    known = inspect.signature(extractor.__call__).parameters
-    pads = {"padding": True} if "padding" in known and known["padding"].default in (False, None) else {}
-    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a recording too short for its own mean, which is told
-        made: BatchFeature = extractor(list(waves), sampling_rate=extractor.sampling_rate, return_tensors="pt", **pads)
-    return {name: value for name, value in made.items() if isinstance(value, Tensor)}
-
-
-def _unusable(made: Mapping[str, Tensor]) -> int | None:
-    """The first row without a frame, or with features that are not finite."""
-    bad = next(made[name] for name in RECORDINGS if name in made)
-    bad = ~bad.flatten(1).isfinite().all(dim=1)
-    if MASK in made:
-        bad |= made[MASK].sum(dim=1) == 0
-    return int(bad.nonzero()[0]) if bad.any() else None
-
-
-def _raise_short(number: int, wave: np.ndarray, rate: int, extractor: Any, error: Exception | None = None) -> None:
-    raise ValueError(
-        f"row {number} of a batch has a recording of {len(wave) / rate:.3f} seconds, of which "
-        f"{type(extractor).__name__} makes no features, as of one that is too short or silent: leave the row out."
-    ) from error
