@@ -45,7 +45,7 @@ class TrainingArguments(RecipeTrainingArguments):
     output_dir: str = "outputs/speech_classification"
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 64
-    learning_rate: float = 6e-3
+    learning_rate: float = 1.2e-2
     num_train_epochs: float = 30.0
     temperature: float = 2.0
     objective: dict | str | None = "forward_kl"
