@@ -116,7 +116,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
 
         data = self.train_dataset, self.eval_dataset, self._kept_columns
         image_checks.check_images(self.model, self.processing_class, self.data_collator, *data)
-        recording_checks.check_recordings(self.model, self.data_collator, *data)
+        recording_checks.check_recordings(self.model, self.teacher, self.data_collator, *data)
 
         def look(rows: Any, which: str, trained: bool) -> None:
             check_labels(rows, self.label_names, self.data_collator, wanted, which, trained)

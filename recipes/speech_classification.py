@@ -24,13 +24,13 @@ from hf_distill.experiments.data.files import described
 from hf_distill.experiments.data.recordings import RecordingDataArguments, load_spoken_classes
 from hf_distill.experiments.recordings import (
     RecordingModelArguments,
+    SpokenScoring,
     blank_mels,
     load_extractor,
     shared_extractor,
     small_mels,
 )
 from hf_distill.experiments.settings import RecipeTrainingArguments
-from hf_distill.experiments.text_classification import ClassScoring
 
 
 @dataclass
@@ -80,7 +80,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     )  # fmt: skip
     taught, known = everything(splits)
     return Experiment(
-        recipe, args, root, kind, splits, extractor, scoring := ClassScoring(names),
+        recipe, args, root, kind, splits, extractor, scoring := SpokenScoring(names),
         {"data_collator": collate, "compute_metrics": scoring.compute_metrics},
         student_splits=DatasetDict({**splits, "train": taught}), teacher_rows=known,
     )  # fmt: skip

@@ -88,7 +88,7 @@ class SpeechCollator:
         self.processor, self.extractor = processor, extractor_of(processor)
         theirs = None if teacher_processor is None else extractor_of(teacher_processor)
         differs = theirs is not None and made_by(theirs) != made_by(self.extractor)
-        self.teacher_processor = theirs if differs else None
+        self.teacher_processor, self.told_teacher = theirs if differs else None, theirs is not None
         self.tokenizer = getattr(processor, "tokenizer", None)
         self.audio_column, self.text_column, self.sampling_rate = audio_column, text_column, sampling_rate
         if decoder_start is None and self.tokenizer is not None and START in self.tokenizer.get_vocab():

@@ -2,7 +2,7 @@
 
 Those are small Wav2Vec2-BERT models on log-mel features: they feel no padding, and have no batch norm.
 
-Knows: feature extractors, shapes of models of recordings. Does not know: data sets, training, what is measured.
+Knows: feature extractors, shapes of models of recordings, how long rows are. Does not know: files, training.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from datasets import Dataset
 from transformers import AutoFeatureExtractor, PretrainedConfig, SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig
 
+from hf_distill.augmentation.speech_collator import LENGTH
+from hf_distill.experiments.data.recordings import FRAMES
 from hf_distill.experiments.models import ModelArguments
+from hf_distill.experiments.text_classification import ClassScoring
 
 HEAD = 16
 """The width of an attention head of a model that is made here."""
@@ -56,6 +60,18 @@ class RecordingModelArguments(ModelArguments):
         """Refuse a width that heads of 16 do not divide; see the base."""
         if (width := getattr(self, name)) % HEAD or width < HEAD:
             raise ValueError(f"{name}={width} was given, in heads of {HEAD}: give a multiple of {HEAD}.")
+
+
+class SpokenScoring(ClassScoring):
+    """One class a recording; all else as ``ClassScoring``."""
+
+    def seconds(self, rows: Dataset) -> float:
+        """Say how many seconds of audio there are.
+
+        Args:
+            rows: as ``load_spoken_classes`` gives them.
+        """
+        return sum(rows[LENGTH][:]) / FRAMES
 
 
 def shared_extractor(recipe: RecordingModelArguments) -> Any:

@@ -8,27 +8,44 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import datasets
 from torch import nn
+from transformers import AutoFeatureExtractor, SequenceFeatureExtractor
 
+from hf_distill.augmentation.extractors import made_by
 from hf_distill.augmentation.recordings import UNREADABLE, opened
+from hf_distill.models.facts import Facts
 from hf_distill.models.frames import RECORDINGS
 from hf_distill.models.outputs import core_of
+from hf_distill.tasks.processors import FILE
+from hf_distill.teachers import Teacher
 from hf_distill.training.data_checks import data_sets, is_transformed
 
 DECODER = "torchcodec"
 """What ``datasets`` decodes recordings with."""
+DECISIVE = (
+    "kind", "sampling_rate", "do_normalize", "feature_size", "num_mel_bins", "stride", "n_fft", "hop_length", "mean",
+    "std",
+)  # fmt: skip
+"""What decides on the features that a model is given."""
 
 
 def check_recordings(
-    model: nn.Module, collator: Any, train: Any, evaluation: Any, kept: Callable[[], Collection[str] | None]
+    model: nn.Module,
+    teacher: Teacher,
+    collator: Any,
+    train: Any,
+    evaluation: Any,
+    kept: Callable[[], Collection[str] | None],
 ) -> None:
     """Refuse recordings of which nobody makes features, or that ``datasets`` cannot decode, and foreign transcripts.
 
     Args:
         model: the student; one that reads other things than recordings is not looked at.
+        teacher: the teacher, which may have been made for other features than the collator gives it.
         collator: the data collator.
         train: the training set, or None.
         evaluation: the evaluation set, several by name, or None.
@@ -40,11 +57,42 @@ def check_recordings(
     reads = getattr(core_of(model), "main_input_name", None)
     if reads not in RECORDINGS:
         return
+    if (
+        isinstance(ours := getattr(collator, "extractor", None), SequenceFeatureExtractor)
+        and not collator.told_teacher
+    ):
+        for one in (teacher.members or {None: teacher}).values():
+            _check_extractor(getattr(one, "facts", None), ours)
     for which, rows in data_sets(train, evaluation):
         if isinstance(rows, datasets.Dataset) and not is_transformed(rows):
             _check_rows(which, rows, reads, collator, kept)
         if hasattr(collator, "check_texts"):
             collator.check_texts(_texts(rows, collator.text_column), which)
+
+
+def _check_extractor(facts: Facts | None, ours: Any) -> None:
+    """Refuse a teacher that would be given features made for another model: its extractor lies beside its weights."""
+    if facts is None or (theirs := _extractor_at(facts.name)) is None:
+        return
+    one, other = made_by(ours), made_by(theirs)
+    differs = [name for name in DECISIVE if one.get(name) != other.get(name)]
+    if differs:
+        first = differs[0]
+        raise ValueError(
+            f"the teacher {facts.name} was made for recordings of {first}={other.get(first)}, the collator gives "
+            f"{first}={one.get(first)}: pass SpeechCollator(processor, teacher_processor), which gives each its own; "
+            "or, if it is meant so, the student's twice."
+        )
+
+
+def _extractor_at(name: str) -> Any:
+    """The feature extractor beside a model; None where there is none, or none without asking the network again."""
+    if Path(name).is_dir() and not (Path(name) / FILE).is_file():
+        return None
+    try:
+        return AutoFeatureExtractor.from_pretrained(name, local_files_only=not Path(name).is_dir())
+    except (OSError, ValueError, KeyError, ImportError):
+        return None
 
 
 def _check_rows(

@@ -103,3 +103,19 @@ def test_foreign_letters_are_told_before_the_first_step(tmp_path, listed):
         data_collator=SpeechCollator(processor), processing_class=processor, args={"max_steps": 2},
     )  # fmt: skip
     assert run.train().global_step == 2
+
+
+def test_a_teacher_made_for_another_rate_is_told_and_gets_its_own(tmp_path):
+    classifier(7, width=24).save_pretrained(tmp_path / "teacher")
+    waves(rate=16000).save_pretrained(tmp_path / "teacher")
+    given = {"teacher_model": str(tmp_path / "teacher"), "processing_class": waves(), "args": {"max_steps": 2}}
+    told = (
+        r"teacher was made for recordings of sampling_rate=16000, the collator gives sampling_rate=8000: pass Speech"
+    )
+    with pytest.raises(ValueError, match=told):
+        tiny.trainer(tmp_path, classifier(), rows(), data_collator=SpeechCollator(waves()), **given)
+    for theirs in (waves(rate=16000), waves()):
+        run = tiny.trainer(tmp_path, classifier(), rows(), data_collator=SpeechCollator(waves(), theirs), **given)
+        assert run.train().global_step == 2
+    waves().save_pretrained(tmp_path / "teacher")
+    tiny.trainer(tmp_path, classifier(), rows(), data_collator=SpeechCollator(waves()), **given)
