@@ -94,6 +94,7 @@ class SpeechCollator:
         if decoder_start is None and self.tokenizer is not None and START in self.tokenizer.get_vocab():
             decoder_start = self.tokenizer.convert_tokens_to_ids(START)
         self.decoder_start, self.max_seconds = decoder_start, max_seconds
+        self.known: dict[str, bool] = {" ": True}  # which characters the vocabulary has
         self.kept: dict[tuple[int, bytes], dict[str, Tensor]] | None = {} if keep else None
 
     @property
@@ -132,8 +133,7 @@ class SpeechCollator:
         """
         if self.tokenizer is None:
             return
-        known: dict[str, bool] = {" ": True}
-        found: dict[str, int] = {}
+        known, found = self.known, {}
         for row, text in enumerate(texts):
             for one in set(text or "") - known.keys():
                 known[one] = self._knows(one)
