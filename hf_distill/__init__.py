@@ -48,6 +48,7 @@ _HOME = {
     "AugmentingCollator": "augmentation",
     "ImageCollator": "augmentation.image_collator",
     "BoxCollator": "augmentation.box_collator",
+    "SpeechCollator": "augmentation.speech_collator",
     "Rollout": "rollouts",
     "Signals": "signals",
     "Head": "signals",

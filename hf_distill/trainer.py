@@ -28,7 +28,7 @@ from hf_distill.tasks.alignment.settings import align_by
 from hf_distill.tasks.alignment.tokenizers import introduce, own_tokens
 from hf_distill.tasks.layout import LAYOUT
 from hf_distill.teachers import Teacher
-from hf_distill.training import checks, image_checks, text_checks
+from hf_distill.training import checks, image_checks, recording_checks, text_checks
 from hf_distill.training.batches import BatchMixin
 from hf_distill.training.blend import blend
 from hf_distill.training.build_teacher import build_teacher, with_cache
@@ -116,6 +116,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
 
         data = self.train_dataset, self.eval_dataset, self._kept_columns
         image_checks.check_images(self.model, self.processing_class, self.data_collator, *data)
+        recording_checks.check_recordings(self.model, self.teacher, self.data_collator, *data)
 
         def look(rows: Any, which: str, trained: bool) -> None:
             check_labels(rows, self.label_names, self.data_collator, wanted, which, trained)

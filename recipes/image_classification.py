@@ -13,11 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import DatasetDict
 from transformers import AutoModelForImageClassification
 
 from hf_distill import ImageCollator
 from hf_distill.experiments import Experiment, ModelKind, Recipe, run, say, teachers_labels
+from hf_distill.experiments.data.few_labels import everything
 from hf_distill.experiments.data.files import described
 from hf_distill.experiments.data.images import ImageDataArguments, load_images
 from hf_distill.experiments.images import ImageModelArguments, blank_resnet, shared_processor, small_resnet
@@ -82,17 +83,6 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         {"data_collator": collate, "compute_metrics": scoring.compute_metrics},
         student_splits=DatasetDict({**splits, "train": taught}), teacher_rows=known,
     )  # fmt: skip
-
-
-def everything(splits: DatasetDict) -> tuple[Dataset, Dataset]:
-    """All training images: as a student reads them, who is told few labels, and as a teacher that knows all."""
-    train, hidden = splits["train"], splits.get("unlabeled")
-    if hidden is None:
-        return train, train
-    known = hidden.remove_columns("label").rename_column("hidden_label", "label")
-    parts = (hidden.remove_columns("hidden_label"), known)
-    taught, known = (concatenate_datasets([train, part.select_columns(train.column_names)]) for part in parts)
-    return taught, known
 
 
 RECIPE = Recipe(Arguments, TrainingArguments, experiment)

@@ -33,6 +33,8 @@ from hf_distill.reports import (
     throughputs,
 )
 from hf_distill.reports.side_by_side import method
+from hf_distill.tasks.alignment.tokens import PREFIX
+from hf_distill.tasks.comparing import reads_own, teachers_columns
 from hf_distill.tasks.lengths import length_of
 
 SPEED_BATCH = 64
@@ -91,8 +93,11 @@ def costs(
     """
     timed = {name: scoring.timed(model, trainer) for name, model in models.items()}
     whole = all(timed[name] is model for name, model in models.items())  # else a text is written, which takes longer
-    waited = latencies(timed, usual_row(trainer, test), repeats=50 if whole else 10)
-    taken = throughputs(timed, speed_batches(trainer, test, scoring.speed_rows))
+    row, batches = usual_row(trainer, test), speed_batches(trainer, test, scoring.speed_rows)
+    if reads_own(row):  # what the other reads is not to be given to it, nor counted as its time
+        timed = {name: OwnColumns(model, name == "teacher") for name, model in timed.items()}
+    waited = latencies(timed, row, repeats=50 if whole else 10)
+    taken = throughputs(timed, batches)
     return {
         name: {
             **dict(zip(("parameters", "megabytes"), size_of(model), strict=True)),
@@ -101,6 +106,29 @@ def costs(
         }
         for name, model in models.items()
     }
+
+
+class OwnColumns(nn.Module):
+    """A model that takes its own of a batch's columns, where a teacher reads others than its student.
+
+    Args:
+        model: of either.
+        teacher: whether it is the teacher: its columns are ``teacher_x``, and become ``x``.
+    """
+
+    def __init__(self, model: nn.Module, teacher: bool) -> None:
+        super().__init__()
+        self.model, self.teacher = model, teacher
+
+    def forward(self, **batch: torch.Tensor) -> Any:
+        """Run the model.
+
+        Args:
+            **batch: the columns of both.
+        """
+        theirs = teachers_columns(batch)
+        ours = {name: one for name, one in batch.items() if not name.startswith(PREFIX)}
+        return self.model(**(theirs if self.teacher else ours))
 
 
 def surroundings(args: TrainingArguments, models: Mapping[str, nn.Module]) -> dict[str, Any]:

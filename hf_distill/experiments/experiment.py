@@ -228,6 +228,9 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     for column in ("image", "map"):
         if column in rows.column_names:
             read.append(content_of(rows.select_columns(column).cast_column(column, Image(decode=False))))
+    if "audio" in rows.column_names:
+        read.append(content_of(rows.select_columns("audio")))
+        read += [rows["text"][:] if "text" in rows.column_names else None, experiment.tokenizer.to_json_string()]
     asked = {
         "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
         "vocabulary": len(experiment.tokenizer) if hasattr(experiment.tokenizer, "__len__") else None,
@@ -252,7 +255,7 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
 
 
 def content_of(rows: Dataset) -> str:
-    """Hash the images of a data set, one after the other: together they may be larger than memory.
+    """Hash the images or recordings of a data set, one after the other: together they may be larger than memory.
 
     Args:
         rows: with one column of them, not decoded.

@@ -26,6 +26,7 @@ from hf_distill.training.data_checks import TRAINING
 from hf_distill.training.distillation import Distillation
 from hf_distill.training.image_checks import naming_bad_images
 from hf_distill.training.label_checks import check_batch, wanted_of
+from hf_distill.training.recording_checks import naming_bad_recordings
 from hf_distill.training.window import Window
 
 
@@ -125,7 +126,7 @@ class BatchMixin:
         Returns:
             The batches, and Trainer's own count of labels.
         """
-        with naming_bad_images(self.train_dataset, TRAINING):
+        with naming_bad_images(self.train_dataset, TRAINING), naming_bad_recordings(self.train_dataset, TRAINING):
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.rollouts.asked(self.alpha) is not None:
             step, ranks = self.state.global_step, self.data_ranks()

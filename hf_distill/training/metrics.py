@@ -17,6 +17,7 @@ from hf_distill.objectives.fidelity import fidelity
 from hf_distill.signals import Signals
 from hf_distill.tasks.layout import Layout
 from hf_distill.training.image_checks import naming_bad_images
+from hf_distill.training.recording_checks import naming_bad_recordings
 from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
 
@@ -134,7 +135,7 @@ class LogMixin:
         self._evaluating, self._fidelity = Tally(), Tally()
         try:
             rows = getattr(args[0] if args else kwargs["dataloader"], "dataset", None)
-            with naming_bad_images(rows, "the evaluation set"):
+            with naming_bad_images(rows, "the evaluation set"), naming_bad_recordings(rows, "the evaluation set"):
                 output = super().evaluation_loop(*args, **kwargs)
             parts = self._evaluating.drain()
         finally:

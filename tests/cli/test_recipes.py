@@ -18,6 +18,7 @@ NAMES = [
     "question_answering",
     "segmentation",
     "sentence_embeddings",
+    "speech_classification",
     "token_tagging",
     "translation",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset
 
 from hf_distill.experiments.data.class_labels import number_labels
+from hf_distill.experiments.data.few_labels import few_labels
 from hf_distill.experiments.data.files import DataArguments, Splits, check_columns, cut, limited, read_files
 
 TEST, VALIDATION = 450, 197
@@ -66,7 +67,7 @@ def load_images(data: ImageDataArguments, seed: int, order: Mapping[str, int] | 
         splits[name] = rows
     splits = limited(data, cut(number_labels(splits, order, data.cells), seed), seed)
     if data.labeled_samples is not None:
-        splits = _few_labels(data, splits, seed)
+        splits = few_labels(splits, data.labeled_samples, seed, "images")
     return Splits(splits)
 
 
@@ -137,27 +138,3 @@ def _folders(data: ImageDataArguments) -> DatasetDict | None:
             ) from error
     data.tested = "test" if "test" in found else "validation"
     return DatasetDict(found)
-
-
-def _few_labels(data: ImageDataArguments, splits: DatasetDict, seed: int) -> DatasetDict:
-    """Hide the labels of all training rows but a few, as many of each class as can be."""
-    train, asked = splits["train"], data.labeled_samples
-    labels = np.array(train["label"][:])
-    if not len(set(labels.tolist())) <= asked < len(labels):
-        raise ValueError(
-            f"labeled_samples={asked} was given for {len(labels)} training images of {len(set(labels.tolist()))} "
-            "classes: give at least one a class and fewer than there are, or leave it out."
-        )
-    drawn = np.random.default_rng(seed).permutation(len(labels))
-    # Each class in turn gives one: the order of a row within its class, then chance.
-    turn = np.empty(len(labels), dtype=np.int64)
-    for label in set(labels.tolist()):
-        own = drawn[labels[drawn] == label]
-        turn[own] = np.arange(len(own))
-    chosen = drawn[np.argsort(turn[drawn], kind="stable")][:asked]
-    others = np.setdiff1d(np.arange(len(labels)), chosen)
-    hidden = train.select(others)
-    feature = train.features["label"]
-    hidden = hidden.rename_column("label", "hidden_label")
-    hidden = hidden.add_column("label", [-100] * len(others)).cast_column("label", feature)
-    return DatasetDict({**splits, "train": train.select(np.sort(chosen)), "unlabeled": hidden})
