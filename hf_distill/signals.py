@@ -200,6 +200,8 @@ class Signals:
         grids: as in ``Stream``, of the main one.
         values: name -> Value; the names are the task's (``Task.values``), as those of ``vectors`` are.
         vectors: name -> one vector for each sample [B, D]: of its image, its text, its sentence.
+        encoded: what its encoder returned, as an encoder-decoder takes it for ``encoder_outputs``; None unless
+            ``"encoded"`` was asked of a model that is run. No memory keeps it.
     """
 
     heads: dict[str, Head]
@@ -214,6 +216,7 @@ class Signals:
     grids: tuple[Grid | None, ...] = ()
     values: dict[str, Value] = field(default_factory=dict)
     vectors: dict[str, Tensor] = field(default_factory=dict)
+    encoded: Any = None
 
     def stream(self, name: str | None = None) -> Stream:
         """Return what is shown along one sequence of positions.

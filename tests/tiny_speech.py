@@ -8,6 +8,8 @@ from transformers import (
     HubertConfig,
     HubertForCTC,
     HubertForSequenceClassification,
+    MoonshineConfig,
+    MoonshineForConditionalGeneration,
     Speech2TextConfig,
     Speech2TextForConditionalGeneration,
     Wav2Vec2BertConfig,
@@ -94,6 +96,16 @@ def speech_to_text(seed=0, width=16, **config):
     return made(Speech2TextForConditionalGeneration, shape, seed)
 
 
+def moonshine(seed=0, width=16, layers=1, **config):
+    """A frame of 384 samples, from 1,023 samples on."""
+    shape = MoonshineConfig(
+        vocab_size=32, hidden_size=width, intermediate_size=width, encoder_num_hidden_layers=1, initializer_range=0.2,
+        decoder_num_hidden_layers=layers, encoder_num_attention_heads=2, decoder_num_attention_heads=2,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, **config,
+    )  # fmt: skip
+    return made(MoonshineForConditionalGeneration, shape, seed)
+
+
 CTCS = {"wav2vec2": wav2vec2, "hubert": hubert, "features": features}
 CLASSIFIERS = {
     "wav2vec2": lambda seed=0, **sizes: wav2vec2(seed, Wav2Vec2ForSequenceClassification, **sizes),
@@ -101,7 +113,7 @@ CLASSIFIERS = {
     "ast": ast,
     "whisper": lambda seed=0, **sizes: whisper(seed, WhisperForAudioClassification, **sizes),
 }
-WRITERS = {"whisper": whisper, "speech_to_text": speech_to_text}
+WRITERS = {"whisper": whisper, "speech_to_text": speech_to_text, "moonshine": moonshine}
 
 
 def recordings(n=8, seed=1, kind="wav2vec2", label=None):
@@ -118,6 +130,8 @@ def recordings(n=8, seed=1, kind="wav2vec2", label=None):
             row = {"input_features": torch.randn(8, 20, generator=generator)}
         elif kind == "speech_to_text":
             row = {"input_features": torch.randn(long // 8, 8, generator=generator)}
+        elif kind == "moonshine":
+            row = {"input_values": torch.randn(2400 + 400 * (number % 3), generator=generator)}
         else:
             row = {"input_values": torch.randn(long, generator=generator)}
         letters = torch.randint(1, LETTERS, (1 + number % 3,), generator=generator)
