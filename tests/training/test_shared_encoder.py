@@ -5,53 +5,12 @@ import copy
 import peft
 import pytest
 import tiny
-import tiny_language
 import tiny_speech
 import torch
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    DataCollatorForSeq2Seq,
-    MarianConfig,
-    MarianMTModel,
-)
+from tiny_encoder_decoders import FAMILIES
 
 from hf_distill import AdapterOffTeacher, LiveTeacher, SpeechSeq2Seq, Task
 from hf_distill.models.encoder import difference, encoder_of, random_part
-
-SIZES = {
-    "vocab_size": 32, "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 64, "dropout": 0.0, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "init_std": 0.2,
-}  # fmt: skip
-
-
-def _made(kind, config, seed):
-    torch.manual_seed(seed)
-    return kind(config)
-
-
-def bart(seed=0, layers=1, **more):
-    return _made(BartForConditionalGeneration, BartConfig(**{**SIZES, "decoder_layers": layers, **more}), seed)
-
-
-def marian(seed=0, layers=1, **more):
-    return _made(MarianMTModel, MarianConfig(**{**SIZES, "decoder_layers": layers, **more}), seed)
-
-
-def speech(seed=0, layers=1, **more):
-    return tiny_speech.speech_to_text(seed, **more)
-
-
-text = DataCollatorForSeq2Seq(tiny_language.tokenizer())
-FAMILIES = {
-    "whisper": (tiny_speech.whisper, lambda: tiny_speech.recordings(kind="whisper"), tiny_speech.collate),
-    "speech_to_text": (speech, lambda: tiny_speech.recordings(kind="speech_to_text"), tiny_speech.collate),
-    "moonshine": (tiny_speech.moonshine, lambda: tiny_speech.recordings(kind="moonshine"), tiny_speech.collate),
-    "bart": (bart, tiny_language.pairs, text),
-    "marian": (marian, tiny_language.pairs, text),
-    "t5": (tiny_language.t5, tiny_language.pairs, text),
-}
 
 
 def models(family, **more):
