@@ -18,6 +18,7 @@ from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.correlation import DIST, StandardisedKL
 from hf_distill.objectives.decoupled import DKD
 from hf_distill.objectives.depth import AffineInvariant, ScaleInvariant
+from hf_distill.objectives.distilhubert import DistilHuBERT
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
@@ -50,6 +51,7 @@ TERMS: dict[str, type[Term]] = {
     "uld": ULD,
     "hidden_mse": HiddenMSE,
     "hidden_cosine": HiddenCosine,
+    "distilhubert": DistilHuBERT,
     "pkd": PKD,
     "cka": CKA,
     "channel_kl": ChannelKL,
