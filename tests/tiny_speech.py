@@ -10,6 +10,8 @@ from transformers import (
     HubertForSequenceClassification,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
+    ParakeetCTCConfig,
+    ParakeetForCTC,
     Speech2TextConfig,
     Speech2TextForConditionalGeneration,
     Wav2Vec2BertConfig,
@@ -61,6 +63,17 @@ def features(seed=0, width=16, layers=2, **config):
         ctc_loss_reduction="mean", initializer_range=0.2, apply_spec_augment=False, **config,
     )  # fmt: skip
     return made(Wav2Vec2BertForCTC, shape, seed)
+
+
+def parakeet(seed=0, width=16, layers=2, **config):
+    """All that is known of its layers is in the configuration of its encoder; the blank is its last class."""
+    encoder = {
+        "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": width,
+        "num_mel_bins": 8, "subsampling_conv_channels": 4, "conv_kernel_size": 3, "dropout": 0.0, "layerdrop": 0.0,
+        "activation_dropout": 0.0, "attention_dropout": 0.0, "dropout_positions": 0.0, "initializer_range": 0.2,
+    }  # fmt: skip
+    shape = ParakeetCTCConfig(vocab_size=LETTERS + 1, pad_token_id=LETTERS, encoder_config=encoder, **config)
+    return made(ParakeetForCTC, shape, seed)
 
 
 def ast(seed=0, width=16, layers=2, **config):

@@ -9,8 +9,8 @@ import math
 
 from torch import Tensor
 
-NEVER = 1e-6
-"""Letters less probable than this in a frame begin no transcript there."""
+NEVER = math.log(1e-6)
+"""Letters less probable than this in a frame are not said there."""
 
 
 def best_path(log_p: Tensor, blank: int) -> tuple[int, ...]:
@@ -35,7 +35,8 @@ def prefix_beam(log_p: Tensor, blank: int, several: int, beam: int) -> list[tupl
         log_p: [T, V] log probabilities of one recording.
         blank: the class that says nothing.
         several: how many are returned at most.
-        beam: how many beginnings of transcripts go from one frame to the next; at least ``several``.
+        beam: how many beginnings of transcripts go from one frame to the next, at least ``several``; of each frame as
+            many classes are looked at, and one.
 
     Returns:
         (letters, log probability), the likeliest first.
@@ -49,30 +50,43 @@ def prefix_beam(log_p: Tensor, blank: int, several: int, beam: int) -> list[tupl
         >>> [(letters, round(math.exp(share), 2)) for letters, share in prefix_beam(frames, 0, several=2, beam=2)]
         [((1,), 0.64), ((), 0.36)]
     """
-    # Of each beginning: the log probability of its alignments that end in a blank, and of those that end in a letter.
-    beams: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
-    rows, likely = log_p.double().tolist(), log_p.double().exp() > NEVER
-    for frame, heard in zip(rows, likely, strict=True):
-        letters = [letter for letter in heard.nonzero().flatten().tolist() if letter != blank]
-        grown: dict[tuple[int, ...], tuple[float, float]] = {}
+    # A beginning is a number: what it was before its last letter, and that letter. So long ones cost no more.
+    before, last, known = [-1], [-1], {}
+    # Of each, the log probability of its alignments that end in a blank, and of those that end in a letter.
+    beams = {0: (0.0, -math.inf)}
+    log_p = log_p.double()
+    letters_of = [[k for k in row if k != blank] for row in log_p.topk(min(beam + 1, log_p.shape[1])).indices.tolist()]
+    for frame, letters in zip(log_p.tolist(), letters_of, strict=True):
+        likely, grown = [letter for letter in letters if frame[letter] > NEVER], {}
 
-        def add(prefix: tuple[int, ...], silent: float, spoken: float, grown: dict = grown) -> None:
-            before = grown.get(prefix, (-math.inf, -math.inf))
-            grown[prefix] = _sum(before[0], silent), _sum(before[1], spoken)
+        def add(one: int, silent: float, spoken: float, grown: dict = grown) -> None:
+            there = grown.get(one)
+            grown[one] = (silent, spoken) if there is None else (_sum(there[0], silent), _sum(there[1], spoken))
 
-        for prefix, (silent, spoken) in beams.items():
+        for one, (silent, spoken) in beams.items():
             whole = _sum(silent, spoken)
-            stays = spoken + frame[prefix[-1]] if prefix else -math.inf
-            add(prefix, whole + frame[blank], stays)
-            for letter in letters:
-                again = bool(prefix) and letter == prefix[-1]  # only behind a blank is it said twice
-                add((*prefix, letter), -math.inf, (silent if again else whole) + frame[letter])
-        beams = dict(sorted(grown.items(), key=lambda one: -_sum(*one[1]))[:beam])
-    found = [(prefix, _sum(*both)) for prefix, both in beams.items()]
-    return sorted(found, key=lambda one: -one[1])[:several]
+            add(one, whole + frame[blank], spoken + frame[last[one]] if one else -math.inf)
+            for letter in likely:
+                if (longer := known.setdefault((one, letter), len(last))) == len(last):
+                    before.append(one)
+                    last.append(letter)
+                # Only behind a blank is the same letter said twice.
+                add(longer, -math.inf, (silent if letter == last[one] else whole) + frame[letter])
+        beams = dict(sorted(grown.items(), key=lambda each: -_sum(*each[1]))[:beam])
+
+    def spelled(one: int) -> tuple[int, ...]:
+        letters = []
+        while one:
+            letters.append(last[one])
+            one = before[one]
+        return tuple(reversed(letters))
+
+    found = sorted(((one, _sum(*both)) for one, both in beams.items()), key=lambda each: -each[1])[:several]
+    return [(spelled(one), share) for one, share in found]
 
 
 def _sum(one: float, other: float) -> float:
     """The logarithm of a sum of two exponentials."""
-    low, high = sorted((one, other))
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+    if one < other:
+        one, other = other, one
+    return one if other == -math.inf else one + math.log1p(math.exp(other - one))
