@@ -32,6 +32,7 @@ _HOME = {
     "ObjectDetection": "tasks",
     "DepthEstimation": "tasks",
     "AudioClassification": "tasks",
+    "AudioFeatures": "tasks",
     "CTC": "tasks",
     "SpeechSeq2Seq": "tasks",
     "SentenceEmbedding": "tasks",

@@ -22,13 +22,16 @@ from hf_distill.rollouts import RolloutArguments
 from hf_distill.tasks.alignment.settings import AlignmentArguments
 from hf_distill.training.distillation import TEMPERATURE
 from hf_distill.training.fused_logits import FusionArguments
+from hf_distill.training.shared_encoder import SharingArguments
 
 LOWER = re.compile(r"(^|_)(kl|perplexity)$|(^|_)loss/")
 """Names of what an evaluation says that are better the lower they are: ``eval_kl``, ``eval_loss/hard``, ..."""
 
 
 @dataclass
-class DistillationArguments(AlignmentArguments, RolloutArguments, TransferArguments, FusionArguments):
+class DistillationArguments(
+    AlignmentArguments, RolloutArguments, TransferArguments, FusionArguments, SharingArguments
+):
     """The fields that distillation adds to ``TrainingArguments``.
 
     Each is a plain value, so that a command line, a YAML file and a hyperparameter search can all set it.
@@ -52,8 +55,8 @@ class DistillationArguments(AlignmentArguments, RolloutArguments, TransferArgume
         teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
             rows are padded, and one rounding off what it would have answered in training order.
 
-        augmentation, rollout, teacher_alignment, fused_logits: see ``TransferArguments``, ``RolloutArguments``,
-            ``AlignmentArguments`` and ``FusionArguments``.
+        augmentation, rollout, teacher_alignment, fused_logits, share_encoder: see ``TransferArguments``,
+            ``RolloutArguments``, ``AlignmentArguments``, ``FusionArguments`` and ``SharingArguments``.
 
     Raises:
         ValueError: a value that cannot be used.

@@ -106,6 +106,7 @@ class HeadSpec(NamedTuple):
         kind: ``CATEGORICAL``, ``BINARY``, ``POINTER`` or ``NUMBER``.
         linear: it is the model's output embeddings, so what enters them may stand for its logits.
         per_position: one distribution for each position of ``Signals.mask``, and not one a sample.
+        blank: one class says nothing, and the order of the others over positions is a transcript (CTC).
 
     Example:
         >>> HeadSpec("logits", per_position=True).kind
@@ -116,6 +117,7 @@ class HeadSpec(NamedTuple):
     kind: str = CATEGORICAL
     linear: bool = False
     per_position: bool = False
+    blank: bool = False
 
 
 class Head(NamedTuple):
@@ -129,6 +131,8 @@ class Head(NamedTuple):
             cells of a grid, the part of a sample that a row is, so that samples are counted.
         weights: of a teacher, float, the leading shape: how much what it says there is to be learned, as of queries of
             a detector that see nothing; None: all alike. They change totals, and never what is counted.
+        blank: the class that says nothing, of frames (CTC); None: there is none.
+        own: of a teacher whose positions were brought to the student's, what it showed by its own; None: the same.
     """
 
     logits: Logits
@@ -136,6 +140,8 @@ class Head(NamedTuple):
     labels: Tensor | None = None
     share: float = 1.0
     weights: Tensor | None = None
+    blank: int | None = None
+    own: Head | None = None
 
     def labelled(self, start: int, stop: int) -> Tensor | None:
         """Return the labels of ``start:stop`` of the rows that count, int64 [stop - start]; None: nobody knows."""
@@ -200,6 +206,8 @@ class Signals:
         grids: as in ``Stream``, of the main one.
         values: name -> Value; the names are the task's (``Task.values``), as those of ``vectors`` are.
         vectors: name -> one vector for each sample [B, D]: of its image, its text, its sentence.
+        encoded: what its encoder returned, as an encoder-decoder takes it for ``encoder_outputs``; None unless
+            ``"encoded"`` was asked of a model that is run. No memory keeps it.
     """
 
     heads: dict[str, Head]
@@ -214,6 +222,7 @@ class Signals:
     grids: tuple[Grid | None, ...] = ()
     values: dict[str, Value] = field(default_factory=dict)
     vectors: dict[str, Tensor] = field(default_factory=dict)
+    encoded: Any = None
 
     def stream(self, name: str | None = None) -> Stream:
         """Return what is shown along one sequence of positions.

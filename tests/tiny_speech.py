@@ -8,6 +8,10 @@ from transformers import (
     HubertConfig,
     HubertForCTC,
     HubertForSequenceClassification,
+    MoonshineConfig,
+    MoonshineForConditionalGeneration,
+    ParakeetCTCConfig,
+    ParakeetForCTC,
     Speech2TextConfig,
     Speech2TextForConditionalGeneration,
     Wav2Vec2BertConfig,
@@ -61,6 +65,17 @@ def features(seed=0, width=16, layers=2, **config):
     return made(Wav2Vec2BertForCTC, shape, seed)
 
 
+def parakeet(seed=0, width=16, layers=2, **config):
+    """All that is known of its layers is in the configuration of its encoder; the blank is its last class."""
+    encoder = {
+        "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": width,
+        "num_mel_bins": 8, "subsampling_conv_channels": 4, "conv_kernel_size": 3, "dropout": 0.0, "layerdrop": 0.0,
+        "activation_dropout": 0.0, "attention_dropout": 0.0, "dropout_positions": 0.0, "initializer_range": 0.2,
+    }  # fmt: skip
+    shape = ParakeetCTCConfig(vocab_size=LETTERS + 1, pad_token_id=LETTERS, encoder_config=encoder, **config)
+    return made(ParakeetForCTC, shape, seed)
+
+
 def ast(seed=0, width=16, layers=2, **config):
     shape = ASTConfig(
         hidden_size=width, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=width, patch_size=4,
@@ -94,6 +109,16 @@ def speech_to_text(seed=0, width=16, **config):
     return made(Speech2TextForConditionalGeneration, shape, seed)
 
 
+def moonshine(seed=0, width=16, layers=1, **config):
+    """A frame of 384 samples, from 1,023 samples on."""
+    shape = MoonshineConfig(
+        vocab_size=32, hidden_size=width, intermediate_size=width, encoder_num_hidden_layers=1, initializer_range=0.2,
+        decoder_num_hidden_layers=layers, encoder_num_attention_heads=2, decoder_num_attention_heads=2,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, **config,
+    )  # fmt: skip
+    return made(MoonshineForConditionalGeneration, shape, seed)
+
+
 CTCS = {"wav2vec2": wav2vec2, "hubert": hubert, "features": features}
 CLASSIFIERS = {
     "wav2vec2": lambda seed=0, **sizes: wav2vec2(seed, Wav2Vec2ForSequenceClassification, **sizes),
@@ -101,7 +126,7 @@ CLASSIFIERS = {
     "ast": ast,
     "whisper": lambda seed=0, **sizes: whisper(seed, WhisperForAudioClassification, **sizes),
 }
-WRITERS = {"whisper": whisper, "speech_to_text": speech_to_text}
+WRITERS = {"whisper": whisper, "speech_to_text": speech_to_text, "moonshine": moonshine}
 
 
 def recordings(n=8, seed=1, kind="wav2vec2", label=None):
@@ -118,6 +143,8 @@ def recordings(n=8, seed=1, kind="wav2vec2", label=None):
             row = {"input_features": torch.randn(8, 20, generator=generator)}
         elif kind == "speech_to_text":
             row = {"input_features": torch.randn(long // 8, 8, generator=generator)}
+        elif kind == "moonshine":
+            row = {"input_values": torch.randn(2400 + 400 * (number % 3), generator=generator)}
         else:
             row = {"input_values": torch.randn(long, generator=generator)}
         letters = torch.randint(1, LETTERS, (1 + number % 3,), generator=generator)

@@ -197,7 +197,7 @@ class Answers:
         if spans is None:  # from 0 on, as many as each row has
             lengths = np.array([block.length(index) for block, index in rows])
             spans, width = np.stack((np.zeros_like(lengths), lengths), axis=1), int(lengths.max())
-            if self.frames:
+            if self.frames and width:  # else no frame was known to be padding, as of spectrograms cut into patches
                 mask = (torch.arange(width) < torch.from_numpy(lengths).unsqueeze(-1)).to(counted.device)
                 counted = mask if self.positions else counted
         else:

@@ -28,7 +28,7 @@ from hf_distill.cache.identity import known_of
 from hf_distill.cache.keys import keys_of
 from hf_distill.cache.memory import Memory, Places
 from hf_distill.cache.offline_teacher import AbsentTeacher
-from hf_distill.models.hooks import LINEAR
+from hf_distill.models.hooks import ENCODED, LINEAR
 from hf_distill.signals import Signals
 from hf_distill.tasks.batches import KEYS, join, plain, spans_of, take
 from hf_distill.tasks.layout import Layout
@@ -154,7 +154,7 @@ class CachedTeacher(TeacherAround):
         training = keys is not None or self.watch.training
         batch = plain(batch)
         self.notice()
-        kept = needs - {LINEAR}  # what is kept is kept whole
+        kept, seen = needs - {LINEAR, ENCODED}, needs & {ENCODED}  # what is kept is kept whole, or not at all
         if not self._keeps(kept, training) or not self.check(batch, kept):
             return self.teacher(batch, needs)
         needs = self.memory.serve(kept)
@@ -165,7 +165,7 @@ class CachedTeacher(TeacherAround):
         if self.anywhere(bool(missing)):
             all_new = len(missing) == len(keys)
             asked = batch if all_new else take(batch, missing or [0], len(keys))
-            shown = self.teacher(asked, needs)
+            shown = self.teacher(asked, needs | seen if all_new else needs)
             if not self._can_keep(shown, asked):
                 return shown if all_new and not self.collective else self.teacher(batch, needs)
             if all_new and self.memory.full and self.memory.encoding.exact:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hf_distill.models.meta import image_widths, reads_images_alone
+from hf_distill.models.outputs import core_of
 from hf_distill.models.parts import Part, main_part, parts_of
 from hf_distill.models.snapshots import commit_of
 
@@ -31,6 +32,7 @@ class Facts:
         kept: which of its first teacher's hidden dimensions it has, if its width was cut (``config.distillation``).
         streams: what is known of its parts, where it has several: ``encoder``, ``decoder``, ``vision``, ``audio``,
             ``text``.
+        blank: the class that says nothing, of a model that recognises speech by frames (CTC).
 
     Of an encoder-decoder the sizes are the decoder's, whose hidden states its tasks show first.
     """
@@ -46,6 +48,7 @@ class Facts:
     kept: tuple[int, ...] | None = None
     widths: tuple[int, ...] | None = None
     streams: dict[str, Facts] = field(default_factory=dict)
+    blank: int | None = None
 
     @classmethod
     def of(cls, model: Any) -> Facts:
@@ -85,6 +88,7 @@ class Facts:
             labels=tuple(str(id2label[i]) for i in sorted(id2label)) if id2label else None,
             kept=_kept(getattr(config, "distillation", None) or ()),
             widths=widths,
+            blank=getattr(config, "pad_token_id", None) if type(core_of(model)).__name__.endswith("ForCTC") else None,
             streams={} if images else {stream: cls(**part._asdict()) for stream, part in streams.items()},
         )
 

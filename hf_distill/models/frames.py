@@ -50,7 +50,11 @@ def frames_of(model: nn.Module) -> Frames:
     core = core_of(model)
     parts = (core, getattr(core, "base_model", None), getattr(core, "encoder", None))
     told = next((one for part in parts for name in TOLD if (one := getattr(part, name, None)) is not None), None)
-    return (lambda lengths: lengths) if told is None else (lambda lengths: told(lengths).to(torch.int64))
+    if told is None:
+        return lambda lengths: lengths
+    if not isinstance(told(torch.tensor([2**16])), Tensor):  # one number of one recording, as Moonshine
+        return lambda lengths: lengths.new_tensor([told(one) for one in lengths.tolist()], dtype=torch.int64)
+    return lambda lengths: told(lengths).to(torch.int64)
 
 
 def frame_mask(batch: Mapping[str, Any], frames: Frames) -> Tensor | None:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from hf_distill.models.encoder import Encoded, encoder_of
 from hf_distill.models.linear_logits import LinearLogits, LogitTransform, autocast_on, head_of
 from hf_distill.models.texts import DECODER, IDS
 
@@ -48,13 +49,9 @@ def logit_transform(model: nn.Module) -> LogitTransform | None:
     if head is None:
         return None
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-    fed = {
-        IDS: ids,
-        **({DECODER + IDS: ids} if getattr(core.config, "is_encoder_decoder", False) else {}),
-    }
     training = core.training
     try:
+        fed = _two_positions(core)
         core.eval()
         with torch.random.fork_rng(devices=[]):
             TAILS[model] = _measured(core, head, fed)
@@ -67,7 +64,21 @@ def logit_transform(model: nn.Module) -> LogitTransform | None:
     return TAILS[model]
 
 
-def _measured(core: nn.Module, head: nn.Module, fed: dict[str, Tensor]) -> LogitTransform | None:
+def _two_positions(core: nn.Module) -> dict[str, Any]:
+    """Two tokens; for a decoder of what is no text, beside two states of its encoder."""
+    first = next(core.parameters())
+    ids = torch.zeros(1, 2, dtype=torch.long, device=first.device)
+    encoder = encoder_of(core)
+    if encoder is None or getattr(core, "main_input_name", IDS) == IDS:
+        return {IDS: ids} if encoder is None else {IDS: ids, DECODER + IDS: ids}
+    config = getattr(encoder, "config", core.config)
+    width = getattr(config, "d_model", None) or config.hidden_size
+    dtype = first.dtype if first.is_floating_point() else None
+    known = Encoded(last_hidden_state=torch.zeros(1, 2, width, device=first.device, dtype=dtype))
+    return {"encoder_outputs": known, DECODER + IDS: ids}
+
+
+def _measured(core: nn.Module, head: nn.Module, fed: dict[str, Any]) -> LogitTransform | None:
     entered: list[LinearLogits] = []
 
     def hear(module: nn.Module, given: Any) -> None:

@@ -6,13 +6,14 @@ Knows: modules, forward hooks, how projections are called. Does not know: terms,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hf_distill.models.encoder import encoder_of
 from hf_distill.models.head import logit_transform
 from hf_distill.models.linear_logits import LinearLogits, emptied, head_of
 
@@ -23,6 +24,9 @@ QKV = "qkv"
 
 LINEAR = "linear"
 """The need for what enters the head in place of its logits, which are then not made."""
+
+ENCODED = "encoded"
+"""The need for what the encoder of an encoder-decoder returns."""
 
 CAPTURED = (TAP.rstrip(":"), QKV)
 """What a model that is run here can be heard to give, as a teacher says it: any tap is a ``"tap"``."""
@@ -62,11 +66,13 @@ class Captured(NamedTuple):
         taps: module path -> its output; of several outputs the first.
         qkv: for each attention, from the first layer up, its queries, keys and values.
         linear: what entered the head, with the head; empty where logits were made.
+        encoded: what the encoder returned; empty where nobody asked, or it was not run.
     """
 
     taps: dict[str, Tensor]
     qkv: list[dict[str, Tensor]]
     linear: list[LinearLogits]
+    encoded: Sequence[Any] = ()
 
 
 @contextmanager
@@ -76,7 +82,7 @@ def capture(model: nn.Module, needs: Iterable[str]) -> Iterator[Captured | None]
     Args:
         model: the model itself, not its wrapper (DDP, a compiled module); a PEFT model's paths are those of its base.
         needs: ``"tap:<module path>"``, ``"qkv"`` and, of a model whose head can be taken apart (``logit_transform``),
-            ``"linear"``; all others are somebody else's.
+            ``"linear"``, of an encoder-decoder ``"encoded"``; all others are somebody else's.
 
     Yields:
         What was heard; None where nothing is to be heard.
@@ -92,11 +98,11 @@ def capture(model: nn.Module, needs: Iterable[str]) -> Iterator[Captured | None]
         torch.Size([1, 3])
     """
     paths = sorted(need.removeprefix(TAP) for need in needs if need.startswith(TAP))
-    if not paths and not {QKV, LINEAR} & set(needs):
+    if not paths and not {QKV, LINEAR, ENCODED} & set(needs):
         yield None
         return
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    captured, hooks = Captured({}, [], []), ExitStack()
+    captured, hooks = Captured({}, [], [], []), ExitStack()
     outside = torch.is_grad_enabled()
 
     def listen(module: nn.Module, keep: Callable[[Tensor], None]) -> None:
@@ -120,6 +126,9 @@ def capture(model: nn.Module, needs: Iterable[str]) -> Iterator[Captured | None]
             for parts in attentions(core):
                 for kind, module in parts.items():
                     listen(module, lambda output, kind=kind: _hear(captured.qkv, kind, output))
+        if ENCODED in needs:
+            keep = captured.encoded.append
+            hooks.callback(encoder_of(core).register_forward_hook(lambda module, given, output: keep(output)).remove)
         if LINEAR in needs:
             hooks.enter_context(emptied(head_of(model), logit_transform(model), captured.linear))
         yield captured

@@ -16,8 +16,11 @@ from hf_distill.objectives.channel import ChannelKL
 from hf_distill.objectives.cka import CKA
 from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.correlation import DIST, StandardisedKL
+from hf_distill.objectives.ctc_hypotheses import CTCHypotheses
 from hf_distill.objectives.decoupled import DKD
 from hf_distill.objectives.depth import AffineInvariant, ScaleInvariant
+from hf_distill.objectives.distilhubert import DistilHuBERT
+from hf_distill.objectives.guided_ctc import GuidedCTC
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
@@ -48,8 +51,11 @@ TERMS: dict[str, type[Term]] = {
     "topk_kl": TopKKL,
     "adaptive_kl": AdaptiveKL,
     "uld": ULD,
+    "ctc_hypotheses": CTCHypotheses,
+    "guided_ctc": GuidedCTC,
     "hidden_mse": HiddenMSE,
     "hidden_cosine": HiddenCosine,
+    "distilhubert": DistilHuBERT,
     "pkd": PKD,
     "cka": CKA,
     "channel_kl": ChannelKL,

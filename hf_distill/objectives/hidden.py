@@ -6,6 +6,7 @@ Knows: hidden states, which positions count, widths. Does not know: tasks, heads
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -29,8 +30,9 @@ class HiddenTerm(StreamTerm):
     cost out; or ``cost``, if it trains more than a projection for each pair. The mean is taken over the pairs.
 
     Args:
-        layers: ``"uniform"`` (by relative depth, embeddings to embeddings), ``"last"``, ``"skip"``, or student layer
-            -> teacher layer, or to several; layer 0 is the embedding output. See ``layers.AUTOMATIC``.
+        layers: ``"uniform"`` (by relative depth, embeddings to embeddings), ``"last"``, ``"skip"``, ``"thirds"``, or
+            student layer -> teacher layer, or to several; layer 0 is the embedding output, -1 the last layer. A layer
+            that learns from several has a projection for each, whatever the widths. See ``layers.AUTOMATIC``.
         stream: the sequence of positions that is compared, such as ``"encoder"`` of an encoder-decoder; None: the
             task's main one. See ``StreamTerm``.
     """
@@ -57,8 +59,9 @@ class HiddenTerm(StreamTerm):
                     "hidden_size and num_hidden_layers: use a transformers model, or a term that compares logits."
                 )
         self.pairs, self.projections = paired(self.layers, student, teacher, self.name), nn.ModuleDict()
+        pupils = Counter(ours for ours, _ in self.pairs)  # one state cannot be several others
         for ours, theirs in self.pairs:
-            if self.projects and student.width(ours) != teacher.width(theirs):
+            if self.projects and (pupils[ours] > 1 or student.width(ours) != teacher.width(theirs)):
                 projection = nn.Linear(student.width(ours), teacher.width(theirs), bias=False)
                 if (
                     places := student.places(teacher)
@@ -168,9 +171,9 @@ class HiddenTerm(StreamTerm):
 class HiddenMSE(HiddenTerm):
     """Mean squared difference of hidden states; where the widths differ the student's are projected first.
 
-    For the pairs of layers (s, t), with a trained matrix W_st where the two widths differ and none where they do not:
-    the mean over pairs of ``|| W_st h_s - h_t ||**2 / width of the teacher``, added over tokens. The projections are
-    trained with the student and are in no published student.
+    For the pairs of layers (s, t), with a trained matrix W_st where the two widths differ or s learns from several
+    layers, and none where not: the mean over pairs of ``|| W_st h_s - h_t ||**2 / width of the teacher``, added over
+    tokens. The projections are trained with the student and are in no published student.
 
     Args:
         layers: which layers learn from which, ``"uniform"`` by default; see ``HiddenTerm``.

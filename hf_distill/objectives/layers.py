@@ -73,10 +73,31 @@ def skip_pairs(student: int, teacher: int) -> Pairs:
     return [(layer, layer * (teacher // student)) for layer in range(1, student + 1)]
 
 
+def third_pairs(student: int, teacher: int) -> Pairs:
+    """Pair the student's last layer with three of the teacher's: a third, two thirds and all of its depth.
+
+    Args:
+        student: its number of layers, without the embeddings.
+        teacher: its number of layers.
+
+    Returns:
+        (student layer, teacher layer), from the teacher's lowest up.
+
+    Reference:
+        Chang, Yang, Lee: DistilHuBERT, arXiv:2110.01900, section 2.2 (layers 4, 8 and 12).
+
+    Example:
+        >>> third_pairs(2, 12), third_pairs(1, 2)
+        ([(2, 4), (2, 8), (2, 12)], [(1, 1), (1, 2)])
+    """
+    return [(student, layer) for layer in sorted({max(1, round(part * teacher / 3)) for part in (1, 2, 3)})]
+
+
 AUTOMATIC: dict[str, Callable[[int, int], Pairs]] = {
     "uniform": uniform_pairs,
     "last": last_pairs,
     "skip": skip_pairs,
+    "thirds": third_pairs,
 }
 """What a user may write instead of a map."""
 
@@ -85,19 +106,21 @@ def read_layers(layers: Layers | None, term: str) -> str | Pairs | None:
     """Read what a user wrote; in JSON the keys are strings.
 
     Args:
-        layers: the name of an automatic map, or student layer -> teacher layer, or to several of them; None: the
-            pair of the two last layers.
+        layers: the name of an automatic map, or student layer -> teacher layer, or to several of them; -1 is the last
+            layer of a model, -2 the one before. None: the pair of the two last layers.
         term: who was given it, for a message.
 
     Returns:
         The name, the pairs, or None.
 
     Raises:
-        ValueError: an unknown name, no pair at all, or a layer that is no number of at least 0.
+        ValueError: an unknown name, no pair at all, or a layer that is no whole number.
 
     Example:
         >>> read_layers({"1": 2, "2": [3, 4]}, "hidden_mse")
         [(1, 2), (2, 3), (2, 4)]
+        >>> read_layers({-1: [4, 8, -1]}, "hidden_mse")
+        [(-1, 4), (-1, 8), (-1, -1)]
     """
     if layers is None:
         return None
@@ -111,10 +134,10 @@ def read_layers(layers: Layers | None, term: str) -> str | Pairs | None:
     pairs = []
     for ours, several in layers.items():
         for theirs in several if isinstance(several, (list, tuple)) else [several]:
-            if not str(ours).isdecimal() or not str(theirs).isdecimal():
+            if not all(str(one).removeprefix("-").isdecimal() for one in (ours, theirs)):
                 raise ValueError(
                     f"layers={dict(layers)} was given to {term}: give student layer -> teacher layer, numbers from 0 "
-                    "(the embeddings) up."
+                    "(the embeddings) up or from -1 (the last) down, several teacher layers as a list."
                 )
             pairs.append((int(ours), int(theirs)))
     if not pairs:
@@ -165,6 +188,7 @@ def paired(layers: str | Pairs | None, student: Facts, teacher: Facts, term: str
         )
     if isinstance(layers, str):
         return [pair for pair in AUTOMATIC[layers](ours, theirs) if min(pair) >= first]
+    layers = [(_counted(one, ours), _counted(other, theirs)) for one, other in layers]
     what = "0 (embeddings)" if first == 0 else str(first)
     sides = (("student", student, [one for one, _ in layers]), ("teacher", teacher, [other for _, other in layers]))
     for owner, facts, asked in sides:
@@ -174,7 +198,15 @@ def paired(layers: str | Pairs | None, student: Facts, teacher: Facts, term: str
                 f"layer {wrong[0]} of the {owner} {facts.name} was asked for by {term}, it has the layers {what} to "
                 f"{facts.num_layers}: name one of those." + stacks(ours, theirs, layers, first)
             )
+    if len(set(layers)) < len(layers):
+        twice = next(pair for pair in layers if layers.count(pair) > 1)
+        raise ValueError(f"layers name {twice[0]} -> {twice[1]} twice for {term}: name each pair once.")
     return list(layers)
+
+
+def _counted(layer: int, depth: int) -> int:
+    """A layer counted from the embeddings up; one that is not there stays as it was asked for."""
+    return depth + 1 + layer if -depth - 1 <= layer < 0 else layer
 
 
 def stacks(student: int, teacher: int, pairs: Pairs, first: int = 0) -> str:

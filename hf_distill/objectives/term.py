@@ -33,6 +33,7 @@ class Term(nn.Module):
         citation: the paper, for the model card.
         compares_sorted: it compares sorted probabilities, so the two heads may have other classes, and another number
             of them.
+        of_frames: it compares transcripts of frames, one of whose classes is a blank (CTC), and no other heads.
         by_position: beside heads it compares token with token, so both models must read the same tokens.
         few: it can compare heads of which the teacher keeps a few ids (``TopKLogits``), at one temperature.
         stream: the stream that a user named; None: the task's main one. See ``StreamTerm``.
@@ -62,6 +63,7 @@ class Term(nn.Module):
     by_position: ClassVar[bool] = True
     few: ClassVar[bool] = False
     compares_sorted: ClassVar[bool] = False
+    of_frames: ClassVar[bool] = False
     stream: str | None = None
 
     @property

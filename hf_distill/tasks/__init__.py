@@ -1,6 +1,7 @@
 """Tasks: how to read a model's outputs for one kind of problem. ``Task.of(model)`` finds the one that fits."""
 
 from hf_distill.tasks.audio_classification import AudioClassification
+from hf_distill.tasks.audio_features import AudioFeatures
 from hf_distill.tasks.candidates import CandidateCollator
 from hf_distill.tasks.ctc import CTC
 from hf_distill.tasks.depth_estimation import DepthEstimation
@@ -20,7 +21,7 @@ from hf_distill.tasks.token_classification import TokenClassification
 TASKS: tuple[type[Task], ...] = (
     AudioClassification, CTC, SpeechSeq2Seq, ObjectDetection, SemanticSegmentation, DepthEstimation,
     ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM,
-    CausalLM, Seq2SeqLM, SentenceEmbedding,
+    CausalLM, Seq2SeqLM, AudioFeatures, SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
@@ -29,6 +30,7 @@ __all__ = [
     "CTC",
     "TASKS",
     "AudioClassification",
+    "AudioFeatures",
     "CandidateCollator",
     "CausalLM",
     "DepthEstimation",

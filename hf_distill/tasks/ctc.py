@@ -7,7 +7,7 @@ Does not know: recordings' files, decoding, what a term compares, teachers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from hf_distill.models.frames import frame_mask, frames_of
 from hf_distill.models.outputs import core_of, logits_in
 from hf_distill.signals import DenseLogits, Head, HeadSpec, Signals, Sum
 from hf_distill.tasks.frame_rates import places, taken
+from hf_distill.tasks.letters import check_letters, translated
 from hf_distill.tasks.recordings import OfRecordings
 from hf_distill.tasks.task import Task
 
@@ -52,9 +53,11 @@ class CTC(OfRecordings, Task):
             ``"symmetric"``, those and ``beside`` frames on either side.
         beside: see ``select``.
         own_loss: the model computes a loss of its own that this class does not know.
+        teacher_letters: for each letter of the student, the blank among them, its place among the teacher's, -1 where
+            the teacher has none, see ``letters_by_name``; None: the same letters.
 
     Raises:
-        ValueError: another ``reduction`` or ``select``.
+        ValueError: another ``reduction`` or ``select``, or letters that cannot be used.
 
     Reference:
         Graves et al.: Connectionist Temporal Classification, 2006; Hilmes et al.: The Necessity of Blank Frames in CTC
@@ -81,6 +84,7 @@ class CTC(OfRecordings, Task):
         select: str = ALL,
         beside: int = 1,
         own_loss: bool = False,
+        teacher_letters: Sequence[int] | None = None,
     ) -> None:
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction={reduction!r} was given to CTC: use {' or '.join(REDUCTIONS)}.")
@@ -88,6 +92,7 @@ class CTC(OfRecordings, Task):
             raise ValueError(f"select={select!r} was given to CTC: use {ALL}, {SPOKEN} or {SYMMETRIC}.")
         self.num_labels, self.blank, self.reduction, self.own_loss = num_labels, blank, reduction, own_loss
         self.select, self.beside, self._told = select, beside, False
+        self.teacher_letters = check_letters(teacher_letters, num_labels, blank)
 
     @classmethod
     def from_model(cls, model: nn.Module, **options: Any) -> CTC | None:
@@ -95,7 +100,7 @@ class CTC(OfRecordings, Task):
 
         Args:
             model: any module.
-            **options: ``select``, ``beside``.
+            **options: ``select``, ``beside``, ``teacher_letters``.
         """
         core = core_of(model)
         own = own_loss_of(model, CLASSES, "ForCTC")
@@ -110,14 +115,26 @@ class CTC(OfRecordings, Task):
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
         """One head, a distribution for each frame."""
-        return (HeadSpec("logits", per_position=True),)
+        return (HeadSpec("logits", per_position=True, blank=True),)
 
     def check(self, student: Facts, teacher: Facts) -> None:
         """Refuse other letters; see ``Task.check``."""
-        if None not in (student.vocab_size, teacher.vocab_size) and student.vocab_size != teacher.vocab_size:
+        letters, several = self.teacher_letters, teacher.vocab_size
+        if letters is None and None not in (student.vocab_size, several) and student.vocab_size != several:
             raise ValueError(
-                f"the teacher {teacher.name} has {teacher.vocab_size} letters, the student {student.vocab_size}: CTC "
-                "compares letter with letter, so give both the same vocabulary."
+                f"the teacher {teacher.name} has {several} letters, the student {student.vocab_size}: CTC compares "
+                "letter with letter, so give both the same vocabulary, or the task teacher_letters."
+            )
+        if letters is not None and several is not None and max(letters) >= several:
+            raise ValueError(
+                f"teacher_letters names the letter {max(letters)} of the teacher {teacher.name}, it has {several}, 0 "
+                f"to {several - 1}: give for each letter of the student its place among these, or -1."
+            )
+        blank = self.blank if letters is None else letters[self.blank]
+        if teacher.blank not in (None, blank):
+            raise ValueError(
+                f"the blank of the teacher {teacher.name} is its class {teacher.blank}, and class {blank} was "
+                "expected: give both models the same vocabulary, or the task teacher_letters."
             )
 
     def check_batch(self, batch: Mapping[str, Any]) -> None:
@@ -182,7 +199,7 @@ class CTC(OfRecordings, Task):
                 "distribution for each frame, of recordings (input_values or input_features)."
             )
         return Signals(
-            heads={"logits": Head(DenseLogits(logits), mask)},
+            heads={"logits": Head(DenseLogits(logits), mask, blank=self.blank)},
             hidden=tuple(shown.get("hidden_states") or ()),
             attention=tuple(shown.get("attentions") or ()),
             mask=mask,
@@ -196,17 +213,21 @@ class CTC(OfRecordings, Task):
                 "the teacher keeps a few letters of each frame, CTC asks each frame for its blank: keep whole logits "
                 "(top=0)."
             )
-        if ours.logits.shape[2] != theirs.logits.shape[2]:
+        logits, hidden, own = theirs.logits.tensor, teacher.hidden, None
+        if self.teacher_letters is not None:
+            logits = translated(logits, self.teacher_letters)
+        if ours.logits.shape[2] != logits.shape[2]:
             raise ValueError(
-                f"the teacher gave {theirs.logits.shape[2]} letters a frame, the student {ours.logits.shape[2]}: both "
-                "must have the same vocabulary."
+                f"the teacher gave {logits.shape[2]} letters a frame, the student {ours.logits.shape[2]}: both must "
+                "have the same vocabulary."
             )
-        logits, hidden = theirs.logits.tensor, teacher.hidden
         if not torch.equal(ours.rows, theirs.rows):
+            own = Head(DenseLogits(logits), theirs.rows, blank=self.blank)
             silent = logits.float().log_softmax(dim=-1)[..., self.blank]
             place = places(ours.rows, theirs.rows, silent)
             logits, hidden = taken(logits, place), tuple(taken(state, place) for state in hidden)
-        head = Head(DenseLogits(logits), ours.rows, weights=self._learned(logits, ours.rows))
+        weights = self._learned(logits, ours.rows)
+        head = Head(DenseLogits(logits), ours.rows, weights=weights, blank=self.blank, own=own)
         return replace(teacher, heads={"logits": head}, hidden=hidden, mask=student.mask)
 
     def telling(self, student: Signals, teacher: Signals) -> Signals:

@@ -59,3 +59,33 @@ def taken(state: Tensor, place: Tensor) -> Tensor:
         [2.0, 2.0, 1.0]
     """
     return state.gather(1, place.view(*place.shape, *[1] * (state.ndim - 2)).expand(-1, -1, *state.shape[2:]))
+
+
+def averaged(state: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
+    """Bring frames that say nothing of letters to another rate: the mean of those that fall onto one, or recurring.
+
+    Args:
+        state: [B, S, H].
+        ours: bool [B, T], frames that count, from the first on.
+        theirs: bool [B, S], of the state's.
+
+    Returns:
+        [B, T, H]; zero where nothing counts.
+
+    Example:
+        >>> fine = torch.tensor([[[1.0], [3.0], [5.0], [9.0]]])
+        >>> averaged(fine, torch.ones(1, 2).bool(), torch.ones(1, 4).bool()).flatten().tolist()
+        [2.0, 7.0]
+        >>> averaged(fine, torch.ones(1, 8).bool(), torch.ones(1, 4).bool()).flatten().tolist()
+        [1.0, 1.0, 3.0, 3.0, 5.0, 5.0, 9.0, 9.0]
+    """
+    lengths, others = ours.sum(dim=1, keepdim=True), theirs.sum(dim=1, keepdim=True)
+    there = torch.arange(theirs.shape[1], device=theirs.device).expand(theirs.shape)
+    bins = (there * lengths).div(others.clamp(min=1), rounding_mode="floor").clamp(max=max(0, ours.shape[1] - 1))
+    wide = bins.unsqueeze(-1).expand(state.shape)
+    counted = state.masked_fill(~theirs.unsqueeze(-1), 0)
+    added = state.new_zeros(*ours.shape, state.shape[-1]).scatter_add(1, wide, counted)
+    several = state.new_zeros(ours.shape).scatter_add(1, bins, theirs.to(state.dtype))
+    nearest = taken(state, places(ours, theirs, torch.zeros_like(theirs, dtype=torch.float32)))
+    found = torch.where((others > lengths).unsqueeze(-1), added / several.clamp(min=1).unsqueeze(-1), nearest)
+    return found.masked_fill(~ours.unsqueeze(-1), 0)

@@ -249,6 +249,8 @@ class Seq2SeqLM(LanguageModel):
         self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any], teacher: Signals | None = None
     ) -> dict[str, Any]:
         """Shift the labels into what the decoder reads, as the model would if it can; see ``Task.inputs``."""
+        if teacher is not None and teacher.encoded is not None:
+            fed = {**fed, "encoder_outputs": teacher.encoded}
         core, labels = core_of(model), batch.get("labels")
         given = any(fed.get(name) is not None for name in GIVEN)
         if given or labels is None or not hasattr(core, "config"):

@@ -183,8 +183,9 @@ class Task(Counting, Comparing):
             model: the student or the teacher.
             fed: what it is about to be called with, without labels unless the model computes its own loss.
             batch: the batch, with labels.
-            teacher: what the teacher showed, without gradients, for the student of a task that ``reads``; None for the
-                teacher itself. A task that reads nothing may leave the argument out.
+            teacher: what the teacher showed, without gradients, for the student of a task that ``reads``, or whose
+                encoder is the teacher's (``Signals.encoded``, see ``SharedEncoder``); None for the teacher itself. A
+                task that reads nothing may leave the argument out.
 
         Returns:
             What to call it with.
@@ -242,5 +243,6 @@ class Task(Counting, Comparing):
         """
         signals = self.signals(model, batch, outputs, captured)
         if captured is not None:
-            signals = replace(signals, taps=captured.taps, qkv=taken_apart(core_of(model), captured.qkv))
+            qkv, encoded = taken_apart(core_of(model), captured.qkv), next(iter(captured.encoded), None)
+            signals = replace(signals, taps=captured.taps, qkv=qkv, encoded=encoded)
         return without_prompt(replace(signals, main=self.streams[0]), virtual_tokens(model))

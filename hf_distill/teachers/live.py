@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.models.context import Limits, embedded
+from hf_distill.models.encoder import encoder_of
 from hf_distill.models.facts import Facts
 from hf_distill.models.head import logit_transform
-from hf_distill.models.hooks import CAPTURED, capture
+from hf_distill.models.hooks import CAPTURED, ENCODED, capture
 from hf_distill.models.outputs import SHOWN, asking, core_of
 from hf_distill.signals import Signals
 from hf_distill.tasks import Task
@@ -88,7 +89,8 @@ class LiveTeacher(Teacher):
         """Learn what the model is, what it shows and what its forward takes."""
         self.facts = Facts.of(model)
         headless = type(core_of(model)).__name__ in HEADLESS
-        self.serves = LiveTeacher.serves - ({"heads"} if headless else set())
+        encodes = {ENCODED} if encoder_of(model) is not None else set()
+        self.serves = LiveTeacher.serves - ({"heads"} if headless else set()) | encodes
         parameters = inspect.signature(core_of(model).forward).parameters
         self._takes = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._takes -= {"labels", "return_dict", "output_hidden_states", "output_attentions", "use_cache"}
@@ -105,7 +107,10 @@ class LiveTeacher(Teacher):
         """Freeze, cast and place the model; see ``Teacher.prepare``."""
         self.task = self.task or trainer.task
         self._check_head(self.task)
-        shared = {id(p) for p in trainer.model.parameters()} & {id(p) for p in self.model.parameters()}
+        # What both have and neither trains, as an encoder, may be one; not where it is cast or sharded for both.
+        apart = self.dtype is not None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        trained = {id(p) for p in trainer.model.parameters() if apart or p.requires_grad}
+        shared = trained & {id(p) for p in self.model.parameters()}
         if shared:
             raise ValueError(
                 f"the teacher {self.facts.name} shares {len(shared)} parameters with the student, which would train "

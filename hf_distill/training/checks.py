@@ -84,6 +84,11 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                 f"{name} compares class with class, which two vocabularies do not have under "
                 'teacher_alignment="uld": use the objective uld, or teacher_alignment="span".'
             )
+        if term.of_frames and not any(head.blank for head in task.heads):
+            raise ValueError(
+                f"{name} compares what frames say beside a blank (CTC), {type(task).__name__} has no such frames: use "
+                "another term, such as forward_kl."
+            )
         kinds = {head.kind for head in task.heads} - term.accepts if "heads" in term.needs else ()
         if NUMBER in kinds:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")

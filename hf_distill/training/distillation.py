@@ -29,6 +29,7 @@ from hf_distill.training.checks import check_objective, check_reads, named_facts
 from hf_distill.training.fused_logits import FusedLogits, FusionArguments, loss_weights
 from hf_distill.training.inside_forward import run_inside_forward
 from hf_distill.training.projections import attach_to_student
+from hf_distill.training.shared_encoder import SharedEncoder
 from hf_distill.training.supervised_loss import SupervisedLoss
 from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
@@ -166,6 +167,7 @@ class Distillation:
             self.objective, self._built = objective, (student, spec)
             self._fusing(supervised).check(student, sharded)
             make_visible(objective, student, self.teacher, self._compiled, self.task.reads)
+        self._sharing = SharedEncoder(self.args, student, self.task, self.teacher, objective.needs, sharded)
         attach_to_student(student, self.objective if self.alpha > 0 else None)
 
     @property
@@ -202,7 +204,8 @@ class Distillation:
             )
         whole = any(need.partition("@")[0] == "heads" for need in self.task.reads)  # what a student reads are logits
         linear = {LINEAR} if fused and teacher.linear and not whole else set()
-        return self._answer(batch, self.teacher_needs | linear, state)
+        encoded = self._sharing.wants(batch) if self.alpha > 0 else frozenset()
+        return self._answer(batch, self.teacher_needs | linear | encoded, state)
 
     def read(self, batch: Mapping[str, Any], state: TrainerState) -> Signals | None:
         """Ask the teacher for what the student reads of it alone, for a call in which nothing is compared.

@@ -129,9 +129,9 @@ class SupervisedLoss:
             student: the unwrapped student.
             fed: what it reads of the batch, with labels only where it computes its own loss.
             batch: the batch.
-            teacher: what the teacher showed; only a task that ``reads`` is given it.
+            teacher: what the teacher showed; only a task that ``reads`` is given it, or one whose encoder it shows.
         """
-        if self.task.reads:
+        if self.task.reads or (teacher is not None and teacher.encoded is not None):
             return self.task.inputs(student, fed, batch, teacher=teacher)
         return fed if self.of_the_model else self.task.inputs(student, fed, batch)
 

@@ -40,7 +40,6 @@ def pair(kind, config):
     [
         (lambda: pair(CLIPModel, CLIPConfig), "CLIPModel, which reads pixel_values"),
         (lambda: pair(SiglipModel, SiglipConfig), "SiglipModel, which reads pixel_values"),
-        (lambda: wave(Wav2Vec2Model), "Wav2Vec2Model, which reads input_values"),
         (lambda: wave(Wav2Vec2ForAudioFrameClassification), "FrameClassification, which reads input_values"),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import tiny_images
+import tiny_speech
 import torch
 from transformers import (
     BartConfig,
@@ -112,3 +113,13 @@ def test_what_several_have_in_common_is_so_of_each_stream():
     one, other = (Facts.of(T5ForConditionalGeneration(T5Config(**{**T5, "num_layers": n}))) for n in (3, 2))
     both = Facts.shared([one, other])
     assert (both.num_layers, both.stream("encoder").num_layers, both.stream("encoder").hidden_size) == (1, None, 16)
+
+
+def test_of_a_model_around_an_encoder_the_encoder_is_known():
+    """Parakeet, whose own configuration has no layers."""
+    facts, model = Facts.of(tiny_speech.parakeet(layers=3)), tiny_speech.parakeet(layers=3).eval()
+    assert (facts.hidden_size, facts.num_layers, facts.num_heads) == (16, 3, 2)
+    assert facts.blank == tiny_speech.LETTERS
+    with torch.no_grad():
+        shown = model(input_features=torch.randn(1, 40, 8), output_hidden_states=True).hidden_states
+    assert [state.shape[-1] for state in shown] == [16] * 4

@@ -19,6 +19,16 @@ def test_there_are_as_many_as_logits(kind):
     assert mask.sum(dim=1).tolist() == sorted(mask.sum(dim=1).tolist())
 
 
+def test_a_model_that_tells_one_length_at_a_time_is_asked_for_each():
+    """Moonshine's method takes one number; a batch of two recordings was an error before."""
+    model = tiny_speech.moonshine().eval()
+    batch = tiny_speech.collate(tiny_speech.recordings(3, kind="moonshine"))
+    mask = frame_mask(batch, frames_of(model))
+    with torch.no_grad():
+        assert mask.shape == model(**batch).encoder_last_hidden_state.shape[:2]
+    assert mask.sum(dim=1).tolist() == [4, 5, 7]
+
+
 def test_without_a_mask_all_are_as_long_as_the_longest():
     model = tiny_speech.wav2vec2()
     assert frame_mask({"input_values": torch.zeros(2, 96)}, frames_of(model)).all()

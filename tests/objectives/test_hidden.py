@@ -35,7 +35,7 @@ def textbook(term, student, teacher, mask):
     total = 0.0
     for ours, theirs in term.pairs:
         h, t = student.hidden[ours].double(), teacher.hidden[theirs].double()
-        if term.projections:
+        if f"{ours}_{theirs}" in term.projections:
             h = h @ term.projections[f"{ours}_{theirs}"].weight.double().T
         for sample, position in mask.nonzero().tolist():
             total = total + (h[sample, position] - t[sample, position]).pow(2).sum() / t.shape[-1]
@@ -51,7 +51,8 @@ def test_values_agree_with_float64(layers, teacher):
     total, count = term(student, taught, {})
     assert count == 3
     assert total.item() == pytest.approx(textbook(term, student, taught, mask).item(), rel=1e-6)
-    assert bool(term.projections) == (teacher is WIDE)  # none where the widths agree
+    several = {"1_2", "1_3"} if layers == {1: [2, 3], 2: 4} else set()  # none where the widths agree, but for these
+    assert set(term.projections) == ({f"{a}_{b}" for a, b in term.pairs} if teacher is WIDE else several)
 
 
 @pytest.mark.parametrize("cls", [HiddenMSE, HiddenCosine, PKD, partial(PKD, token="all"), partial(PKD, token="last")])
@@ -127,8 +128,34 @@ def test_the_default_layers_are_the_papers():
     assert built(layers="last").pairs == [(1, 3), (2, 4)]
 
 
+def test_one_layer_learns_from_several_by_a_projection_each():
+    term = built(student=NARROW, teacher=Facts(name="t", hidden_size=4, num_layers=6), layers={-1: [2, 4, -1]})
+    assert term.pairs == [(2, 2), (2, 4), (2, 6)]
+    assert list(term.projections) == ["2_2", "2_4", "2_6"]
+    spec = json.loads('{"hidden_mse": {"layers": {"-1": [1, "-2"]}}}')
+    read = build(spec).terms["hidden_mse"]
+    read.build(NARROW, WIDE)
+    assert read.pairs == [(2, 1), (2, 3)]
+    assert built(layers="thirds").pairs == [(2, 1), (2, 3), (2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        ({-4: 1}, r"layer -4 of the student s was asked for by hidden_mse, it has the layers 0 \(embeddings\) to 2"),
+        ({1: [2, -6]}, r"layer -6 of the teacher t was asked for by hidden_mse"),
+        ({-1: [4, -1]}, "layers name 2 -> 4 twice for hidden_mse: name each pair once"),
+        ({"last": 4}, "give student layer -> teacher layer, numbers from 0"),
+        ({1: [2, 1.5]}, "give student layer -> teacher layer, numbers from 0"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(layers, told):
+    with pytest.raises(ValueError, match=told):
+        built(layers=layers)
+
+
 def test_an_unknown_map_and_an_unknown_token_are_refused():
-    with pytest.raises(ValueError, match="layers='top' was given to hidden_mse: use uniform, last, skip, or give"):
+    with pytest.raises(ValueError, match="layers='top' was given to hidden_mse: use uniform, last, skip, thirds, or"):
         HiddenMSE("top")
     with pytest.raises(ValueError, match="token='middle' was given to pkd: use first, last, all"):
         PKD(token="middle")
@@ -148,7 +175,7 @@ def test_a_map_from_json_has_strings_as_keys():
     assert "1_2" in term.projections
 
 
-@pytest.mark.parametrize("layers", [{"top": 2}, {-1: 2}, {1: 2.5}, {1: True}])
+@pytest.mark.parametrize("layers", [{"top": 2}, {"--1": 2}, {1: 2.5}, {1: True}])
 def test_layers_that_are_no_numbers_are_refused(layers):
     with pytest.raises(ValueError, match="give student layer -> teacher layer, numbers from 0"):
         HiddenMSE(layers=layers)

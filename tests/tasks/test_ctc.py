@@ -177,3 +177,17 @@ def test_unknown_options_are_refused(wrong):
 def test_labels_are_not_smoothed(tmp_path):
     with pytest.raises(ValueError, match="label_smoothing_factor was given"):
         trainer(tmp_path, args={"label_smoothing_factor": 0.1})
+
+
+def test_a_model_with_its_layers_in_an_encoder_of_its_own_is_taught(tmp_path):
+    """Parakeet: a last class that is the blank, batch norms, hidden states of a quarter or less of the frames."""
+    rows = [{**row, "input_features": torch.randn(40 + 8 * i, 8)} for i, row in enumerate(tiny_speech.recordings(4))]
+    rows = [{name: row[name] for name in ("input_features", "labels")} for row in rows]
+    objective = {"forward_kl": 1.0, "hidden_mse": 1.0, "ctc_hypotheses": 1.0, "guided_ctc": 1.0}
+    run = trainer(
+        tmp_path, tiny_speech.parakeet(), rows, tiny_speech.parakeet(seed=7, width=24, layers=3),
+        args={"objective": objective, "max_steps": 2},
+    )  # fmt: skip
+    run.train()
+    assert run.task.blank == tiny_speech.LETTERS
+    assert all(tiny.losses(run, f"loss/{name}")[0] > 0 for name in objective)

@@ -28,8 +28,8 @@ def test_the_mean_of_the_sum_is_the_models_own_loss(kind):
 def test_8_x_1_equals_2_x_4(tmp_path, kind):
     inside = {"term": "hidden_mse", "stream": "encoder"}
     rows, found = tiny_speech.recordings(kind=kind), []
-    if kind == "speech_to_text":  # whose convolutions feel the padding behind a recording
-        rows = [{**row, "input_features": row["input_features"][:12]} for row in rows]
+    if kind != "whisper":  # whose convolutions, or group norms, feel the padding behind a recording
+        rows = [{n: one if n == "labels" else one[: len(rows[0][n])] for n, one in row.items()} for row in rows]
     for batch, accumulation in ((8, 1), (2, 4)):
         seen = tiny.Gradients()
         args = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1}

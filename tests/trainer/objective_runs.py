@@ -21,8 +21,8 @@ from hf_distill.objectives.pooled import PooledTerm
 from hf_distill.objectives.scores import ScoreTerm
 
 MODELS = ("encoder", "decoder")
-NAMES = [name for name, term in TERMS.items() if not term.needs & {"values", "vectors"}]
-"""The terms on what these models show: others have tests of their own, tests/objectives/test_values.py."""
+NAMES = [name for name, term in TERMS.items() if not (term.needs & {"values", "vectors"} or term.of_frames)]
+"""The terms on what these models show: others have tests of their own, tests/objectives/test_values.py, test_ctc_*."""
 GROUPS = {name: {"candidates": 3} for name, term in TERMS.items() if issubclass(term, ScoreTerm)}
 OPTIONS = {
     ("tap_mse", "encoder"): {"path": "bert.pooler.dense", "widths": [16, 24]},

@@ -13,6 +13,7 @@ import tiny
 import tiny_language
 import torch
 from accelerate import PartialState
+from tiny_encoder_decoders import FAMILIES
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -76,6 +77,21 @@ def step(folder, kind="llama", how="on", size=8, accumulation=1, student=None, d
 def equal(one, other, near=1e-5):
     assert one[0] == pytest.approx(other[0], rel=near)
     assert tiny.relative(one[1], other[1]) < near
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_encoder_decoders_gives_its_own_losses_and_gradients(tmp_path, family):
+    make, rows, collate = FAMILIES[family]
+    found = {}
+    for how in ("off", "on"):
+        seen = tiny.Gradients()
+        run = tiny.trainer(
+            tmp_path, make(), rows(), teacher_model=make(seed=7, width=24), data_collator=collate, callbacks=[seen],
+            args={"fused_logits": how, "max_steps": 1, "per_device_train_batch_size": 8},
+        )  # fmt: skip
+        run.train()
+        found[how] = {k: v for k, v in run.state.log_history[0].items() if k.startswith("loss")}, seen.first
+    equal(found["on"], found["off"])
 
 
 @pytest.fixture
