@@ -50,7 +50,11 @@ def frames_of(model: nn.Module) -> Frames:
     core = core_of(model)
     parts = (core, getattr(core, "base_model", None), getattr(core, "encoder", None))
     told = next((one for part in parts for name in TOLD if (one := getattr(part, name, None)) is not None), None)
-    return (lambda lengths: lengths) if told is None else (lambda lengths: told(lengths).to(torch.int64))
+    if told is None:
+        return lambda lengths: lengths
+    if not isinstance(told(torch.tensor([10**6])), Tensor):  # Moonshine's tells it of one recording, as a number
+        return lambda lengths: torch.tensor([int(told(one)) for one in lengths.tolist()], device=lengths.device)
+    return lambda lengths: told(lengths).to(torch.int64)
 
 
 def frame_mask(batch: Mapping[str, Any], frames: Frames) -> Tensor | None:
