@@ -29,6 +29,7 @@ from hf_distill.reports import (
     markdown_table,
     plot_comparison,
     plot_losses,
+    real_time_factor,
     size_of,
     throughputs,
 )
@@ -87,17 +88,20 @@ def costs(
 
     Returns:
         name -> ``parameters``, ``megabytes``, ``samples_per_second`` and ``latency`` in milliseconds; None where a
-        speed did not come out twice.
+        speed did not come out twice. Of recordings ``real_time_factor`` too.
     """
     timed = {name: scoring.timed(model, trainer) for name, model in models.items()}
     whole = all(timed[name] is model for name, model in models.items())  # else a text is written, which takes longer
     waited = latencies(timed, usual_row(trainer, test), repeats=50 if whole else 10)
-    taken = throughputs(timed, speed_batches(trainer, test, scoring.speed_rows))
+    batches = speed_batches(trainer, test, scoring.speed_rows)
+    taken, heard = throughputs(timed, batches), scoring.seconds(test.select(range(min(scoring.speed_rows, len(test)))))
+    factors = {} if heard is None else {n: real_time_factor(model, batches, heard) for n, model in timed.items()}
     return {
         name: {
             **dict(zip(("parameters", "megabytes"), size_of(model), strict=True)),
             "samples_per_second": taken[name],
             "latency": waited[name],
+            **({"real_time_factor": factors[name]} if factors else {}),
         }
         for name, model in models.items()
     }
@@ -166,6 +170,8 @@ def table(models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, 
         "ms": lambda row: known(row["latency"], ".1f"),
         f"{scoring.unit}/s": lambda row: known(row["samples_per_second"], ",.0f"),
     }
+    if any("real_time_factor" in row for row in models):
+        columns["x real time"] = lambda row: known(row.get("real_time_factor"), ",.0f")
     return markdown_table(list(columns), [[show(row) for show in columns.values()] for row in models])
 
 

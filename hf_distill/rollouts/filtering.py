@@ -5,12 +5,12 @@ Knows: tokens of a text and of a transcript, how both become words. Does not kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
+from hf_distill.reports.transcripts import normalizer
 from hf_distill.reports.wer import character_edits, jiwer, word_edits
 from hf_distill.rollouts.prompts import IGNORED
 from hf_distill.rollouts.settings import Rollout
@@ -98,17 +98,3 @@ def is_loop(tokens: Sequence[int]) -> bool:
         if tokens[-again:] == tokens[-again - length : -length]:
             return True
     return False
-
-
-def normalizer(tokenizer: Any, how: str | Callable[[str], str]) -> Callable[[str], str]:
-    """Return what makes two spellings of the same words one.
-
-    Args:
-        tokenizer: Whisper's knows the English spellings, British and American; any other has none.
-        how: ``"english"``, ``"basic"`` (lower case, without punctuation), or a function of the user's own.
-    """
-    if callable(how):
-        return how
-    if how == "english":
-        return EnglishTextNormalizer(getattr(tokenizer, "english_spelling_normalizer", None) or {})
-    return BasicTextNormalizer()

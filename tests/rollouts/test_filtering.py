@@ -9,7 +9,8 @@ import torch
 from transformers import WhisperTokenizer
 
 from hf_distill import Rollout
-from hf_distill.rollouts.filtering import Filter, is_loop, normalizer
+from hf_distill.reports.transcripts import normalizer
+from hf_distill.rollouts.filtering import Filter, is_loop
 
 
 class Spelled:
