@@ -3,11 +3,16 @@
 import json
 import sys
 
+import jiwer
 import numpy as np
 import pytest
+import speech_runs
+import tiny
+import tiny_speech
 import torch
 from transformers import EvalPrediction, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
+from hf_distill.experiments.predictions import teacher_predictions
 from hf_distill.reports import chosen_frames, wer_metrics
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "L", "O", "H", "E"]
@@ -67,3 +72,35 @@ def test_what_cannot_be_compared_is_told_in_a_sentence(processor, monkeypatch):
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(ImportError, match=r"hf_distill\[speech\]"):
         wer_metrics(processor)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "features"])
+def test_what_is_recognised_does_not_hang_on_how_long_the_other_rows_of_a_batch_are(tmp_path, processor, kind):
+    data, found, predicted = tiny_speech.recordings(6, kind=kind), [], []
+    for size in (1, 2, 6):
+        run = tiny.trainer(
+            tmp_path, tiny_speech.CTCS[kind](3), data, teacher_model=tiny_speech.CTCS[kind](7, width=24),
+            data_collator=tiny_speech.collate, eval_dataset=data, compute_metrics=wer_metrics(processor, ctc=True),
+            preprocess_logits_for_metrics=chosen_frames, args={"per_device_eval_batch_size": size},
+        )  # fmt: skip
+        shown = run.evaluate()
+        found.append([shown[f"eval_{name}"] for name in ("wer", "cer", "blank_share")])
+        teacher = teacher_predictions(run, data, lambda logits, labels: chosen_frames(logits)).predictions
+        predicted.append([row[row != -100].tolist() for row in teacher])
+    assert found[0] == found[1] == found[2]
+    assert predicted[0] == predicted[1] == predicted[2]
+    assert len({len(row) for row in predicted[0]}) == 3
+
+
+def test_whisper_is_measured_by_what_it_generates(tmp_path):
+    data = speech_runs.rows("whisper", 4)
+    for row in data:
+        row["labels"] = torch.tensor([5, 6, 7, 2])
+    run = speech_runs.trainer(
+        tmp_path, rollout=None, student=speech_runs.whisper(), eval_dataset=data,
+        compute_metrics=wer_metrics(speech_runs.tokenizer()),
+        args={"predict_with_generate": True, "generation_max_length": 10, "alpha": 0.5},
+    )  # fmt: skip
+    found, predicted = run.evaluate(), run.predict(data).predictions
+    texts = [" ".join(f"w{token - 5}" for token in row if token > 4) for row in predicted.tolist()]
+    assert found["eval_wer"] == jiwer.wer(["w0 w1 w2"] * 4, texts) > 0

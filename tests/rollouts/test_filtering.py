@@ -4,7 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import speech
+import speech_runs
 import torch
 from transformers import WhisperTokenizer
 
@@ -89,7 +89,7 @@ def test_whispers_tokenizer_knows_its_spellings():
     known = SimpleNamespace(english_spelling_normalizer={"colour": "color"})
     assert normalizer(known, "english")("Colour") == "color"
     assert hasattr(WhisperTokenizer, "normalize")  # which reads the same table
-    assert normalizer(speech.tokenizer(), "english")("Colour") == "colour"
+    assert normalizer(speech_runs.tokenizer(), "english")("Colour") == "colour"
 
 
 def test_without_jiwer_the_extra_is_named(monkeypatch):

@@ -4,11 +4,11 @@ import json
 import logging
 
 import pytest
-import speech
+import speech_runs
 import tiny
 import tiny_speech
 import torch
-from speech import MODELS, ONCE, WAYS, rows, trainer
+from speech_runs import MODELS, ONCE, WAYS, rows, trainer
 from torch import nn
 
 from hf_distill import Rollout
@@ -38,7 +38,7 @@ def labels_of(batch):
 @torch.no_grad()
 def test_whispers_labels_are_the_prompt_of_its_inference_and_all_that_it_writes(way):
     prompt, ended = WAYS[way][1], 0
-    model = speech.whisper(7, way, ends=3.0).eval()
+    model = speech_runs.whisper(7, way, ends=3.0).eval()
     given = [{"input_features": row["input_features"]} for row in rows("whisper", 12)]
     for how in (teachers_way, students_way):
         config = how(model, Rollout(seq_kd=1.0, max_new_tokens=6, num_beams=1), None)
@@ -51,8 +51,8 @@ def test_whispers_labels_are_the_prompt_of_its_inference_and_all_that_it_writes(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_student_reads_what_inference_begins_with_and_then_the_text(tmp_path, way):
-    teacher = speech.whisper(7, way)
-    run = trainer(tmp_path, rollout=SHORT, student=speech.whisper(way=way), teacher=teacher)
+    teacher = speech_runs.whisper(7, way)
+    run = trainer(tmp_path, rollout=SHORT, student=speech_runs.whisper(way=way), teacher=teacher)
     run.train()
     ((batch,),) = run.seen
     prompt, read = WAYS[way][1], run.task.inputs(run.model, {}, batch)["decoder_input_ids"]
@@ -63,7 +63,7 @@ def test_a_student_reads_what_inference_begins_with_and_then_the_text(tmp_path, 
 
 
 def test_a_multilingual_whisper_that_was_told_no_language_hears_which_it_is():
-    model = speech.whisper(7, "multilingual").eval()
+    model = speech_runs.whisper(7, "multilingual").eval()
     model.generation_config.language = model.generation_config.task = None
     with torch.no_grad():
         model.model.decoder.embed_tokens.weight[[20, 21]] *= 100  # one or the other
@@ -75,7 +75,7 @@ def test_a_multilingual_whisper_that_was_told_no_language_hears_which_it_is():
 
 
 def test_beams_leave_nothing_out_either():
-    model = speech.whisper(7, "multilingual", ends=3.0).eval()
+    model = speech_runs.whisper(7, "multilingual", ends=3.0).eval()
     given = [{"input_features": row["input_features"]} for row in rows("whisper", 12)]
     texts = write(model, given, teachers_way(model, Rollout(seq_kd=1.0, max_new_tokens=6, num_beams=3), None), False)
     assert {tuple(text[:3].tolist()) for text in texts} == {(21, 22, 25)}
@@ -84,7 +84,7 @@ def test_beams_leave_nothing_out_either():
 
 
 def test_the_student_keeps_whispers_own_fields_and_no_threshold_of_it():
-    model = speech.whisper(way="multilingual")
+    model = speech_runs.whisper(way="multilingual")
     model.generation_config.begin_suppress_tokens, model.generation_config.repetition_penalty = [7], 5.0
     model.generation_config.no_speech_threshold = 0.6
     way = students_way(model, Rollout(on_policy=1.0), None)
@@ -144,7 +144,7 @@ def test_8_x_1_equals_2_x_4_also_where_no_mask_says_what_is_padding(tmp_path, ki
 
 def looping(seed=7):
     """A Whisper that never ends and says one word for ever."""
-    model = speech.whisper(seed)
+    model = speech_runs.whisper(seed)
     with torch.no_grad():
         model.model.decoder.embed_tokens.weight[:] *= 0.01
         model.model.decoder.embed_tokens.weight[9] = 30 * model.model.decoder.layer_norm.bias.normal_()
@@ -167,7 +167,7 @@ def test_loops_are_refused_and_told_and_a_row_with_a_transcript_stays(tmp_path, 
 
 
 def test_a_text_far_from_the_transcript_is_refused_and_one_without_a_transcript_is_not(tmp_path):
-    teacher, data = speech.whisper(7), rows("whisper")
+    teacher, data = speech_runs.whisper(7), rows("whisper")
     texts = [written(teacher, {"input_features": row["input_features"]}, [3], tokens=2) for row in data]
     assert all(text[0] > 4 for text in texts)
     words = lambda text: [token for token in text if token > 4]  # noqa: E731
@@ -176,16 +176,18 @@ def test_a_text_far_from_the_transcript_is_refused_and_one_without_a_transcript_
         row["labels"] = torch.tensor([*right, 2] if number < 3 else [30, *right, 2] if number < 6 else [-100])
     kept = {**SHORT, "keep_if": {"wer": 0.1}}
     run = trainer(
-        tmp_path, rollout=kept, teacher=teacher, data=data, processing_class=speech.tokenizer(), args={"alpha": 0.5}
+        tmp_path,
+        rollout=kept,
+        teacher=teacher,
+        data=data,
+        processing_class=speech_runs.tokenizer(),
+        args={"alpha": 0.5},
     )
     run.train()
     logged, found = run.state.log_history[0], labels_of(run.seen[0][0])
     assert (logged["rollout/filtered"], logged["rollout/teacher"], logged["rollout/silent"]) == (3 / 8, 5 / 8, 0)
     assert found == [*texts[:3], *(row["labels"].tolist() for row in data[3:6]), *texts[6:]]
-    loose = trainer(
-        tmp_path / "loose", rollout={**SHORT, "keep_if": {"wer": 1.0}}, teacher=teacher, data=data,
-        processing_class=speech.tokenizer(), args={"alpha": 0.5},
-    )  # fmt: skip
+    loose = trainer(tmp_path / "loose", rollout={**SHORT, "keep_if": {"wer": 1.0}}, **parts)
     loose.train()
     assert loose.state.log_history[0]["rollout/filtered"] == 0
 
@@ -230,7 +232,7 @@ def test_a_batch_without_a_recording_for_both_is_refused(batch, told):
 
 
 def test_whispers_prompt_takes_room_from_a_text(tmp_path):
-    make = lambda seed=0: speech.whisper(seed, "multilingual")  # noqa: E731
+    make = lambda seed=0: speech_runs.whisper(seed, "multilingual")  # noqa: E731
     told = r"a prompt of 4 tokens and a text of max_new_tokens=13, the student Whisper\w+ reads 16 positions"
     with pytest.raises(ValueError, match=told):
         trainer(tmp_path, rollout={**ONCE, "max_new_tokens": 13}, student=make(), teacher=make(7))
