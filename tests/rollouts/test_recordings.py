@@ -175,14 +175,8 @@ def test_a_text_far_from_the_transcript_is_refused_and_one_without_a_transcript_
         right = words(texts[number])
         row["labels"] = torch.tensor([*right, 2] if number < 3 else [30, *right, 2] if number < 6 else [-100])
     kept = {**SHORT, "keep_if": {"wer": 0.1}}
-    run = trainer(
-        tmp_path,
-        rollout=kept,
-        teacher=teacher,
-        data=data,
-        processing_class=speech_runs.tokenizer(),
-        args={"alpha": 0.5},
-    )
+    parts = {"teacher": teacher, "data": data, "processing_class": speech_runs.tokenizer(), "args": {"alpha": 0.5}}
+    run = trainer(tmp_path, rollout=kept, **parts)
     run.train()
     logged, found = run.state.log_history[0], labels_of(run.seen[0][0])
     assert (logged["rollout/filtered"], logged["rollout/teacher"], logged["rollout/silent"]) == (3 / 8, 5 / 8, 0)
