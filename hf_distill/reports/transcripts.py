@@ -55,7 +55,7 @@ def wer_metrics(
             "give the model's processor, or its tokenizer."
         )
     jiwer()
-    spelled = normalizer(tokenizer, normalize) if normalize is not None else str
+    read = transcripts(processor, normalize)
     nothing = tokenizer.pad_token_id if blank is None else blank
 
     def compute(predicted: EvalPrediction) -> dict[str, float]:
@@ -65,16 +65,35 @@ def wer_metrics(
             raise ValueError("word error rates were asked for rows without labels: give each row its transcript.")
         if said.ndim == 3:
             said = _likeliest(said)
-        found = {"blank_share": blank_share(said, nothing)} if ctc else {}
-        tokens = collapse(said, nothing) if ctc else [row[row != PADDING] for row in said]
-        texts, references = (
-            [spelled(text) for text in decoded(tokenizer, rows)]
-            for rows in (tokens, [row[row != PADDING] for row in right])
-        )
+        texts, references = read(collapse(said, nothing) if ctc else said), read(right)
         edits = {"wer": word_edits(texts, references), "cer": character_edits(texts, references)}
-        return {**{name: error_rate(counts) for name, counts in edits.items()}, **found}
+        rates = {name: error_rate(counts) for name, counts in edits.items()}
+        return {**rates, "blank_share": blank_share(said, nothing)} if ctc else rates
 
     return compute
+
+
+def transcripts(
+    processor: Any, normalize: str | Callable[[str], str] | None = None
+) -> Callable[[Sequence[Any]], list[str]]:
+    """Return what turns tokens into texts, as many letters as there are: a tokenizer of CTC would make one of two.
+
+    Args:
+        processor: the model's, or its tokenizer.
+        normalize: what is done to the texts; see ``wer_metrics``.
+
+    Returns:
+        Of the tokens of several texts, -100 where they are padding.
+    """
+    tokenizer = getattr(processor, "tokenizer", processor)
+    spelled = normalizer(tokenizer, normalize) if normalize is not None else str
+    how = {"skip_special_tokens": True, "group_tokens": False}
+
+    def read(rows: Sequence[Any]) -> list[str]:
+        tokens = ([int(one) for one in row if one != PADDING] for row in rows)
+        return [spelled(tokenizer.decode(row, **how).strip()) for row in tokens]
+
+    return read
 
 
 def chosen_frames(logits: Any, labels: Any = None) -> Tensor:
@@ -94,17 +113,6 @@ def chosen_frames(logits: Any, labels: Any = None) -> Tensor:
     """
     logits = logits[0] if isinstance(logits, (tuple, list)) else logits
     return logits.argmax(dim=-1).masked_fill((logits == PADDING).all(dim=-1), PADDING)
-
-
-def decoded(tokenizer: Any, rows: Sequence[Any]) -> list[str]:
-    """Turn tokens into texts, as many letters as there are: a tokenizer of CTC would make one of two.
-
-    Args:
-        tokenizer: of the tokens.
-        rows: tokens of each text, without padding.
-    """
-    how = {"skip_special_tokens": True, "group_tokens": False}
-    return [tokenizer.decode([int(one) for one in row], **how).strip() for row in rows]
 
 
 def normalizer(tokenizer: Any, how: str | Callable[[str], str]) -> Callable[[str], str]:
