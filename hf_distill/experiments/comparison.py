@@ -93,15 +93,13 @@ def costs(
     timed = {name: scoring.timed(model, trainer) for name, model in models.items()}
     whole = all(timed[name] is model for name, model in models.items())  # else a text is written, which takes longer
     waited = latencies(timed, usual_row(trainer, test), repeats=50 if whole else 10)
-    batches = speed_batches(trainer, test, scoring.speed_rows)
-    taken, heard = throughputs(timed, batches), scoring.seconds(test.select(range(min(scoring.speed_rows, len(test)))))
-    factors = {} if heard is None else {n: real_time_factor(model, batches, heard) for n, model in timed.items()}
+    taken = throughputs(timed, speed_batches(trainer, test, scoring.speed_rows))
     return {
         name: {
             **dict(zip(("parameters", "megabytes"), size_of(model), strict=True)),
             "samples_per_second": taken[name],
             "latency": waited[name],
-            **({"real_time_factor": factors[name]} if factors else {}),
+            **_real_time(timed[name], test, trainer, scoring),
         }
         for name, model in models.items()
     }
@@ -147,6 +145,13 @@ def usual_row(trainer: Trainer, test: Dataset) -> dict[str, torch.Tensor]:
     some = test.select(range(min(SPEED_BATCH, len(test))))
     order = sorted(range(len(some)), key=lambda i: length_of(some[i]))
     return speed_batches(trainer, some.select([order[len(order) // 2]]), 1)[0]
+
+
+def _real_time(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scoring) -> dict[str, float]:
+    heard = scoring.seconds(test.select(range(min(scoring.speed_rows, len(test)))))
+    if heard is None:
+        return {}
+    return {"real_time_factor": real_time_factor(model, speed_batches(trainer, test, scoring.speed_rows), heard)}
 
 
 def table(models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, str] | None = None) -> str:

@@ -24,6 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from hf_distill.models.frames import in_own_dtype
 from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.padding import Row, stacked
 from hf_distill.rollouts.settings import Rollout
@@ -237,7 +238,6 @@ def write(
         the text.
     """
     device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     rows = [
         {**prompt, "attention_mask": torch.ones_like(prompt["input_ids"])} if "input_ids" in prompt else dict(prompt)
         for prompt in prompts
@@ -246,7 +246,7 @@ def write(
     texts: dict[int, Tensor] = {}
     for numbers in _together(rows, synced):
         fed = stacked([rows[n] for n in numbers], {"input_ids": config.pad_token_id}, left)
-        fed = {n: v.to(device, kind if v.is_floating_point() else v.dtype) for n, v in fed.items()}
+        fed = in_own_dtype(model, {name: value.to(device) for name, value in fed.items()})
         for one in processors:
             if isinstance(one, Draw):
                 one.start(numbers)

@@ -237,3 +237,11 @@ def test_without_labels_and_without_rollouts_a_sentence_says_what_to_do(tmp_path
     told = r"SpeechSeq2Seq compares what a decoder predicts, .*: give it labels, .*rollout=\{'seq_kd': 1.0\}"
     with pytest.raises(ValueError, match=told):
         trainer(tmp_path, rollout=None).train()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_teacher_in_half_the_bits_hears_and_writes(tmp_path, kind):
+    run = trainer(tmp_path, kind, SHORT, args={"teacher_dtype": "bfloat16"})
+    run.train()
+    assert run.state.log_history[0]["rollout/teacher"] == 1
+    assert 0 < run.state.log_history[0]["loss/forward_kl"] < 10
