@@ -24,8 +24,8 @@ from hf_distill.training.distillation import TEMPERATURE
 from hf_distill.training.fused_logits import FusionArguments
 from hf_distill.training.shared_encoder import SharingArguments
 
-LOWER = re.compile(r"(^|_)(kl|perplexity)$|(^|_)loss/")
-"""Names of what an evaluation says that are better the lower they are: ``eval_kl``, ``eval_loss/hard``, ..."""
+LOWER = re.compile(r"(^|_)(kl|perplexity|wer|cer)$|(^|_)loss/")
+"""What an evaluation says that is better the lower it is: ``eval_kl``, ``eval_wer``, ``eval_loss/hard``, ..."""
 
 
 @dataclass

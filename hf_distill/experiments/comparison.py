@@ -29,6 +29,7 @@ from hf_distill.reports import (
     markdown_table,
     plot_comparison,
     plot_losses,
+    real_time_factor,
     size_of,
     throughputs,
 )
@@ -89,7 +90,7 @@ def costs(
 
     Returns:
         name -> ``parameters``, ``megabytes``, ``samples_per_second`` and ``latency`` in milliseconds; None where a
-        speed did not come out twice.
+        speed did not come out twice. Of recordings ``real_time_factor`` too.
     """
     timed = {name: scoring.timed(model, trainer) for name, model in models.items()}
     whole = all(timed[name] is model for name, model in models.items())  # else a text is written, which takes longer
@@ -103,6 +104,7 @@ def costs(
             **dict(zip(("parameters", "megabytes"), size_of(model), strict=True)),
             "samples_per_second": taken[name],
             "latency": waited[name],
+            **_real_time(timed[name], test, trainer, scoring),
         }
         for name, model in models.items()
     }
@@ -173,6 +175,13 @@ def usual_row(trainer: Trainer, test: Dataset) -> dict[str, torch.Tensor]:
     return speed_batches(trainer, some.select([order[len(order) // 2]]), 1)[0]
 
 
+def _real_time(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scoring) -> dict[str, float]:
+    heard = scoring.seconds(test.select(range(min(scoring.speed_rows, len(test)))))
+    if heard is None:
+        return {}
+    return {"real_time_factor": real_time_factor(model, speed_batches(trainer, test, scoring.speed_rows), heard)}
+
+
 def table(models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, str] | None = None) -> str:
     """Lay out the models' figures for a person.
 
@@ -194,6 +203,8 @@ def table(models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, 
         "ms": lambda row: known(row["latency"], ".1f"),
         f"{scoring.unit}/s": lambda row: known(row["samples_per_second"], ",.0f"),
     }
+    if any("real_time_factor" in row for row in models):
+        columns["x real time"] = lambda row: known(row.get("real_time_factor"), ",.0f")
     return markdown_table(list(columns), [[show(row) for show in columns.values()] for row in models])
 
 

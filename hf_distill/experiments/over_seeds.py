@@ -248,7 +248,9 @@ class Runs:
         with plainly(trainer):
             found, score = trainer.evaluate(), f"eval_{self.experiment.scoring.score}"
         loss = found.get("eval_loss/hard", found["eval_loss"])
-        return {"validation": found[score] if score in found and not score.endswith("loss") else -loss}
+        if score not in found or score.endswith("loss"):
+            return {"validation": -loss}
+        return {"validation": -found[score] if self.experiment.scoring.lower_is_better else found[score]}
 
     def _measured(self, student: str, trainer: Trainer) -> dict[str, Any]:
         scoring, test = self.experiment.scoring, self.experiment.splits["test"]

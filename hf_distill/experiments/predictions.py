@@ -21,6 +21,7 @@ from hf_distill.reports import (
     calibration,
     mean_kl,
 )
+from hf_distill.training.metrics import of_recordings
 
 AGREES = {"agrees with teacher %": percent("agreement")}
 PROBABILITIES = {
@@ -121,6 +122,8 @@ def teacher_predictions(
         batch = reference._prepare_inputs(batch)
         heads = reference.teacher(batch, frozenset({"heads"})).heads
         found = [head.logits.tensor.float().contiguous() for head in heads.values()]
+        if reference.task.frames:  # what is said behind the end of a recording is no word
+            found = [of_recordings(one, head.rows) for one, head in zip(found, heads.values(), strict=True)]
         if kept is not None:
             found = [kept(one, batch[reference.label_names[0]]) for one in found]
         found = (found, [batch[name] for name in reference.label_names])

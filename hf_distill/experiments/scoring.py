@@ -74,6 +74,7 @@ class Scoring(ABC):
         score: the figure that the gap is about.
         plotted: which figure the picture shows, and how to name it beside an axis, ``{split}`` for whose rows.
         share: whether that figure is a share of rows, each of which is right or wrong.
+        lower_is_better: whether the score is an error, as a WER is one.
         columns: heading of the table -> how a row is shown under it, sizes and speed left out.
         hub: metric type on the Hub -> figure.
         baseline: the model that shows what a student is without its teacher.
@@ -86,6 +87,7 @@ class Scoring(ABC):
     score: ClassVar[str]
     plotted: ClassVar[tuple[str, str]]
     share: ClassVar[bool] = False
+    lower_is_better: ClassVar[bool] = False
     columns: Mapping[str, Column]
     hub: ClassVar[Mapping[str, str]]
     baseline: ClassVar[str] = "student alone"
@@ -118,8 +120,17 @@ class Scoring(ABC):
         return f"{len(rows):,} {self.each}"
 
     def scores(self, measurement: Measurement) -> np.ndarray:
-        """The score of each row, higher is better: [N]."""
-        return measurement.each[self.score]
+        """The score of each row, turned round where it is an error, so that higher is better: [N]."""
+        each = measurement.each[self.score]
+        return -each if self.lower_is_better else each
+
+    def seconds(self, rows: Dataset) -> float | None:
+        """Say how many seconds of audio there are, for the real-time factor; None: there is none.
+
+        Args:
+            rows: tokenised rows.
+        """
+        return None
 
     def summary(self, gap: GapClosed) -> str:
         """Say in a sentence what the teacher gave."""

@@ -138,7 +138,7 @@ def text_scores(texts: Sequence[str], references: Sequence[str]) -> tuple[dict[s
         characters for each of the references'), of all texts together; ``chrf`` and ``exact`` of each, [N], 0 to 1.
 
     Raises:
-        ImportError: sacrebleu is not installed.
+        ImportError: sacrebleu or rapidfuzz is not installed.
 
     Reference:
         Papineni et al. 2002; Popović 2015 (chrF); Post 2018, arXiv:1804.08771 (sacrebleu).
@@ -152,30 +152,15 @@ def text_scores(texts: Sequence[str], references: Sequence[str]) -> tuple[dict[s
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError as error:
         raise ImportError("BLEU and chrF come with sacrebleu: pip install 'hf_distill[recipes]'.") from error
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError as error:
+        raise ImportError("wrong characters are counted by rapidfuzz: pip install 'hf_distill[speech]'.") from error
     bleu, chrf = BLEU(tokenize="zh" if any("一" <= c <= "鿿" for text in references for c in text) else "13a"), CHRF()
     pairs = list(zip(texts, references, strict=True))
     each = {
         "chrf": np.array([chrf.sentence_score(text, [reference]).score / 100 for text, reference in pairs]),
         "exact": np.array([float(text == reference) for text, reference in pairs]),
     }
-    wrong, length = sum(edits(*pair) for pair in pairs), sum(map(len, references))
+    wrong, length = sum(Levenshtein.distance(*pair) for pair in pairs), sum(map(len, references))
     return {"bleu": bleu.corpus_score(list(texts), [list(references)]).score, "cer": wrong / length}, each
-
-
-def edits(text: str, reference: str) -> int:
-    """Count the characters to insert, delete or replace (Levenshtein 1966).
-
-    Args:
-        text: what was written.
-        reference: what was to be written.
-
-    Example:
-        >>> edits("kitten", "sitting")
-        3
-    """
-    row = list(range(len(reference) + 1))
-    for i, character in enumerate(text, 1):
-        corner, row[0] = row[0], i
-        for j, wanted in enumerate(reference, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (character != wanted))
-    return row[-1]

@@ -46,7 +46,7 @@ def context_of(model: nn.Module) -> int | None:
     core = core_of(model)
     config = getattr(core, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    rows = getattr(text, "max_position_embeddings", None)
+    rows = getattr(text, "max_position_embeddings", getattr(text, "max_target_positions", None))
     if not isinstance(rows, int) or rows <= 0:
         return None
     tables = (getattr(module, "position_embeddings", None) for module in core.modules())

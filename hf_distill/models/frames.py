@@ -80,3 +80,21 @@ def frame_mask(batch: Mapping[str, Any], frames: Frames) -> Tensor | None:
     lengths = torch.full((rows,), width, device=given.device) if mask is None else mask.sum(dim=-1).to(torch.int64)
     several = int(frames(torch.tensor([width]))[0])
     return torch.arange(several, device=given.device) < frames(lengths).unsqueeze(1).to(given.device)
+
+
+def in_own_dtype(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give recordings to a model in the numbers that it computes in: its convolutions take no others.
+
+    Args:
+        model: any module.
+        inputs: what it is given.
+
+    Example:
+        >>> given = {"input_values": torch.zeros(1, 8), "attention_mask": torch.ones(1, 8)}
+        >>> {name: one.dtype for name, one in in_own_dtype(nn.Linear(1, 1).bfloat16(), given).items()}
+        {'input_values': torch.bfloat16, 'attention_mask': torch.float32}
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if dtype is None or dtype.itemsize < 2:  # 8 bits are how weights are kept, and nothing that is computed in
+        return dict(inputs)
+    return {name: one.to(dtype) if name in RECORDINGS else one for name, one in inputs.items()}

@@ -3,6 +3,7 @@
 from hf_distill.reports.classes import ClassChange, class_changes, class_table
 from hf_distill.reports.detection import AveragePrecision, Boxes, ap_shares, average_precision
 from hf_distill.reports.fidelity import ClassificationMetric, GapClosed, agreement, gap_closed
+from hf_distill.reports.frames import blank_share, collapse, on_blank_plateau
 from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval, share_interval
 from hf_distill.reports.plot import plot_comparison
 from hf_distill.reports.plot_boxes import plot_boxes
@@ -13,8 +14,10 @@ from hf_distill.reports.probabilities import Calibration, calibration, mean_kl
 from hf_distill.reports.segmentation import class_ious, iou_shares, pixel_counts, segmentation_scores
 from hf_distill.reports.side_by_side import latencies, throughputs
 from hf_distill.reports.spans import SpanMetric, f1_shares, span_counts, span_scores, spans_of
-from hf_distill.reports.speed import Latency, latency, machine, size_of, throughput
+from hf_distill.reports.speed import Latency, latency, machine, real_time_factor, size_of, throughput
 from hf_distill.reports.table import markdown_table
+from hf_distill.reports.transcripts import chosen_frames, wer_metrics
+from hf_distill.reports.wer import character_edits, error_rate, error_rate_interval, error_shares, word_edits
 
 __all__ = [
     "AveragePrecision",
@@ -29,10 +32,17 @@ __all__ = [
     "agreement",
     "ap_shares",
     "average_precision",
+    "blank_share",
     "calibration",
+    "character_edits",
+    "chosen_frames",
     "class_changes",
     "class_ious",
     "class_table",
+    "collapse",
+    "error_rate",
+    "error_rate_interval",
+    "error_shares",
     "f1_shares",
     "gap_closed",
     "iou_shares",
@@ -42,6 +52,7 @@ __all__ = [
     "markdown_table",
     "mean_interval",
     "mean_kl",
+    "on_blank_plateau",
     "pixel_counts",
     "plot_boxes",
     "plot_classes",
@@ -49,6 +60,7 @@ __all__ = [
     "plot_losses",
     "plot_reliability",
     "ratio_interval",
+    "real_time_factor",
     "segmentation_scores",
     "share_interval",
     "size_of",
@@ -57,4 +69,6 @@ __all__ = [
     "spans_of",
     "throughput",
     "throughputs",
+    "wer_metrics",
+    "word_edits",
 ]

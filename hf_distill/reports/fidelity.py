@@ -110,7 +110,7 @@ class GapClosed:
         return f"{gain}, {gap}: {ratio} (at 95 %: {bounds})"
 
 
-def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike) -> GapClosed:
+def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike, lower_is_better: bool = False) -> GapClosed:
     """Measure what distillation gave, from scores in pairs.
 
     Args:
@@ -118,6 +118,8 @@ def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike) -> Ga
             samples (1 right, 0 wrong) of one run, or whole runs with different seeds.
         distilled: [N], of the distilled student, on the same units.
         teacher: [N], of the teacher, on the same units.
+        lower_is_better: the scores are errors, as a WER is one: a gain is what there are fewer of, and the teacher is
+            ahead where it has fewer.
 
     Returns:
         Means over the units with their standard errors; the ratio's is the delta method's for a ratio of paired means,
@@ -129,6 +131,8 @@ def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike) -> Ga
     """
     alone, distilled, teacher = (np.asarray(scores, dtype=np.float64) for scores in (alone, distilled, teacher))
     gain, gap = distilled - alone, teacher - alone
+    if lower_is_better:
+        gain, gap = -gain, -gap
     ratio = gain.mean() / gap.mean() if gap.mean() else math.inf
     noise = _standard_error(gap)
     known = gap.mean() > 0 and gap.mean() >= 2 * noise and math.isfinite(ratio)

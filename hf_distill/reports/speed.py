@@ -87,6 +87,48 @@ def throughput(model: nn.Module, batches: Iterable[Mapping[str, Tensor]], repeat
     return samples / statistics.median(seconds)
 
 
+def real_time_factor(
+    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], seconds: float, repeats: int = 3
+) -> float:
+    """Measure how many seconds of audio a model takes in one second of the processor.
+
+    Args:
+        model: run in eval mode without gradients; its mode is put back.
+        batches: what to feed, moved to the device before the clock starts.
+        seconds: of audio in all batches together, without padding.
+        repeats: passes over the batches; the quickest counts, for other work only ever makes one slower.
+
+    Returns:
+        Over 1: faster than it is spoken. A second is one of the processor, of all threads together; on an accelerator,
+        where a processor waits, it is one that passes.
+
+    Raises:
+        ValueError: there are no batches, or no audio in them.
+
+    Example:
+        >>> real_time_factor(nn.Linear(4, 2), [{"input": torch.ones(8, 4)}], seconds=8.0) > 1
+        True
+    """
+    device = next(model.parameters()).device
+    batches = [{name: value.to(device) for name, value in batch.items()} for batch in batches]
+    if not batches or seconds <= 0:
+        raise ValueError(
+            f"a real-time factor was asked for {seconds:g} seconds of audio in {len(batches)} batches: give at least "
+            "one recording, and how long it is."
+        )
+    clock, took = time.process_time if device.type == "cpu" else (lambda: now(device)), []
+    with at_work(model):
+        for attempt in range(repeats + 1):
+            start = clock()
+            for batch in batches:
+                model(**batch)
+            if attempt:  # the first pass warms up
+                took.append(clock() - start)
+            else:
+                clock()
+    return seconds / max(min(took), 1e-9)
+
+
 def latency(model: nn.Module, batch: Mapping[str, Tensor], repeats: int = 100) -> Latency:
     """Measure how long one row takes on the model's own device, when rows come one at a time.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 Row = dict[str, Tensor]
-"""Column -> the values of one row, without padding."""
+"""Column -> the values of one row [n, ...], without padding."""
 
 
 def is_left(mask: Tensor, default: bool) -> bool:
@@ -49,11 +49,11 @@ def stacked(rows: Sequence[Row], fill: Mapping[str, int], left: bool) -> dict[st
 
     Args:
         rows: with the same columns.
-        fill: column -> what padding is.
+        fill: column -> what padding is; 0 where it does not say.
         left: whether padding comes before a row.
 
     Returns:
-        Column -> [B, T].
+        Column -> [B, T, ...].
 
     Example:
         >>> import torch
@@ -64,7 +64,7 @@ def stacked(rows: Sequence[Row], fill: Mapping[str, int], left: bool) -> dict[st
     batch = {}
     for name, first in rows[0].items():
         width = max(1, *(len(row[name]) for row in rows))
-        batch[name] = first.new_full((len(rows), width), fill[name])
+        batch[name] = first.new_full((len(rows), width, *first.shape[1:]), fill.get(name, 0))
         for number, row in enumerate(rows):
             where = slice(width - len(row[name]), None) if left else slice(len(row[name]))
             batch[name][number, where] = row[name]

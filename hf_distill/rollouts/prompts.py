@@ -30,6 +30,7 @@ class Layout(ABC):
     """
 
     left_prompts: bool  # whether a model that is to write wants padding before the prompt
+    main: str = "input_ids"  # the column that holds what a text follows
 
     def __init__(self, pad: int, left: bool = False) -> None:
         self.pad, self.left = pad, left
@@ -74,6 +75,14 @@ class Layout(ABC):
     def _unknown(self, name: str, value: Tensor, ids: Tensor) -> bool:
         return name not in self.fill and (value.shape[:2] == ids.shape or name.startswith("decoder_"))
 
+    def size(self, batch: Mapping[str, Any]) -> int:
+        """Count the rows of a batch.
+
+        Args:
+            batch: the batch.
+        """
+        return len(batch[self.main])
+
     def mask(self, batch: Mapping[str, Any]) -> Tensor:
         """Return which tokens are no padding, bool [B, T].
 
@@ -108,7 +117,7 @@ class Layout(ABC):
         Args:
             batch: the batch.
         """
-        return torch.zeros_like(batch["input_ids"][:, 0], dtype=torch.bool)
+        return torch.zeros(self.size(batch), dtype=torch.bool)
 
     @abstractmethod
     def rewritten(self, batch: Mapping[str, Any], texts: Mapping[int, Tensor], student: nn.Module) -> dict[str, Any]:
@@ -220,14 +229,14 @@ class EncoderDecoderLayout(Layout):
     def labelled(self, batch: Mapping[str, Any]) -> Tensor:
         """See ``Layout.labelled``."""
         if (labels := batch.get("labels")) is None:
-            return torch.zeros_like(batch["input_ids"][:, 0], dtype=torch.bool)
+            return torch.zeros(self.size(batch), dtype=torch.bool)
         return (labels != IGNORED).any(dim=1)
 
     def rewritten(self, batch: Mapping[str, Any], texts: Mapping[int, Tensor], student: nn.Module) -> dict[str, Any]:
         """See ``Layout.rewritten``; decoder inputs that came with the batch are made of the texts as of its labels."""
         labels, rows = batch.get("labels"), []
         if labels is None:
-            labels = batch["input_ids"].new_full((len(batch["input_ids"]), 1), IGNORED)
+            labels = torch.full((self.size(batch), 1), IGNORED, device=batch[self.main].device)
         columns = {"labels": labels}
         columns |= {name: batch[name] for name in ("decoder_input_ids", "decoder_attention_mask") if name in batch}
         if strange := [name for name, value in columns.items() if value.shape != labels.shape]:

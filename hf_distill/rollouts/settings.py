@@ -11,6 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+MEASURES = ("wer", "cer")
+NORMALIZERS = ("english", "basic")
+KEEP_IF = (
+    'limits from 0 such as {"wer": 0.1} or {"cer": 0.1}, and as "normalizer" nothing, "english", "basic" or a function'
+)
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -28,6 +34,10 @@ class Rollout:
         top_k: the student draws among this many; 0: among all.
         top_p: the student draws among the most likely tokens that have this probability together; 1: among all.
         num_beams: of the teacher's beam search; 1: greedy; None: as its own ``generation_config`` says.
+        keep_if: which of the teacher's texts are learned from, where a row has a transcript, its label:
+            ``{"wer": 0.1}``, those whose word error rate against it is at most that; ``"cer"``, of characters, for
+            Chinese and Japanese. ``"normalizer"`` is ``"english"`` or ``"basic"``, both Whisper's, or a function of a
+            text. None: all.
         folder: where the teacher's texts are kept, for every rank, epoch and run; None: under ``output_dir``.
         server: where vLLM writes for the teacher, such as ``http://localhost:8000`` of ``vllm serve TEACHER``; its key
             is read from ``VLLM_API_KEY``. None: the teacher writes by ``generate``.
@@ -53,6 +63,7 @@ from 0 to 1 whose sum is more than 0 and at most 1.
     top_k: int = 0
     top_p: float = 1.0
     num_beams: int | None = None
+    keep_if: Mapping[str, Any] | None = None
     folder: str | None = None
     server: str | None = None
 
@@ -67,6 +78,8 @@ most 128 tokens
         how = f"temperature {self.temperature:g}" if self.do_sample else "greedily"
         parts = [f"{100 * self.on_policy:g} % written by the student at every step ({how})"] if self.on_policy else []
         parts += [f"{100 * self.seq_kd:g} % written by the teacher"] if self.seq_kd else []
+        limits = {name: limit for name, limit in (self.keep_if or {}).items() if name in MEASURES}
+        parts += [f"those with a {name.upper()} above {100 * limit:g} % left out" for name, limit in limits.items()]
         return ", ".join((*parts, f"texts of at most {self.max_new_tokens} tokens"))
 
     def __post_init__(self) -> None:
@@ -84,11 +97,17 @@ most 128 tokens
             ("top_k", _is_whole(self.top_k, 0), "a whole number, 0 for all tokens"),
             ("top_p", _is_number(self.top_p) and 0 < self.top_p <= 1, "a number above 0 and at most 1"),
             ("num_beams", self.num_beams is None or _is_whole(self.num_beams, 1), "a whole number from 1"),
+            ("keep_if", self.keep_if is None or _is_kept_if(self.keep_if), KEEP_IF),
             ("folder", self.folder is None or (isinstance(self.folder, str) and self.folder), "a path"),
             ("server", self.server is None or str(self.server).startswith(("http://", "https://")), "an http address"),
         ):
             if not fits:
                 raise ValueError(f"rollout was given {name}={getattr(self, name)!r}: give {wanted}.")
+        if self.keep_if is not None and not self.seq_kd:
+            raise ValueError(
+                f"rollout was given keep_if={self.keep_if!r}, which chooses among what the teacher writes, and "
+                "seq_kd=0 asks it for nothing: set seq_kd, or leave keep_if out."
+            )
         if self.server and not self.seq_kd:
             raise ValueError(
                 f"rollout was given server={self.server!r}, which writes for the teacher, and seq_kd=0 asks it for "
@@ -147,7 +166,7 @@ def rollout_of(asked: Rollout | Mapping[str, Any] | str | None) -> Rollout | Non
         Traceback (most recent call last):
         ...
         ValueError: rollout has no option 'lambda': it has on_policy, seq_kd, max_new_tokens, do_sample, temperature, \
-top_k, top_p, num_beams, folder, server.
+top_k, top_p, num_beams, keep_if, folder, server.
     """
     if asked is None or isinstance(asked, Rollout):
         return asked
@@ -163,6 +182,14 @@ top_k, top_p, num_beams, folder, server.
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_kept_if(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not value.keys() & set(MEASURES) or value.keys() - {*MEASURES, "normalizer"}:
+        return False
+    how = value.get("normalizer")
+    fits = how is None or callable(how) or how in NORMALIZERS
+    return fits and all(_is_number(value[name]) and value[name] >= 0 for name in MEASURES if name in value)
 
 
 def _is_whole(value: Any, least: int) -> bool:

@@ -17,8 +17,9 @@ from transformers import TrainingArguments
 
 from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.draws import STUDENT, TEACHER, draw, places
+from hf_distill.rollouts.room import check_context
 from hf_distill.rollouts.settings import Rollout, rollout_of
-from hf_distill.rollouts.writers import Now, Writers, check_context, check_student
+from hf_distill.rollouts.writers import Now, Writers, check_student
 from hf_distill.tasks.supervision import STUDENT_WROTE
 from hf_distill.teachers import Teacher
 
@@ -37,7 +38,12 @@ SHORTENED = (
     "behind it is left out; give each answer a row of its own, or set the labels of all but one to -100; "
     "rollout/shortened in the log says how many there are."
 )
-COUNTED = ("rows", "student", "teacher", "silent", "no_prompt", "shortened", "tokens")
+FILTERED = (
+    "A text of the teacher was refused, being a loop or further from the row's transcript than keep_if allows: the "
+    "row stays as it came, and without a label nobody learns from it; rollout/filtered in the log says how many there "
+    "are."
+)
+COUNTED = ("rows", "student", "teacher", "filtered", "silent", "no_prompt", "shortened", "tokens")
 
 
 class Rollouts:
@@ -119,9 +125,11 @@ class Rollouts:
         begins = self._begins(batches, turns, data_ranks, now.accelerator)
         chosen: dict[str, list] = {STUDENT: [], TEACHER: []}
         counts = dict.fromkeys(COUNTED, 0)
+        labelled = [layout.labelled(batch).tolist() for batch in batches]
+        prompts = [layout.prompts(batch) for batch in batches]
         for number, batch in enumerate(batches):
-            labelled, several = layout.labelled(batch).tolist(), layout.several(batch).tolist()
-            for row, prompt in enumerate(layout.prompts(batch)):
+            several = layout.several(batch).tolist()
+            for row, prompt in enumerate(prompts[number]):
                 drawn = draw(asked, seed, step, begins[number] + row)
                 counts["rows"] += 1
                 if drawn.writer and prompt is not None:
@@ -130,14 +138,24 @@ class Rollouts:
                     counts["shortened"] += several[row]
                     continue
                 counts["no_prompt"] += bool(drawn.writer)
-                counts["silent"] += not labelled[row]
-                if batch.get("labels") is None and labelled[row] and alpha < 1:
+                counts["silent"] += not labelled[number][row]
+                if batch.get("labels") is None and labelled[number][row] and alpha < 1:
                     raise ValueError(
                         f"alpha={alpha:g} trains on labels, and a row without any stays as it came: add a "
                         "'labels' column, set alpha=1, or let on_policy and seq_kd add up to 1."
                     )
-        writers = self._writers
-        texts = {**writers.student(chosen[STUDENT], now), **writers.teacher(chosen[TEACHER], now)}
+        if counts["silent"]:
+            self._tell(SILENT)
+        writers, spare = self._writers, next((one for some in prompts for one in some if one is not None), None)
+        texts = writers.student(chosen[STUDENT], now, spare)
+        for (number, row), text in writers.teacher(chosen[TEACHER], now, spare).items():
+            labels = batches[number].get("labels")
+            if writers.filter.keeps(text, None if labels is None else labels[row].cpu()):
+                texts[number, row] = text
+                continue
+            counts["teacher"] -= 1
+            counts["filtered"] += 1
+            counts["silent"] += not labelled[number][row]
         counts["tokens"] = sum(map(len, texts.values()))
         self._count(counts)
         return [
@@ -148,12 +166,12 @@ class Rollouts:
     def _rewritten(
         self, batch: Mapping[str, Any], texts: dict[int, Tensor], number: int, chosen: Mapping[str, list], now: Now
     ) -> dict[str, Any]:
-        ids = batch["input_ids"]
+        size, device = self._writers.layout.size(batch), batch[self._writers.layout.main].device
         rewritten = dict(batch)
         if texts or not {"labels", "attention_mask"} <= batch.keys():  # all batches of a step get the same columns
-            texts = {row: text.to(ids.device) for row, text in texts.items()}
+            texts = {row: text.to(device) for row, text in texts.items()}
             rewritten = self._writers.layout.rewritten(batch, texts, core_of(now.student))
-        wrote = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        wrote = torch.zeros(size, dtype=torch.bool, device=device)
         wrote[[row for (n, row), _, _ in chosen[STUDENT] if n == number]] = True
         check_context(self._writers.contexts(now), rewritten)
         return {**rewritten, STUDENT_WROTE: wrote}
@@ -162,7 +180,7 @@ class Rollouts:
         self, batches: Sequence[Mapping[str, Any]], turns: int, data_ranks: int, accelerator: Accelerator
     ) -> list[int]:
         """Where this rank's micro-batches begin among all rows of the step."""
-        sizes = [len(batch["input_ids"]) for batch in batches]
+        sizes = [self._writers.layout.size(batch) for batch in batches]
         sizes += [0] * (turns - len(sizes))
         everybody = accelerator.gather(torch.tensor([sizes], device=accelerator.device)).tolist()
         shared = accelerator.num_processes // data_ranks  # ranks that hold the same rows
@@ -171,8 +189,8 @@ class Rollouts:
     # ---- What is told ----
 
     def _count(self, counts: Mapping[str, int]) -> None:
-        if counts["silent"]:
-            self._tell(SILENT)
+        if counts["filtered"]:
+            self._tell(FILTERED)
         if counts["no_prompt"]:
             self._tell(UNPROMPTED)
         if counts["shortened"]:
@@ -192,7 +210,8 @@ class Rollouts:
             accelerator: the run's; all ranks call it together.
 
         Returns:
-            ``rollout/student``, ``rollout/teacher``, ``rollout/silent`` (as they came, and without a label),
+            ``rollout/student``, ``rollout/teacher``, ``rollout/filtered`` (the teacher's text was refused),
+            ``rollout/silent`` (as they came, and without a label),
             ``rollout/no_prompt`` and ``rollout/shortened`` (of several answers, which became one) are shares of the
             rows, ``rollout/tokens`` is a mean.
         """

@@ -5,7 +5,7 @@ Knows: a run's two models, whether ranks must write together. Does not know: whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,26 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
-from hf_distill.models.context import context_of
 from hf_distill.models.outputs import core_of
+from hf_distill.rollouts.filtering import Filter
 from hf_distill.rollouts.padding import Row
 from hf_distill.rollouts.prompts import DecoderLayout, EncoderDecoderLayout
+from hf_distill.rollouts.recordings import RecordingLayout
+from hf_distill.rollouts.room import check_room, contexts_of
 from hf_distill.rollouts.served import Served
 from hf_distill.rollouts.settings import Rollout
 from hf_distill.rollouts.texts import Texts, keys_for
-from hf_distill.rollouts.writing import OnlyTokens, drawing, students_way, teachers_way, write
+from hf_distill.rollouts.writing import (
+    OnlyTokens,
+    begins_with,
+    drawing,
+    ends_of,
+    students_way,
+    teachers_way,
+    write,
+)
 from hf_distill.tasks import CausalLM, Seq2SeqLM, Task
 from hf_distill.teachers.adapter_off import evaluating
 from hf_distill.teachers.teacher import Teacher
@@ -104,28 +115,35 @@ class Writers:
         self.asked, self.tokenizer = asked, tokenizer
         vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
         self.only = [OnlyTokens(1 + max(vocabulary.values()))] if vocabulary else []
-        kind = DecoderLayout if task.shifts_labels else EncoderDecoderLayout
         pad = students_way(core_of(student), asked, tokenizer).pad_token_id
-        self.layout = kind(pad, getattr(tokenizer, "padding_side", "right") == "left")
+        left, main = getattr(tokenizer, "padding_side", "right") == "left", core_of(student).main_input_name
+        if not task.shifts_labels and main != EncoderDecoderLayout.main:
+            self.layout = RecordingLayout(pad, left, main)
+        else:
+            self.layout = (DecoderLayout if task.shifts_labels else EncoderDecoderLayout)(pad, left)
         self.models: dict[str, nn.Module | None] = {"the teacher": teacher.model}
         self.author: Teacher | None = None
         self.served: Served | None = None
+        self.filter: Filter | None = None
         if asked.seq_kd:
             self.author = _author(teacher)
             self.texts = Texts(asked.folder or Path(folder) / FOLDER, rank)
             self._who = self.author.fingerprint(student) or repr(self.author.facts)
+            way = teachers_way(self.author.model, asked, tokenizer)
+            self.filter = Filter(asked, tokenizer, ends_of(way), loops=task.of_text, english=_is_english(way))
             if asked.server:
                 name = getattr(core_of(self.author.model), "name_or_path", "") or self.author.facts.name
                 self.served = Served(asked.server, name)
-                self.served.check(teachers_way(self.author.model, asked, tokenizer))
+                self.served.check(way)
                 self._who += f" {self.served.model}"  # it may serve other weights than the teacher's
 
-    def student(self, chosen: Chosen, now: Now) -> dict[tuple[int, int], Tensor]:
+    def student(self, chosen: Chosen, now: Now, spare: Row | None = None) -> dict[tuple[int, int], Tensor]:
         """Let the student write, in eval mode.
 
         Args:
             chosen: what to continue.
             now: the student as it is.
+            spare: a prompt for a rank that has nothing to write while others do.
 
         Returns:
             (micro-batch, row) -> tokens.
@@ -134,7 +152,7 @@ class Writers:
             return {}
         prompts, uniform = [prompt for _, prompt, _ in chosen], [numbers for _, _, numbers in chosen]
         if not chosen:
-            prompts, uniform = [self._anything()], [np.zeros(self.asked.max_new_tokens)]
+            prompts, uniform = [spare or self._anything()], [np.zeros(self.asked.max_new_tokens)]
         model, left = now.student, self.layout.left_prompts
         check_room(self.contexts(now), prompts, self.asked, left)
         way = students_way(model, self.asked, self.tokenizer)
@@ -143,12 +161,13 @@ class Writers:
             texts = write(model, prompts, way, left, processors, synced=now.synced)
         return {place: text for (place, _, _), text in zip(chosen, texts, strict=False)}
 
-    def teacher(self, chosen: Chosen, now: Now) -> dict[tuple[int, int], Tensor]:
+    def teacher(self, chosen: Chosen, now: Now, spare: Row | None = None) -> dict[tuple[int, int], Tensor]:
         """Return what the teacher writes, which it is asked for once for each prompt.
 
         Args:
             chosen: what to continue.
             now: where the run is.
+            spare: a prompt for a rank that has nothing to write while others do.
 
         Returns:
             (micro-batch, row) -> tokens.
@@ -162,7 +181,7 @@ class Writers:
         missing = self.texts.missing(keys)
         collective = self.author.collective and not self.served  # a server waits for no rank
         if now.anywhere(bool(missing), collective):
-            new = [prompts[keys.index(key)] for key in missing] or [self._anything()]
+            new = [prompts[keys.index(key)] for key in missing] or [spare or self._anything()]
             check_room(self.contexts(now), new, self.asked, left)
             if self.served:
                 texts = self.served.write(new, way)
@@ -184,19 +203,6 @@ class Writers:
 
     def _anything(self) -> Row:
         return {"input_ids": torch.tensor([self.layout.pad])}
-
-
-def contexts_of(models: Mapping[str, nn.Module | None]) -> dict[str, int]:
-    """Return how many positions each model reads, where its configuration says so.
-
-    Args:
-        models: what to call it -> the model, or None.
-    """
-    found = {}
-    for name, model in models.items():
-        if model is not None and (limit := context_of(model)) is not None:
-            found[f"{name} {type(core_of(model)).__name__}"] = limit
-    return found
 
 
 def check_student(asked: Rollout, task: Task, alpha: float, teacher: Teacher, now: Now) -> None:
@@ -240,7 +246,9 @@ def check_student(asked: Rollout, task: Task, alpha: float, teacher: Teacher, no
             "rollout was asked for encoder-decoder models under FSDP, which cannot run an encoder alone as generating "
             "does: use DDP or ZeRO, or leave it out."
         )
-    check_room(contexts_of({"the student": now.student, "the teacher": teacher.model}), [], asked, task.shifts_labels)
+    begun = max(begins_with(model) for model in (now.student, teacher.model) if model is not None)
+    contexts = contexts_of({"the student": now.student, "the teacher": teacher.model})
+    check_room(contexts, [], asked, task.shifts_labels, begun)
     if isinstance(task, CausalLM) and not task.shifts_labels:
         raise ValueError(
             f"rollout was asked for {type(core).__name__}, whose labels are those of the next "
@@ -249,45 +257,10 @@ def check_student(asked: Rollout, task: Task, alpha: float, teacher: Teacher, no
         )
 
 
-def check_room(contexts: Mapping[str, int], prompts: Sequence[Row], asked: Rollout, behind: bool) -> None:
-    """Refuse a text that one of the models could not read to its end.
-
-    Args:
-        contexts: how many positions each model reads.
-        prompts: what is continued; none: only the text itself is looked at.
-        asked: how long a text may be.
-        behind: whether a text stands behind its prompt, or in a decoder of its own.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    longest = max((len(prompt["input_ids"]) for prompt in prompts), default=0) if behind else 0
-    for name, limit in contexts.items():
-        if longest + asked.max_new_tokens > limit:
-            prompt = f"a prompt of {longest} tokens and " if longest else ""
-            raise ValueError(
-                f"rollout may make {prompt}a text of max_new_tokens={asked.max_new_tokens}, {name} reads {limit} "
-                "positions (max_position_embeddings): lower max_new_tokens, or shorten the prompts."
-            )
-
-
-def check_context(contexts: Mapping[str, int], batch: Mapping[str, Any]) -> None:
-    """Refuse a batch that is longer than one of the models reads.
-
-    Args:
-        contexts: how many positions each model reads.
-        batch: the batch, rewritten.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    length = max(batch[name].shape[1] for name in ("input_ids", "labels") if name in batch)
-    for name, limit in contexts.items():
-        if length > limit:
-            raise ValueError(
-                f"the batch is {length} tokens long, {name} reads {limit} positions (max_position_embeddings): cut "
-                "the rows, or use models that read as much."
-            )
+def _is_english(way: GenerationConfig) -> bool:
+    """Whether a teacher writes English and nothing else, as Whisper's generation_config says it."""
+    language = str(getattr(way, "language", None) or "").lower().strip("<|>")
+    return language in ("en", "english") or getattr(way, "is_multilingual", None) is False
 
 
 def _author(teacher: Teacher) -> Teacher:

@@ -7,8 +7,9 @@ writes.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,23 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from hf_distill.models.frames import in_own_dtype
 from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.padding import Row, stacked
 from hf_distill.rollouts.settings import Rollout
 
 KEPT = ("decoder_start_token_id", "forced_bos_token_id", "bos_token_id", "pad_token_id", "eos_token_id")
 """What a model's own ``generation_config`` says about the form of a text, and not about how it is chosen."""
+
+WHISPERS = (
+    "is_multilingual", "lang_to_id", "task_to_id", "language", "task", "no_timestamps_token_id", "prev_sot_token_id",
+    "forced_decoder_ids", "return_timestamps", "max_initial_timestamp_index", "suppress_tokens",
+    "begin_suppress_tokens",
+)  # fmt: skip
+"""The same of Whisper: what its decoder begins with, and which tokens are no text."""
+
+FALLBACK = ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold", "condition_on_prev_tokens")
+"""When Whisper writes a text again, or none: it writes once here, and whoever asked judges the text."""
 
 CHANCE = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
@@ -48,7 +60,16 @@ class Draw(LogitsProcessor):
     """
 
     def __init__(self, uniform: Tensor) -> None:
-        self.uniform, self.turn = uniform, 0
+        self.all = self.uniform = uniform
+        self.turn = 0
+
+    def start(self, rows: Sequence[int]) -> None:
+        """Begin with the texts of some rows.
+
+        Args:
+            rows: which of them.
+        """
+        self.uniform, self.turn = self.all[list(rows)], 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Keep one token a row.
@@ -96,8 +117,9 @@ def students_way(model: nn.Module, rollout: Rollout, tokenizer: Any) -> Generati
         rollout: what was asked.
         tokenizer: the run's, or None; it is asked for special tokens that the model does not name.
     """
-    form = {name: value for name in KEPT if (value := getattr(_own(model), name, None)) is not None}
-    return _whole(GenerationConfig(**form), rollout, tokenizer)
+    kept = (*KEPT, *WHISPERS) if _is_whisper(model) else KEPT
+    form = {name: value for name in kept if (value := getattr(_own(model), name, None)) is not None}
+    return _whole(GenerationConfig(**form), rollout, tokenizer, model)
 
 
 def teachers_way(model: nn.Module, rollout: Rollout, tokenizer: Any) -> GenerationConfig:
@@ -113,20 +135,44 @@ def teachers_way(model: nn.Module, rollout: Rollout, tokenizer: Any) -> Generati
         setattr(config, name, None)
     if rollout.num_beams is not None:
         config.num_beams = rollout.num_beams
-    return _whole(config, rollout, tokenizer)
+    return _whole(config, rollout, tokenizer, model)
+
+
+def begins_with(model: nn.Module) -> int:
+    """Count the tokens that Whisper's decoder begins with and that take room from a text; 0: no other's do.
+
+    Args:
+        model: the model.
+    """
+    if not _is_whisper(model):
+        return 0
+    own, config = _own(model), core_of(model).config
+    forced = getattr(own, "forced_decoder_ids", None) or getattr(config, "forced_decoder_ids", None) or ()
+    asked = sum(getattr(own, name, None) is not None for name in ("lang_to_id", "task_to_id"))
+    return 1 + max(asked, len(forced)) + hasattr(own, "no_timestamps_token_id")
 
 
 def _own(model: nn.Module) -> GenerationConfig:
     return getattr(core_of(model), "generation_config", None) or GenerationConfig()
 
 
-def _whole(config: GenerationConfig, rollout: Rollout, tokenizer: Any) -> GenerationConfig:
+def _is_whisper(model: nn.Module) -> bool:
+    """Whether a model generates as Whisper does, in its own way."""
+    return any(base.__name__ == "WhisperGenerationMixin" for base in type(core_of(model)).__mro__)
+
+
+def _whole(config: GenerationConfig, rollout: Rollout, tokenizer: Any, model: nn.Module) -> GenerationConfig:
     config.do_sample, config.use_cache, config.max_length = False, True, None  # chance is a processor here
     config.max_new_tokens, config.num_return_sequences, config.return_dict_in_generate = (
         rollout.max_new_tokens,
         1,
         False,
     )
+    if _is_whisper(model):
+        for name in FALLBACK:
+            setattr(config, name, None)
+        # One pass over the recording, of which all is returned: what the decoder began with, the text, its end.
+        config.force_unique_generate_call = True
     if config.eos_token_id is None:
         config.eos_token_id = getattr(tokenizer, "eos_token_id", None)
     if config.pad_token_id is None:
@@ -179,7 +225,7 @@ def write(
 
     Args:
         model: a model that generates.
-        prompts: column -> tokens [n].
+        prompts: column -> tokens [n], or a recording, [n] or [n, ...]; its mask is one of the columns or it has none.
         config: how it writes; the model's own is put aside.
         left: whether padding comes before a prompt; after an encoder's it comes behind.
         processors: what is done to its logits.
@@ -187,25 +233,70 @@ def write(
         synced: whether other ranks write at the same time and need this one until the last of them is done.
 
     Returns:
-        For each prompt the tokens [m] that follow it, the first end-of-sequence token included, on the CPU.
+        For each prompt the tokens [m] that follow it, the first end-of-sequence token included, on the CPU. Beside an
+        encoder these are labels: all that the decoder begins with but for its first token, which the shift adds, and
+        the text.
     """
     device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    rows = [{**prompt, "attention_mask": torch.ones_like(prompt["input_ids"])} for prompt in prompts]
-    fill = {"input_ids": config.pad_token_id, "token_type_ids": 0, "attention_mask": 0}
-    fed = {name: value.to(device) for name, value in stacked(rows, fill, left).items()}
-    with _own_config(core_of(model), config):
-        made = (generate or model.generate)(
-            **fed, generation_config=config, logits_processor=LogitsProcessorList(processors), synced_gpus=synced
-        )
-    begin = fed["input_ids"].shape[1] if left else 1  # a decoder beside an encoder begins with one token of its own
+    rows = [
+        {**prompt, "attention_mask": torch.ones_like(prompt["input_ids"])} if "input_ids" in prompt else dict(prompt)
+        for prompt in prompts
+    ]
+    ends = torch.tensor(ends_of(config), dtype=torch.int64)
+    texts: dict[int, Tensor] = {}
+    for numbers in _together(rows, synced):
+        fed = stacked([rows[n] for n in numbers], {"input_ids": config.pad_token_id}, left)
+        fed = in_own_dtype(model, {name: value.to(device) for name, value in fed.items()})
+        for one in processors:
+            if isinstance(one, Draw):
+                one.start(numbers)
+        with _own_config(core_of(model), config), _without_advice() if _is_whisper(model) else nullcontext():
+            made = (generate or model.generate)(
+                **fed, generation_config=config, logits_processor=LogitsProcessorList(processors), synced_gpus=synced
+            )
+        begin = fed["input_ids"].shape[1] if left else 1
+        texts |= {n: _until(text, ends) for n, text in zip(numbers, made[:, begin:].cpu(), strict=True)}
+    return [texts[n] for n in range(len(rows))]
+
+
+def ends_of(config: GenerationConfig) -> list[int]:
+    """Return the tokens that end a text.
+
+    Args:
+        config: how a model writes.
+    """
     ends = config.eos_token_id
-    ends = torch.tensor([] if ends is None else [ends] if isinstance(ends, int) else list(ends), dtype=torch.int64)
-    return [_until(text, ends) for text in made[:, begin:].cpu()]
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+def _together(rows: Sequence[Row], synced: bool) -> list[list[int]]:
+    """Which rows are written at once: all where a mask says what is padding, else those that need none.
+
+    Ranks that write together write as often as each other: there all rows are padded.
+    """
+    if synced or "attention_mask" in rows[0]:
+        return [list(range(len(rows)))]
+    groups: dict[Any, list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(tuple((name, row[name].shape) for name in sorted(row)), []).append(number)
+    return list(groups.values())
 
 
 def _until(text: Tensor, ends: Tensor) -> Tensor:
     last = torch.isin(text, ends).nonzero()
     return text[: int(last[0]) + 1] if len(last) else text
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep transformers from telling, at every step, of settings that Whisper's own ``generate`` hands to its base."""
+    told = logging.getLogger("transformers.generation.utils")
+    level = told.level
+    told.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        told.setLevel(level)
 
 
 @contextmanager

@@ -221,8 +221,8 @@ class Seq2SeqLM(LanguageModel):
             return targets != -100
         if (mask := self.mask(batch)) is None:
             raise ValueError(
-                f"Seq2SeqLM compares what a decoder predicts, the batch has {sorted(batch)}: give it labels, or "
-                f"{GIVEN[0]}."
+                f"{type(self).__name__} compares what a decoder predicts, the batch has {sorted(batch)}: give it "
+                f"labels, or {GIVEN[0]}, or let the teacher write them (rollout={{'seq_kd': 1.0}})."
             )
         return mask
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_distill.models.context import Limits, embedded
 from hf_distill.models.encoder import encoder_of
 from hf_distill.models.facts import Facts
+from hf_distill.models.frames import in_own_dtype
 from hf_distill.models.head import logit_transform
 from hf_distill.models.hooks import CAPTURED, ENCODED, capture
 from hf_distill.models.outputs import SHOWN, asking, core_of
@@ -167,6 +168,7 @@ class LiveTeacher(Teacher):
         read = self.task.teacher_batch(batch)
         inputs = self.task.inputs(self.model, inputs, read)
         self.limits.check(inputs)
+        inputs = in_own_dtype(self.model, inputs)
         with torch.no_grad(), self._autocast():
             with capture(self.model, needs) as captured:
                 # Compiled code does not run hooks that were not there when it was compiled.

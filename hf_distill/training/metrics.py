@@ -38,6 +38,24 @@ HITS = "teacher_cache_hits"
 """The share of the rows of training batches, since the last log, for which the teacher did not have to run."""
 
 
+def of_recordings(logits: Any, mask: Tensor | None) -> Any:
+    """Fill with -100 what was predicted behind the end of a recording.
+
+    Args:
+        logits: [B, T, V], others, or several.
+        mask: bool [B, T], the frames that are no padding.
+
+    Example:
+        >>> of_recordings(torch.zeros(1, 2, 1), torch.tensor([[True, False]])).tolist()
+        [[[0.0], [-100.0]]]
+    """
+    if isinstance(logits, (tuple, list)):
+        return type(logits)(of_recordings(one, mask) for one in logits)
+    if mask is None or not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != mask.shape:
+        return logits
+    return logits.masked_fill(~mask.to(logits.device).unsqueeze(-1), -100)
+
+
 class LogMixin:
     """The part of the trainer that logs."""
 
@@ -116,6 +134,28 @@ class LogMixin:
             if self.rollouts.asked(self.alpha) is not None:
                 logs.update(self.rollouts.drain(self.accelerator))
         super().log(logs, start_time)
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Predict as Trainer does; frames behind the end of a recording are -100, as what Trainer pads with.
+
+        Otherwise what is read off them would be words, and more of them the longer the other rows of a batch are.
+
+        Args:
+            model: the student, wrapped or not.
+            inputs: one batch.
+            prediction_loss_only: whether to return the loss alone.
+            *args: as in ``Trainer.prediction_step``.
+            **kwargs: as in ``Trainer.prediction_step``.
+
+        Returns:
+            Loss, logits and labels, each where there are some.
+        """
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+        if logits is not None and self.task is not None and self.task.frames:
+            logits = of_recordings(logits, self.task.mask(self._prepare_inputs(inputs)))
+        return loss, logits, labels
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate as Trainer does; ``eval_loss`` is the same blend, its parts are ``eval_loss/hard``, ...

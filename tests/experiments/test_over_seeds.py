@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -189,6 +191,17 @@ def test_a_rate_at_which_the_student_diverges_is_never_the_best(compared):
     assert runs._next({0.002: math.nan, 0.001: math.nan}) == 0.0005
     assert runs._next({0.002: math.nan, 0.001: -1.0}) == 0.0005
     assert runs._next({0.002: -1.0}) == 0.004
+
+
+@pytest.mark.parametrize(("lower", "judged"), [(False, 0.3), (True, -0.3)])
+def test_of_errors_the_rate_with_the_fewest_is_chosen(monkeypatch, lower, judged):
+    monkeypatch.setattr(over_seeds, "plainly", nullcontext)
+    runs = object.__new__(over_seeds.Runs)
+    runs.experiment = SimpleNamespace(scoring=SimpleNamespace(score="wer", lower_is_better=lower))
+    trainer = SimpleNamespace(evaluate=lambda: {"eval_loss": 2.0, "eval_wer": 0.3})
+    assert runs._judged(trainer) == {"validation": judged}
+    trainer.evaluate = lambda: {"eval_loss": 2.0, "eval_loss/hard": 1.0}
+    assert runs._judged(trainer) == {"validation": -1.0}
 
 
 def test_other_settings_are_not_mixed_with_kept_runs(compared, capsys):

@@ -1,5 +1,9 @@
 """Scores of texts, and a teacher that is trained from nothing."""
 
+import random
+import sys
+
+import pytest
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_distill.cli.recipes import recipe_module
@@ -15,6 +19,31 @@ def test_scores_are_those_of_texts_counted_by_hand():
     assert each["chrf"][0] == 1.0
     assert 50 < scores["bleu"] < 100
     assert text_scores(["我们走"], ["我们走"])[0]["bleu"] < text_scores(["我们走了吧"], ["我们走了吧"])[0]["bleu"]
+
+
+def levenshtein(text, reference):
+    """What counted characters before rapidfuzz did."""
+    row = list(range(len(reference) + 1))
+    for i, character in enumerate(text, 1):
+        corner, row[0] = row[0], i
+        for j, wanted in enumerate(reference, 1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (character != wanted))
+    return row[-1]
+
+
+def test_wrong_characters_are_counted_as_ever():
+    draw = random.Random(0)
+    texts, references = (
+        ["".join(draw.choices("ab 我们", k=draw.randint(0, 12))) for _ in range(60)] for _ in range(2)
+    )
+    wrong = sum(map(levenshtein, texts, references))
+    assert text_scores(texts, references)[0]["cer"] == wrong / sum(map(len, references))
+
+
+def test_without_rapidfuzz_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    with pytest.raises(ImportError, match=r"counted by rapidfuzz: pip install 'hf_distill\[speech\]'\.$"):
+        text_scores(["a"], ["a"])
 
 
 def test_an_untrained_teacher_knows_positions_and_its_student_is_narrower_on_both_sides():

@@ -4,6 +4,7 @@ import peft
 import pytest
 import tiny
 import tiny_language
+import tiny_speech
 import torch
 from torch import nn
 from transformers import (
@@ -41,6 +42,15 @@ def test_a_table_without_a_row_for_padding_is_all_positions():
 def test_who_does_not_say_is_not_judged():
     assert context_of(nn.Linear(2, 2)) is None
     assert context_of(tiny_language.t5()) is None
+
+
+def test_of_whisper_the_decoders_positions_are_those_of_a_text():
+    model = tiny_speech.whisper()
+    assert context_of(model) == 16
+    read = {"input_features": torch.zeros(1, 8, 20), "decoder_input_ids": torch.full((1, 17), 5)}
+    limits_of(model).check({**read, "decoder_input_ids": read["decoder_input_ids"][:, :16]})
+    with pytest.raises(ValueError, match=r"the batch is 17 tokens long, the student Whisper.* was made for 16 positi"):
+        limits_of(model).check(read)
 
 
 def test_relative_positions_read_on_and_say_so(caplog):

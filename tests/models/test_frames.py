@@ -3,6 +3,7 @@
 import pytest
 import tiny_speech
 import torch
+from transformers import MoonshineConfig, MoonshineForConditionalGeneration
 
 from hf_distill.models.frames import frame_mask, frames_of
 
@@ -33,3 +34,14 @@ def test_without_a_mask_all_are_as_long_as_the_longest():
     model = tiny_speech.wav2vec2()
     assert frame_mask({"input_values": torch.zeros(2, 96)}, frames_of(model)).all()
     assert frame_mask({"input_ids": torch.zeros(2, 96)}, frames_of(model)) is None
+
+
+def test_a_model_that_tells_it_of_one_recording_tells_it_of_several():
+    model = MoonshineForConditionalGeneration(MoonshineConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, encoder_num_hidden_layers=1, decoder_num_hidden_layers=1,
+        encoder_num_attention_heads=2, decoder_num_attention_heads=2,
+    ))  # fmt: skip
+    frames = frames_of(model)
+    with torch.no_grad():
+        shown = [model.model.encoder(torch.zeros(1, n)).last_hidden_state.shape[1] for n in (900, 1700)]
+    assert frames(torch.tensor([900, 1700])).tolist() == shown

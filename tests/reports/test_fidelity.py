@@ -66,3 +66,14 @@ def test_a_score_that_is_no_number_gives_no_ratio():
 
 def test_one_run_alone_gives_no_ratio():
     assert gap_closed([0.7], [0.8], [0.9]).ratio is None
+
+
+def test_of_errors_the_teacher_is_ahead_who_makes_fewer():
+    alone, distilled, teacher = [0.30, 0.32, 0.31], [0.20, 0.21, 0.19], [0.10, 0.10, 0.10]
+    errors = gap_closed(alone, distilled, teacher, lower_is_better=True)
+    rights = gap_closed(*(1 - np.array(one) for one in (alone, distilled, teacher)))
+    assert errors.gain == pytest.approx(0.11)
+    assert errors.gap == pytest.approx(0.21)
+    for name, value in vars(rights).items():
+        assert getattr(errors, name) == pytest.approx(value), name
+    assert "not ahead" in str(gap_closed(alone, distilled, teacher))

@@ -7,7 +7,7 @@ import tiny
 import torch
 from torch import nn
 
-from hf_distill.reports import latency, machine, size_of, throughput
+from hf_distill.reports import latency, machine, real_time_factor, size_of, throughput
 from hf_distill.reports.speed import WARM_UP
 
 
@@ -93,3 +93,21 @@ def test_refusals():
         latency(nn.Linear(1, 1), {})
     with pytest.raises(ValueError, match="5 forwards of 1 rows"):
         latency(nn.Linear(1, 1), {"input": torch.ones(1, 1)}, repeats=5)
+
+
+def test_a_real_time_factor_is_audio_per_second_of_the_processor(monkeypatch):
+    clock, took = [0.0], iter([9.0, 9.0, 2.0, 2.0, 1.0, 1.0, 3.0, 3.0])  # two batches a pass; the first pass warms up
+
+    class Heard(nn.Linear):
+        def forward(self, input):
+            clock[0] += next(took)
+
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
+    model, batches = Heard(1, 1).train(), [{"input": torch.ones(4, 1)}] * 2
+    assert real_time_factor(model, batches, seconds=30.0) == 15.0
+    assert model.training
+    for wrong in (([], 30.0), (batches, 0.0)):
+        with pytest.raises(
+            ValueError, match=r"seconds of audio in \d batches: give at least one recording, and how lo"
+        ):
+            real_time_factor(model, *wrong)

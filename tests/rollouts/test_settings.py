@@ -23,6 +23,15 @@ from hf_distill.rollouts import rollout_of
         ({"seq_kd": 1, "num_beams": 0}, "num_beams=0"),
         ({"seq_kd": 1, "server": "localhost:8000"}, "server='localhost:8000': give an http address"),
         ({"on_policy": 1, "server": "http://localhost:8000"}, "seq_kd=0 asks it for nothing: set seq_kd"),
+        ({"seq_kd": 1, "keep_if": 0.1}, r"keep_if=0.1: give limits from 0 such as \{\"wer\": 0.1\}"),
+        ({"seq_kd": 1, "keep_if": {"wer": -1}}, "keep_if={'wer': -1}: give limits"),
+        ({"seq_kd": 1, "keep_if": {"normalizer": "basic"}}, "give limits"),
+        (
+            {"seq_kd": 1, "keep_if": {"wer": 0.1, "normalizer": "french"}},
+            'as "normalizer" nothing, "english", "basic"',
+        ),
+        ({"seq_kd": 1, "keep_if": {"wer": 0.1, "bleu": 1}}, "give limits"),
+        ({"on_policy": 1, "keep_if": {"wer": 0.1}}, "which chooses among what the teacher writes, and seq_kd=0"),
         ({"on_policy": 1, "engine": "vllm"}, "no option 'engine': it has on_policy, seq_kd"),
         ("on_policy", "give a mapping such as"),
     ],
@@ -40,3 +49,9 @@ def test_a_mapping_json_and_an_object_are_the_same(tmp_path):
     (args,) = parse_arguments([DistillationTrainingArguments], line)
     assert rollout_of(args.rollout) == wanted
     assert tiny.arguments(tmp_path, rollout=given).to_dict()["rollout"] == given
+
+
+def test_a_limit_on_the_teachers_texts_is_told_by_the_card():
+    asked = rollout_of('{"seq_kd": 1.0, "keep_if": {"wer": 0.1, "normalizer": "basic"}}')
+    assert asked.keep_if == {"wer": 0.1, "normalizer": "basic"}
+    assert "100 % written by the teacher, those with a WER above 10 % left out, texts of at most 128" in str(asked)

@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import tiny_language
+import tiny_speech
 import torch
 from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, RobertaConfig, RobertaForSequenceClassification
@@ -31,6 +32,22 @@ def bart(**config):
 
 def batch():
     return dict(tiny.DataCollatorWithPadding(tiny.tokenizer())(tiny.rows()))
+
+
+@pytest.mark.parametrize("kind", tiny_speech.CTCS)
+def test_recordings_are_heard_in_the_teachers_own_numbers(tmp_path, kind):
+    rows = tiny_speech.recordings(4, kind=kind)
+    run = tiny.trainer(
+        tmp_path, tiny_speech.CTCS[kind](), rows, teacher_model=tiny_speech.CTCS[kind](7),
+        data_collator=tiny_speech.collate, args={"teacher_dtype": "bfloat16", "max_steps": 1},
+    )  # fmt: skip
+    given = tiny_speech.collate(rows)
+    shown = run.teacher(given, HEADS).heads["logits"].logits.tensor.float()
+    del given["labels"]
+    with torch.no_grad():
+        wanted = tiny_speech.CTCS[kind](7).eval()(**given).logits
+    assert (shown - wanted).norm() < 0.03 * wanted.norm()
+    run.train()
 
 
 def test_every_kind_keeps_the_contract():
