@@ -14,9 +14,10 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalPrediction, PredictionOutput
 
 from hf_distill.experiments.predictions import AGREES, PredictionScoring, teacher_predictions
-from hf_distill.experiments.scoring import percent
+from hf_distill.experiments.scoring import Measurement, percent
 from hf_distill.reports import (
     GapClosed,
+    character_edits,
     chosen_frames,
     collapse,
     error_shares,
@@ -26,6 +27,9 @@ from hf_distill.reports import (
 )
 from hf_distill.reports.transcripts import transcripts
 
+EDITS = {"wer": word_edits, "cer": character_edits}
+EXAMPLES = 5
+"""How many transcripts of each model a report shows."""
 LENGTH = "length"
 
 
@@ -37,16 +41,17 @@ class TranscriptScoring(PredictionScoring):
         normalize: what is done to texts before they are compared; see ``wer_metrics``.
         blank: the class of a frame that says nothing. Default: the tokenizer's padding.
         a_second: how much of the column ``length`` is a second, for the real-time factor.
+        measure: the score: ``"wer"``, of words; or ``"cer"``, of characters, as Chinese and Japanese are measured.
+
+    Raises:
+        ValueError: another ``measure``.
     """
 
-    score: ClassVar[str] = "wer"
-    plotted: ClassVar[tuple[str, str]] = ("wer", "{split} WER, lower is better")
     lower_is_better: ClassVar[bool] = True
-    hub: ClassVar[Mapping[str, str]] = {"wer": "wer", "cer": "cer"}
     each: ClassVar[str] = "utterances"
     speed_rows: ClassVar[int] = 256
     unit: ClassVar[str] = "recordings"
-    floor_said: ClassVar[str] = "WER {:.1f} %, of who says nothing"
+    floor_said: ClassVar[str] = "{:.1f} %, of who says nothing"
 
     def __init__(
         self,
@@ -54,15 +59,20 @@ class TranscriptScoring(PredictionScoring):
         normalize: str | Callable[[str], str] | None = None,
         blank: int | None = None,
         a_second: int = 100,
+        measure: str = "wer",
     ) -> None:
         super().__init__()
+        if measure not in EDITS:
+            raise ValueError(f"measure={measure!r} was given: use {' or '.join(EDITS)}.")
+        self.score, self.edits = measure, EDITS[measure]
+        self.plotted = (measure, f"{{split}} {measure.upper()}, lower is better")
+        self.hub = {measure: measure}
         self.computed = wer_metrics(processor, ctc=True, normalize=normalize, blank=blank)
         self.read = transcripts(processor, normalize)
         self.blank = getattr(processor, "tokenizer", processor).pad_token_id if blank is None else blank
         self.a_second = a_second
         self.columns = {
-            "WER %": percent("wer"),
-            "CER %": percent("cer"),
+            **{f"{name.upper()} %": percent(name) for name in EDITS if measure == "wer" or name == measure},
             "blank frames %": percent("blank_share"),
             **AGREES,
         }
@@ -78,11 +88,11 @@ class TranscriptScoring(PredictionScoring):
     def figures(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """WER, CER, the share of blank frames, and whether they are the plateau; see ``PredictionScoring.figures``."""
         found = self.computed(EvalPrediction(predictions, labels))
-        return {**found, "stuck": float(on_blank_plateau(found["blank_share"], found["wer"]))}
+        return {**found, "stuck": float(on_blank_plateau(found["blank_share"], found[self.score]))}
 
     def units(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """What each utterance adds to the WER; see ``PredictionScoring.units``."""
-        return error_shares(word_edits(self.read(collapse(predictions, self.blank)), self.read(labels)))
+        """What each utterance adds to the score; see ``PredictionScoring.units``."""
+        return error_shares(self.edits(self.read(collapse(predictions, self.blank)), self.read(labels)))
 
     def agreement(self, predictions: np.ndarray, teacher: np.ndarray, labels: np.ndarray) -> float:
         """The share of utterances with the same transcript; see ``PredictionScoring.agreement``."""
@@ -94,5 +104,14 @@ class TranscriptScoring(PredictionScoring):
         return teacher_predictions(reference, rows, chosen_frames)
 
     def summary(self, gap: GapClosed) -> str:
-        """Say that the points are of WER, and fewer of it a gain."""
-        return f"{gap} (WER, a gain is fewer errors)"
+        """Say what the points are of, and that fewer are a gain."""
+        return f"{gap} ({self.score.upper()}, a gain is fewer errors)"
+
+    def details(self, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
+        """Who is stuck where only the blank is said, and the first transcripts; see ``Scoring.details``."""
+        stuck = [name for name, one in measurements.items() if one.figures["stuck"]]
+        shown = {
+            name: self.read(collapse(one.predictions[0][:EXAMPLES], self.blank)) for name, one in measurements.items()
+        }
+        right = self.read(next(iter(measurements.values())).predictions[1][:EXAMPLES])
+        return {"stuck_on_the_blank": stuck, "transcripts": {"right": right, **shown}}

@@ -85,3 +85,16 @@ def test_a_teacher_and_its_student_are_measured_alike(tmp_path, tokenizer):
     report = {"name": "teacher", "parameters": 1, "megabytes": 1.0, "latency": 2.0, "samples_per_second": 3.0}
     report |= {**found["teacher"].row("wer", scoring.share), "real_time_factor": 40.0}
     assert comparison.table([report], scoring).splitlines()[0].split("|")[2].strip() == "WER %"
+
+
+def test_characters_may_be_the_score(tokenizer):
+    scoring = TranscriptScoring(tokenizer, measure="cer")
+    found = scoring.measurement(np.array([ids("ab|ce"), ids("_f"), ids("a|bb|_c")]), SAID, SAID)
+    assert found.each["cer"].mean() == pytest.approx(1 / 11)
+    assert (scoring.hub, list(scoring.columns)[:2]) == ({"cer": "cer"}, ["CER %", "blank frames %"])
+    assert scoring.details({"one": found}) == {
+        "stuck_on_the_blank": [],
+        "transcripts": {"right": ["ab cd", "f", "a b c"], "one": ["ab ce", "f", "a b c"]},
+    }
+    with pytest.raises(ValueError, match="measure='per' was given: use wer or cer"):
+        TranscriptScoring(tokenizer, measure="per")
