@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hf_distill.models.frames import Frames, frame_mask, frames_of, recording_in
 from hf_distill.signals import Signals
+from hf_distill.tasks.comparing import teachers_columns
 from hf_distill.tasks.frame_rates import averaged
 
 
@@ -37,6 +38,10 @@ class OfRecordings:
         if self.length is None:
             self.length = frames_of(model)
         return super().infer_from_batch(model, batch)
+
+    def teacher_batch(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the columns ``teacher_x`` as ``x``, if there are any: its own features, and which are padding."""
+        return teachers_columns(batch)
 
     def mask(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The student's frames that are no padding, bool [B, T]; see ``Task.mask``."""

@@ -191,3 +191,28 @@ def test_a_model_with_its_layers_in_an_encoder_of_its_own_is_taught(tmp_path):
     run.train()
     assert run.task.blank == tiny_speech.LETTERS
     assert all(tiny.losses(run, f"loss/{name}")[0] > 0 for name in objective)
+
+
+@pytest.mark.parametrize("cache", ["off", "auto"])
+def test_a_teacher_reads_features_of_its_own(tmp_path, cache):
+    """The student reads waves, the teacher features, whose frames are others and whose padding is told."""
+    both = list(zip(tiny_speech.recordings(8), tiny_speech.recordings(8, kind="features"), strict=True))
+    rows = [{**ours, "teacher_input_features": theirs["input_features"]} for ours, theirs in both]
+
+    def collate(rows):
+        own = tiny_speech.collate([{"input_features": row["teacher_input_features"]} for row in rows])
+        ours = tiny_speech.collate([{n: row[n] for n in ("input_values", "labels")} for row in rows])
+        return {**ours, **{f"teacher_{name}": value for name, value in own.items()}}
+
+    def trained(cache):
+        args = {"teacher_cache": cache, "num_train_epochs": 2, "per_device_train_batch_size": 4, "alpha": 1.0}
+        run = tiny.trainer(
+            tmp_path / cache, tiny_speech.wav2vec2(), rows, teacher_model=tiny_speech.features(7),
+            data_collator=collate, args={**args, "max_steps": -1, "remove_unused_columns": False},
+        )  # fmt: skip
+        shown = run.teacher(collate(rows), frozenset({"heads"})).heads["logits"]
+        assert shown.rows.sum(dim=1).tolist() == [len(theirs["input_features"]) for _, theirs in both]
+        run.train()
+        return run
+
+    assert tiny.losses(trained(cache)) == pytest.approx(tiny.losses(trained("off")), rel=1e-5)
