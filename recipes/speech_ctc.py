@@ -79,7 +79,12 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     theirs = None
     if finished and recipe.student_model_name_or_path and not recipe.finetune_teacher:
         theirs = load_processor_of(finished, f"the teacher {finished}")
-    collate = SpeechCollator(processor, theirs, max_seconds=recipe.max_seconds)
+    collate = SpeechCollator(
+        processor,
+        theirs,
+        max_seconds=recipe.max_seconds,
+        keep=not (finished or recipe.student_model_name_or_path),  # of small models: both read the same features
+    )
     for name, rows in (("training", known), ("validation", splits["validation"]), ("test", splits["test"])):
         collate.check_texts(rows["text"][:], f"the {name} rows of {recipe.source}")
     kind = CTCKind(
