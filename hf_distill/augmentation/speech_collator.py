@@ -216,7 +216,9 @@ class SpeechCollator:
         given = None if name is None else [row[name] for row in rows]
         if self.tokenizer is not None and not (given and np.ndim(given[0])):
             texts = [row.get(self.text_column) for row in rows]
-            if any(self.text_column in row for row in rows):  # nobody told what is said in this batch: all are -100
+            # Where nobody told what is said in this batch, a recogniser by frames has labels nevertheless, all -100.
+            told = self.decoder_start is None and any(self.text_column in row for row in rows)
+            if told or any(text is not None for text in texts):
                 self.check_texts(texts, "a batch")
                 return self._padded([[] if text is None else self.tokenizer(text)["input_ids"] for text in texts])
         if given is None:

@@ -27,7 +27,6 @@ def losses(folder, rows, **args):
     return tiny.losses(run), [count - seen.seen[0] for count in seen.seen]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, while it compiles
 def test_torch_compile_gives_the_same_losses_and_compiles_nothing_after_its_first_steps(tmp_path):
     torch.set_num_threads(1)
