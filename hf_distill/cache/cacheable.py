@@ -191,11 +191,12 @@ def owners_in(
 
 
 def _text_between(ids: Tensor | None, start: int, stop: int, placeholders: Mapping[str, int]) -> list[int]:
-    """The positions of a row's text, without those that stand for images and the like."""
+    """The positions of a row's text that may be left out: between images they may say where one ends."""
     if ids is None or ids.ndim != 2 or not placeholders:
         return [*range(start, stop)]
     other = torch.isin(ids[0], torch.tensor([*placeholders.values()], dtype=ids.dtype, device=ids.device))
-    return [position for position in range(start, stop) if not other[position]]
+    places = [position for position in range(start, stop) if other[position]]
+    return [*range(places[-1] + 1 if places else start, stop)]
 
 
 def _finite(shown: Signals) -> bool:

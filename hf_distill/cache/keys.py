@@ -52,8 +52,8 @@ def keys_of(
         inputs: name -> tensor [B, ...]; exactly what the model is given, labels only if it reads them.
         padding: on which sides the model ignores padding.
         decoder: bool [B, D], the decoder's positions; None where it has none of its own.
-        owners: column -> int64 [entries], of those with any number of entries a row whose each is; a row is named
-            by its own, and one without any as if the column were not there.
+        owners: column -> whose each entry is, of those with any number a row; a row is named by its own, and one
+            without any as if the column were not there. See ``pairing.owners_of``.
 
     Returns:
         B keys of 16 bytes.
@@ -93,7 +93,8 @@ def keys_of(
             if name == laid.marks and unpadded[row]:
                 continue
             if name in owners:
-                if not len(values := array[owners[name].numpy() == row]):
+                values = _own(array, owners[name].cpu().numpy(), row)
+                if not len(values):
                     continue
             else:
                 values = array[row] if span is None else array[row, span[row, 0] : span[row, 1]]
@@ -121,3 +122,10 @@ def bytes_of(tensor: Tensor) -> tuple[np.ndarray, str]:
     kind = str(tensor.dtype)
     tensor = tensor.detach().cpu().contiguous()
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy(), kind
+
+
+def _own(array: np.ndarray, owners: np.ndarray, row: int) -> np.ndarray:
+    """The entries of one row; of places that hold an image or none those up to the last image."""
+    if owners.ndim == 2:
+        return array[row, : int((owners[row] * np.arange(1, owners.shape[1] + 1)).max())]
+    return array[owners == row]

@@ -31,8 +31,8 @@ def take(
         batch: tensors, arrays and lists with one entry a row are cut; anything else is left as it is.
         rows: which ones, in which order.
         size: how many rows the batch has; None: as many as its ``input_ids``, or its first tensor.
-        owners: column -> int64 [entries], of those with any number of entries a row whose each is; such a column is
-            left out where the rows have none. See ``pairing.owners_of``.
+        owners: column -> whose each entry is, of those with any number a row; such a column is left out where the
+            rows have none. See ``pairing.owners_of``.
 
     Returns:
         The batch of these rows.
@@ -55,21 +55,28 @@ def take(
 
     ragged = {name: entries_of(batch[name], owners[name], rows) for name in owners if name in batch}
     taken = {name: kept(value) for name, value in without_layout(batch).items() if name not in ragged}
-    return {**taken, **{name: value for name, value in ragged.items() if len(value)}}
+    return {**taken, **{name: value for name, value in ragged.items() if value.numel()}}
 
 
 def entries_of(value: Tensor, owners: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
     """Take from a column with any number of entries a row those of some rows.
 
     Args:
-        value: [entries, ...].
-        owners: int64 [entries], the row of each.
+        value: [entries, ...], or [B, places, ...].
+        owners: int64 [entries], the row of each, or bool [B, places], which hold an entry.
         rows: which ones, in which order; one that is named twice brings its entries twice.
+
+    Returns:
+        [entries, ...]; or [rows, places, ...], as many places as the fullest of these rows needs.
 
     Example:
         >>> entries_of(torch.tensor([10, 11, 12]), torch.tensor([0, 0, 2]), [2, 1, 0])
         tensor([12, 10, 11])
     """
+    if owners.ndim == 2:
+        which = torch.as_tensor(rows)
+        width = int((owners.cpu()[which].any(dim=0) * torch.arange(1, owners.shape[1] + 1)).max())
+        return value[which.to(value.device), :width]
     chosen = torch.cat([(owners == int(row)).nonzero()[:, 0] for row in rows])
     return value[chosen.to(value.device)]
 

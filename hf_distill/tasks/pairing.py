@@ -56,7 +56,8 @@ def owners_of(inputs: Mapping[str, Any], placeholders: Mapping[str, int]) -> dic
         placeholders: kind -> token id; see ``placeholders_of``.
 
     Returns:
-        Column -> int64 [entries], ascending; columns with one entry a row are not named.
+        Column -> int64 [entries], ascending; of one with as many places a row as the fullest has (Idefics), bool
+        [B, places]: which hold something. Columns of no kind, and those of each image's tiles (Mllama), are not named.
 
     Raises:
         ValueError: in one sentence: it is not known.
@@ -75,25 +76,29 @@ def owners_of(inputs: Mapping[str, Any], placeholders: Mapping[str, int]) -> dic
     if not isinstance(ids, Tensor) or ids.ndim != 2:
         return found
     for kind, token in placeholders.items():
-        there = {n: v for n, v in inputs.items() if kind_of(n) == kind and isinstance(v, Tensor) and v.ndim}
+        there = {n: v for n, v in inputs.items() if kind_of(n) == kind and isinstance(v, Tensor) and 0 < v.ndim < 6}
         there = {name: value for name, value in there.items() if value.shape != ids.shape}  # says it of each token
-        if there and not _one_each(there, ids == token):
+        if (filled := _filled(there, ids == token)) is not None:
+            found.update({name: filled for name, value in there.items() if value.shape[:2] == filled.shape})
+        else:
             found.update({name: _owners(name, len(value), there, ids, kind, token) for name, value in there.items()})
     return found
 
 
-def _one_each(there: Mapping[str, Tensor], places: Tensor) -> bool:
-    """Whether entry i is row i's, or the images of row i, filled up with empty ones (Idefics)."""
-    marked = places.any(dim=1)
-    if any(len(value) != len(places) for value in there.values()):
-        return False
-    several = [value.flatten(1).ne(0).any(dim=1) for name, value in there.items() if value.ndim >= 5]
-    return bool(marked.all()) or any(torch.equal(filled.to(marked.device), marked) for filled in several)
+def _filled(there: Mapping[str, Tensor], places: Tensor) -> Tensor | None:
+    """Which images are some, where each row has as many places for them as the fullest; None: it has not."""
+    several = next((value for value in there.values() if value.ndim >= 5), None)
+    if several is None or len(several) != len(places) or "image_sizes" in there:  # of which each is one of an image
+        return None
+    filled = several.flatten(2).ne(0).any(dim=2).to(places.device)
+    return filled if torch.equal(filled.any(dim=1), places.any(dim=1)) else None
 
 
 def _owners(name: str, size: int, there: Mapping[str, Tensor], ids: Tensor, kind: str, token: int) -> Tensor:
     places = (ids == token).cpu()
     each, runs = places.sum(dim=1), places.clone()
+    if size == len(ids) and each.all():  # one each
+        return torch.arange(size)
     runs[:, 1:] &= ~places[:, :-1]
     told = (there.get(form.format(kind)) for form in SIZED)
     sizes = [one.cpu().prod(dim=-1) for one in told if one is not None and one.ndim == 2]

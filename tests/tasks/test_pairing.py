@@ -4,6 +4,8 @@ import torch
 from tiny_image_text import IMAGE, batch, llava
 
 from hf_distill import CachedTeacher, ImageTextToText, LiveTeacher
+from hf_distill.cache.keys import keys_of
+from hf_distill.tasks.batches import take
 from hf_distill.tasks.pairing import check_images, owners_of, placeholders_of
 
 
@@ -60,7 +62,7 @@ def test_images_that_go_into_no_row_end_what_was_kept(tmp_path):
     assert len(teacher.memory) == 0
 
 
-I = 9
+PLACE = 9
 """The image token of the rows below."""
 
 
@@ -68,36 +70,47 @@ I = 9
     ("ids", "columns", "owners"),
     [
         # As many entries as places, or places an entry: LLaVA, Gemma 3, tiles of InternVL.
-        ([[I, I, I, I], [I, I, 5, 5]], {"pixel_values": torch.ones(3, 3, 8, 8)}, [0, 0, 1]),
-        ([[5, 5, 5, 5], [I, I, I, I]], {"pixel_values": torch.ones(2, 3, 8, 8)}, [1, 1]),
+        ([[PLACE, PLACE, PLACE, PLACE], [PLACE, PLACE, 5, 5]], {"pixel_values": torch.ones(3, 3, 8, 8)}, [0, 0, 1]),
+        ([[5, 5, 5, 5], [PLACE, PLACE, PLACE, PLACE]], {"pixel_values": torch.ones(2, 3, 8, 8)}, [1, 1]),
         # Images of other sizes, a run each: LLaVA-NeXT.
-        ([[I, 5, I, I], [I, I, I, 5]], {"pixel_values": torch.ones(3, 2, 3, 8, 8)}, [0, 0, 1]),
+        ([[PLACE, 5, PLACE, PLACE], [PLACE, PLACE, PLACE, 5]], {"pixel_values": torch.ones(3, 2, 3, 8, 8)}, [0, 0, 1]),
         # As many images as rows, and yet not one each.
-        ([[I, 5, I, I], [5, 5, 5, 5]], {"pixel_values": torch.ones(2, 2, 3, 8, 8)}, [0, 0]),
+        ([[PLACE, 5, PLACE, PLACE], [5, 5, 5, 5]], {"pixel_values": torch.ones(2, 2, 3, 8, 8)}, [0, 0]),
         # Patches, and grids that say how many there are: two of 1 x 2 x 4 and 1 x 2 x 2 beside one of 1 x 2 x 2.
         (
-            [[I, I, 5, I], [5, 5, I, 5]],
+            [[PLACE, PLACE, 5, PLACE], [5, 5, PLACE, 5]],
             {"pixel_values": torch.ones(16, 6), "image_grid_thw": torch.tensor([[1, 2, 4], [1, 2, 2], [1, 2, 2]])},
             [0] * 12 + [1] * 4,
         ),
     ],
 )  # fmt: skip
 def test_each_entry_has_its_row(ids, columns, owners):
-    found = owners_of({"input_ids": torch.tensor(ids), **columns}, {"image": I})
+    found = owners_of({"input_ids": torch.tensor(ids), **columns}, {"image": PLACE})
     assert found["pixel_values"].tolist() == owners
     if "image_grid_thw" in columns:
         assert found["image_grid_thw"].tolist() == [0, 0, 1]
 
 
 def test_images_of_a_row_that_are_filled_up_with_empty_ones_are_the_rows():
-    ids, pixels = torch.tensor([[I, I], [5, 5], [I, 5]]), torch.ones(3, 2, 3, 8, 8)
+    ids, pixels = torch.tensor([[PLACE, PLACE], [5, 5], [PLACE, 5]]), torch.ones(3, 2, 3, 8, 8)
     pixels[1], pixels[2, 1] = 0.0, 0.0  # as Idefics has it
-    assert owners_of({"input_ids": ids, "pixel_values": pixels}, {"image": I}) == {}
+    batch = {"input_ids": ids, "pixel_values": pixels, "pixel_attention_mask": pixels[:, :, 0]}
+    owners = owners_of(batch, {"image": PLACE})
+    assert owners["pixel_values"].tolist() == [[True, True], [False, False], [True, False]]
+    assert owners["pixel_attention_mask"] is owners["pixel_values"]
+    assert "pixel_values" not in take(batch, [1], owners=owners)
+    assert take(batch, [2, 1], owners=owners)["pixel_values"].shape == (2, 1, 3, 8, 8)
+    full = {name: value[:, :1] if name != "input_ids" else value for name, value in batch.items()}
+    keys = keys_of(batch, owners=owners)
+    assert keys[1:] == keys_of(full, owners=owners_of(full, {"image": PLACE}))[1:]
 
 
 def test_each_kind_has_its_own_token():
     ids, tokens = torch.tensor([[9, 8, 5], [9, 5, 5]]), {"image": 9, "video": 8}
-    assert owners_of({"input_ids": ids, "pixel_values": torch.ones(2, 3)}, tokens) == {}
+    assert owners_of({"input_ids": ids, "pixel_values": torch.ones(2, 3, 4)}, tokens)["pixel_values"].tolist() == [
+        0,
+        1,
+    ]
     found = owners_of({"input_ids": ids, "pixel_values_videos": torch.ones(2, 3, 4)}, tokens)
     assert found["pixel_values_videos"].tolist() == [0, 0]
 
