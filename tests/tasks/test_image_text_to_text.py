@@ -6,6 +6,7 @@ import pytest
 import tiny
 import tiny_vision_language as tiny_vl
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 from hf_distill import CachedTeacher, CausalLM, ImageTextToText, LiveTeacher, Task, keep_layers
@@ -146,3 +147,52 @@ def test_what_writes_no_text_token_by_token_is_refused():
         model = PI0ForConditionalGeneration(config)
     with pytest.raises(ValueError, match="which moves a robot and predicts no tokens: ImageTextToText compares"):
         Task.of(model)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_learns_the_same_where_its_logits_are_never_whole(tmp_path, monkeypatch, family, alpha):
+    whole = step(tmp_path, family, 4, 2, args={"fused_logits": "off", "alpha": alpha})
+    made = []
+    forward = torch.nn.Linear.forward
+
+    def noted(module, given):
+        made.append(forward(module, given))
+        return made[-1]
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", noted)
+    fused = step(tmp_path, family, 4, 2, args={"fused_logits": "on", "alpha": alpha})
+    assert_same(fused, whole)
+    sizes = {tuple(one.shape) for one in made if one.ndim == 3 and one.shape[-1] == tiny_vl.SMALL["vocab_size"]}
+    assert sizes <= {(1, 2, 120), (4, 0, 120)}  # two tokens, to measure what stands behind the head; none at all
+
+
+@pytest.mark.parametrize("family", FEW)
+def test_a_frozen_tower_of_images_stays_as_it_is(tmp_path, family):
+    student = tiny_vl.model(family)
+    tower = next(
+        module for name, module in student.named_modules() if name.endswith(("visual", "vision_tower", "vision_model"))
+    )
+    tower.requires_grad_(False)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    trainer(tmp_path, family, student=student, args={"max_steps": 2}).train()
+    frozen = {name for name, value in student.named_parameters() if not value.requires_grad}
+    assert frozen
+    for name, value in student.named_parameters():
+        assert torch.equal(value, before[name]) or name not in frozen, name
+    assert any(not torch.equal(value, before[name]) for name, value in student.named_parameters())
+
+
+@pytest.mark.parametrize("family", FEW)
+def test_a_student_with_lora_trains_its_adapter_alone_and_exactly(tmp_path, family):
+    def student():
+        torch.manual_seed(0)
+        config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        return get_peft_model(tiny_vl.model(family), config)
+
+    assert type(Task.of(student())) is ImageTextToText
+    whole = step(tmp_path, family, 8, 1, student=student())
+    assert whole[1]
+    assert all("lora_" in name for name in whole[1])
+    assert_same(step(tmp_path, family, 2, 4, student=student()), whole)
+    assert_same(step(tmp_path, family, 2, 4, student=student(), args={"fused_logits": "on"}), whole)
