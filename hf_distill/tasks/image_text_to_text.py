@@ -17,8 +17,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from hf_distill.models.classes import names_in
 from hf_distill.models.outputs import core_of
 from hf_distill.models.texts import IDS
+from hf_distill.signals import Signals
 from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
-from hf_distill.tasks.pairing import check_images, placeholders_of
+from hf_distill.tasks.pairing import check_images, misread, placeholders_of
 
 NOT_TOKENS = {
     "DiffusionGemmaForBlockDiffusion": "fills whole blocks of a text anew",
@@ -113,6 +114,23 @@ class ImageTextToText(_OfImagesAndTexts, CausalLM):
     def check_inputs(self, batch: Mapping[str, Any]) -> None:
         """Refuse places for images without images, and images without places; see ``Task.check_inputs``."""
         check_images(batch, self.placeholders)
+
+    def inputs(
+        self, model: nn.Module, fed: dict[str, Any], batch: Mapping[str, Any], teacher: Signals | None = None
+    ) -> dict[str, Any]:
+        """Refuse images in another model's form, as a teacher of another family would read them; see ``Task.inputs``.
+
+        Raises:
+            ValueError: in one sentence, what is in another form.
+        """
+        fed = super().inputs(model, fed, batch, teacher)
+        if (reason := misread(model, fed, batch)) is not None:
+            raise ValueError(
+                f"{type(core_of(model)).__name__} cannot read images in this form ({reason}): give a teacher of "
+                "another family columns of its own, made by its processor (teacher_input_ids, teacher_pixel_values, "
+                '...), and teacher_alignment="span".'
+            )
+        return fed
 
 
 class ImageTextToTextSeq2Seq(_OfImagesAndTexts, Seq2SeqLM):

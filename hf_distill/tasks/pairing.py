@@ -41,6 +41,8 @@ def placeholders_of(model: nn.Module | None) -> dict[str, int]:
     return {kind: token for kind, token in found.items() if isinstance(token, int)}
 
 
+PATCH = (("in_channels", "in_chans", "num_channels"), ("temporal_patch_size",), ("patch_size",))
+"""What a configuration calls the channels, frames and sides of the patches that a processor cuts."""
 SIZED = ("{}_grid_thw", "spatial_shapes", "{}_sizes")
 """Columns that say how large each image is, in units of which it is as many positions."""
 
@@ -171,6 +173,33 @@ def check_images(batch: Mapping[str, Any], placeholders: Mapping[str, int]) -> N
                 f"the batch has {kind}s ({shown[kind][0]}), but no text has a place for one (token {token}): let the "
                 "processor make the texts too, and cut no place off (max_length)."
             )
+
+
+def misread(model: nn.Module, fed: Mapping[str, Any], batch: Mapping[str, Any]) -> str | None:
+    """Say what of a batch's images is in another form than a model reads; None: nothing that can be seen.
+
+    Args:
+        model: who is about to read them.
+        fed: what it is about to be called with.
+        batch: what that was taken from.
+
+    Example:
+        >>> misread(nn.Identity(), {"input_ids": torch.ones(1, 2)}, {"input_ids": torch.ones(1, 2)})
+    """
+    places, vision = placeholders_of(model), getattr(getattr(core_of(model), "config", None), "vision_config", None)
+    if lost := [name for name in batch if kind_of(name) in places and name not in fed]:
+        return f"it takes no {lost[0]}"
+    try:
+        check_images(fed, places)
+    except ValueError as error:
+        return str(error).partition(":")[0]
+    sides = [_first(vision, *names) for names in PATCH]
+    for name, value in fed.items():
+        if name.startswith("pixel_values") and isinstance(value, Tensor) and value.ndim == 2 and None not in sides:
+            channels, frames, side = sides
+            if value.shape[1] != (width := channels * frames * side**2):
+                return f"{name} has patches of {value.shape[1]} numbers, its own have {width}"
+    return None
 
 
 def _first(config: Any, *names: str) -> Any:
