@@ -7,6 +7,7 @@ image is whose, how a processor makes them, generation, losses.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,9 +18,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from hf_distill.models.classes import names_in
 from hf_distill.models.outputs import core_of
 from hf_distill.models.texts import IDS
-from hf_distill.signals import Signals
+from hf_distill.models.vision_tower import STREAM, states_of
+from hf_distill.signals import Signals, Stream
 from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
-from hf_distill.tasks.pairing import check_images, misread, placeholders_of
+from hf_distill.tasks.pairing import check_images, images_in, misread, placeholders_of
 
 NOT_TOKENS = {
     "DiffusionGemmaForBlockDiffusion": "fills whole blocks of a text anew",
@@ -68,7 +70,8 @@ class ImageTextToText(_OfImagesAndTexts, CausalLM):
 
     A token that stands for an image, a video or a wave is no target, whether the labels name it or not, nor where
     there are none (``alpha=1``): nobody predicts it. Terms on hidden states and attention compare the text's stack,
-    whose positions the images' are among.
+    whose positions the images' are among; those on hidden states with ``stream="vision"`` that of the images, of which
+    each counts as much as another (of a model that reads the patches of all in one row, each patch).
 
     Args:
         own_loss: the model computes a loss of its own that this class does not know.
@@ -85,6 +88,7 @@ class ImageTextToText(_OfImagesAndTexts, CausalLM):
     """
 
     writes_behind: ClassVar[bool] = True
+    streams: ClassVar[tuple[str, ...]] = ("text", STREAM)
 
     def __init__(
         self,
@@ -107,6 +111,22 @@ class ImageTextToText(_OfImagesAndTexts, CausalLM):
         if ids is None or self.targets(batch) is not None:
             return rows
         return rows & ~F.pad(self._stands_for_other(ids)[:, 1:], (0, 1), value=False)
+
+    def stream_mask(self, name: str, batch: Mapping[str, Any]) -> Tensor | None:
+        """How many positions a tower makes of an image is known to it alone; see ``Task.stream_mask``."""
+        return None if name == STREAM else super().stream_mask(name, batch)
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Of the stream of images the images are counted, or the patches where all stand in one row; see ``Task``."""
+        made = super().counts(batch)
+        return {**made, f"tokens:{STREAM}": made["samples"].new_tensor(images_in(batch))}
+
+    def signals(self, model: nn.Module, batch: Mapping[str, Any], outputs: Any, captured: Any = None) -> Signals:
+        """Show the hidden states of the tower of images too, where they were asked for; see ``Task.signals``."""
+        shown = super().signals(model, batch, outputs, captured)
+        if captured is None or captured.vision is None:
+            return shown
+        return replace(shown, streams={STREAM: Stream(states_of(core_of(model), captured.vision))})
 
     def _stands_for_other(self, ids: Tensor) -> Tensor:
         return torch.isin(ids, torch.tensor(list(self.placeholders.values()), dtype=ids.dtype, device=ids.device))

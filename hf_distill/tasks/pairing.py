@@ -175,6 +175,20 @@ def check_images(batch: Mapping[str, Any], placeholders: Mapping[str, int]) -> N
             )
 
 
+def images_in(batch: Mapping[str, Any]) -> int:
+    """Count what a tower of images reads of a batch: images, tiles of them, or patches that stand in one row.
+
+    Args:
+        batch: the batch; empty places of rows with fewer images are none.
+
+    Example:
+        >>> images_in({"pixel_values": torch.ones(3, 3, 8, 8)}), images_in({"input_ids": torch.ones(1, 2)})
+        (3, 0)
+    """
+    pixels = [v for n, v in batch.items() if n.startswith("pixel_values") and isinstance(v, Tensor) and v.ndim]
+    return sum(int(one.flatten(2).ne(0).any(2).sum()) if one.ndim >= 5 else len(one) for one in pixels)
+
+
 def misread(model: nn.Module, fed: Mapping[str, Any], batch: Mapping[str, Any]) -> str | None:
     """Say what of a batch's images is in another form than a model reads; None: nothing that can be seen.
 

@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 from hf_distill import CachedTeacher, CausalLM, ImageTextToText, LiveTeacher, Task, keep_layers
+from hf_distill.models.vision_tower import layers_of
 
 FEW = ("llava", "qwen2_vl", "idefics3")
 FAMILIES = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in tiny_vl.FAMILIES]
@@ -196,3 +197,20 @@ def test_a_student_with_lora_trains_its_adapter_alone_and_exactly(tmp_path, fami
     assert all("lora_" in name for name in whole[1])
     assert_same(step(tmp_path, family, 2, 4, student=student()), whole)
     assert_same(step(tmp_path, family, 2, 4, student=student(), args={"fused_logits": "on"}), whole)
+
+
+@pytest.mark.parametrize("family", FEW)
+def test_the_tower_of_images_is_compared_where_it_is_asked_for(tmp_path, family):
+    spec = {"hidden_mse": {"stream": "vision", "layers": {2: 2}}}
+    args = {"alpha": 1.0, "objective": spec}
+    whole = step(tmp_path, family, 8, 1, args=args)
+    assert_same(step(tmp_path, family, 1, 8, args=args), whole)  # some micro-batches have no image
+    heard, batch = [], tiny_vl.batch(family, (1, 2, 0, 1, 2, 0, 1, 1))
+    for model in (tiny_vl.model(family), tiny_vl.model(family, seed=7)):
+        layer = layers_of(model)[-1]
+        layer.register_forward_hook(lambda module, given, output: heard.append(output))
+        with torch.no_grad():
+            model(**{name: value for name, value in batch.items() if name != "labels"})
+    ours, theirs = (one if torch.is_tensor(one) else one[0] for one in heard)
+    assert whole[0]["loss/hidden_mse"] == pytest.approx((ours - theirs).square().mean().item(), rel=1e-5)
+    assert not [name for name in whole[1] if "lm_head" in name and whole[1][name].abs().sum()]
