@@ -88,10 +88,10 @@ FAMILIES = {
 }
 
 
-def _shrink(config):
+def shrunk(config):
     for key, value in list(vars(config).items()):
         if isinstance(value, PretrainedConfig):
-            _shrink(value)
+            shrunk(value)
         elif key.startswith(tuple(TOKENS)) and isinstance(value, int):
             setattr(config, key, TOKENS[key.rpartition("_")[0]])
         elif key == "layer_types" and value:
@@ -104,7 +104,7 @@ def _shrink(config):
 
 
 def config_of(family):
-    config = _shrink(CONFIG_MAPPING[family]())
+    config = shrunk(CONFIG_MAPPING[family]())
     for part, changes in FAMILIES[family].changes.items():
         held = getattr(config, part) if part else config
         for key, value in changes.items():

@@ -170,5 +170,9 @@ class ImageTextToTextSeq2Seq(_OfImagesAndTexts, Seq2SeqLM):
     writes_behind: ClassVar[bool] = False
 
     def stream_mask(self, name: str, batch: Mapping[str, Any]) -> Tensor | None:
-        """How many positions an encoder makes of an image is known to it alone; see ``Task.stream_mask``."""
-        return None if name == "encoder" else super().stream_mask(name, batch)
+        """Where no token stands for an image, the encoder alone knows its positions; see ``Task.stream_mask``."""
+        return None if name == "encoder" and not self.placeholders else super().stream_mask(name, batch)
+
+    def check_inputs(self, batch: Mapping[str, Any]) -> None:
+        """Refuse places for images without images, and images without places; see ``Task.check_inputs``."""
+        check_images(batch, self.placeholders)

@@ -209,11 +209,15 @@ def misread(model: nn.Module, fed: Mapping[str, Any], batch: Mapping[str, Any]) 
         return str(error).partition(":")[0]
     sides = [_first(vision, *names) for names in PATCH]
     for name, value in fed.items():
-        if name.startswith("pixel_values") and isinstance(value, Tensor) and value.ndim == 2 and None not in sides:
+        if name.startswith("pixel_values") and isinstance(value, Tensor) and value.ndim == 2 and _whole(sides):
             channels, frames, side = sides
             if value.shape[1] != (width := channels * frames * side**2):
                 return f"{name} has patches of {value.shape[1]} numbers, its own have {width}"
     return None
+
+
+def _whole(sides: list[Any]) -> bool:
+    return all(isinstance(one, int) for one in sides)
 
 
 def _first(config: Any, *names: str) -> Any:

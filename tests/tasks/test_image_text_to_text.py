@@ -7,9 +7,18 @@ import tiny
 import tiny_vision_language as tiny_vl
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import PI0Config, PI0ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    PI0Config,
+    PI0ForConditionalGeneration,
+    T5Gemma2Config,
+    T5Gemma2ForConditionalGeneration,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+)
 
-from hf_distill import CachedTeacher, CausalLM, ImageTextToText, LiveTeacher, Task, keep_layers
+from hf_distill import CachedTeacher, CausalLM, ImageTextToText, ImageTextToTextSeq2Seq, LiveTeacher, Task, keep_layers
 from hf_distill.models.vision_tower import layers_of
 
 FEW = ("llava", "qwen2_vl", "idefics3")
@@ -214,3 +223,58 @@ def test_the_tower_of_images_is_compared_where_it_is_asked_for(tmp_path, family)
     ours, theirs = (one if torch.is_tensor(one) else one[0] for one in heard)
     assert whole[0]["loss/hidden_mse"] == pytest.approx((ours - theirs).square().mean().item(), rel=1e-5)
     assert not [name for name in whole[1] if "lm_head" in name and whole[1][name].abs().sum()]
+
+
+def trocr(seed=0):
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    reads = ViTConfig(image_size=tiny_vl.SIZE, patch_size=tiny_vl.PATCH, **sizes)
+    writes = BertConfig(
+        vocab_size=120, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, is_decoder=True,
+        add_cross_attention=True, **sizes,
+    )  # fmt: skip
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(reads, writes)
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    return VisionEncoderDecoderModel(config)
+
+
+def t5gemma(seed=0):
+    torch.manual_seed(seed)
+    return T5Gemma2ForConditionalGeneration(tiny_vl.shrunk(T5Gemma2Config()))
+
+
+def read_aloud(some):
+    """One picture each, and what is written of it; beside it a text with its place, where a model reads one."""
+    labels = [torch.tensor(row["labels"]) for row in some]
+    batch = {"labels": torch.nn.utils.rnn.pad_sequence(labels, True, -100)}
+    for name in some[0].keys() - {"labels"}:
+        batch[name] = torch.stack([torch.as_tensor(row[name]) for row in some])
+    return batch
+
+
+@pytest.mark.parametrize(("make", "slots"), [(trocr, 0), (t5gemma, 4)])
+def test_encoders_of_images_beside_a_decoder_are_exact_too(tmp_path, make, slots):
+    numbers, rows = torch.Generator().manual_seed(1), []
+    for i in range(8):
+        pixels = torch.randn(3, tiny_vl.SIZE, tiny_vl.SIZE, generator=numbers)
+        rows.append({"pixel_values": pixels, "labels": [5 + i, 6, 2][i % 2 :]})
+        if slots:
+            rows[-1] |= {"input_ids": [7, *[tiny_vl.IMAGE] * slots, 8 + i]}
+    model, batch = make().eval(), read_aloud(rows)
+    task = Task.of(model)
+    assert type(task) is ImageTextToTextSeq2Seq
+    own = model(**batch)
+    torch.testing.assert_close(task.hard(own, batch).mean(), own.loss)
+    assert task.counts(batch)["tokens:encoder"] == (8 if not slots else 48)  # the images, or their places and the text
+    found = []
+    for size, accumulation in ((8, 1), (2, 4)):
+        seen = tiny.Gradients()
+        args = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "max_steps": 1}
+        run = tiny.trainer(
+            tmp_path, make(), rows, teacher_model=make(7), data_collator=read_aloud, callbacks=[seen],
+            args={"remove_unused_columns": False, **args},
+        )  # fmt: skip
+        run.train()
+        found.append(seen.first)
+    assert tiny.relative(*found) < 1e-5
+    assert run.evaluate(rows)["eval_loss"] > 0
