@@ -25,7 +25,6 @@ from hf_distill.tasks.pairing import check_images, images_in, misread, placehold
 
 NOT_TOKENS = {
     "DiffusionGemmaForBlockDiffusion": "fills whole blocks of a text anew",
-    "EvollaForProteinText2Text": "reads proteins and no images",
     "PI0ForConditionalGeneration": "moves a robot and predicts no tokens",
 }
 """Classes of the mapping that predict no next token of what they are shown, and what they do."""

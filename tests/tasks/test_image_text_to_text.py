@@ -18,7 +18,16 @@ from transformers import (
     ViTConfig,
 )
 
-from hf_distill import CachedTeacher, CausalLM, ImageTextToText, ImageTextToTextSeq2Seq, LiveTeacher, Task, keep_layers
+from hf_distill import (
+    CachedTeacher,
+    CausalLM,
+    ImageTextToText,
+    ImageTextToTextSeq2Seq,
+    LiveTeacher,
+    Task,
+    keep_layers,
+    lineage,
+)
 from hf_distill.models.vision_tower import layers_of
 
 FEW = ("llava", "qwen2_vl", "idefics3")
@@ -98,6 +107,8 @@ def test_a_family_is_cut_in_its_text_and_in_its_tower_of_images_apart(family):
         config = student.config
         assert (config.get_text_config().num_hidden_layers, getattr(config.vision_config, both[0])) == left
         assert student(**batch).logits.isfinite().all()
+        told = {(1, 2): "Layer 1 of", (2, 1): "text layers 0 and 1 and image layer 0 were kept"}[left]
+        assert told in lineage(student)[0]
         again = type(student)(config)
         again.load_state_dict(student.state_dict())
         torch.testing.assert_close(again.eval()(**batch).logits, student(**batch).logits)
