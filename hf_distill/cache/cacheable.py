@@ -44,9 +44,12 @@ def answers_alone(
         Whether they agree; a batch of one row is compared with itself twice.
     """
     rows = len(next(iter(parts_of(shown).values())))
+    # What stands at padding is nobody's: a model may place it by what else is in the batch (Qwen2-VL).
+    real = None if shown.mask is None else shown.mask[rows - 1]
     if rows == 1:
-        return _agree(ask(take(batch, [0, 0], rows, owners)), 1, shown, 0, tolerance, _scales(shown))
-    return _agree(ask(take(batch, [rows - 1], rows, owners)), 0, shown, rows - 1, tolerance, _scales(shown))
+        return _agree(ask(take(batch, [0, 0], rows, owners)), 1, shown, 0, tolerance, _scales(shown), real=real)
+    alone = ask(take(batch, [rows - 1], rows, owners))
+    return _agree(alone, 0, shown, rows - 1, tolerance, _scales(shown), real=real)
 
 
 def padding_ignored(
@@ -226,13 +229,19 @@ def _agree(
     tolerance: float,
     scales: Mapping[str, Tensor],
     where: slice | None = None,
+    real: Tensor | None = None,
 ) -> bool:
-    """Whether a row of one answer is a row of another; ``where`` is where the second's positions are in the first."""
+    """Whether a row of one answer is a row of another.
+
+    ``where`` is where the second's positions are in the first, ``real`` says which of equally many are no padding.
+    """
     ours, theirs = parts_of(one), parts_of(other)
     for name, value in ours.items():
         a, b = value[row].float(), theirs[name][beside].float()
         if where is not None and a.ndim == b.ndim and a.ndim > 0 and a.shape[0] != b.shape[0]:
             a = a[where]
+        if real is not None and a.ndim > 1 and a.shape == b.shape and len(a) == len(real):
+            a, b = a[real.to(a.device)], b[real.to(b.device)]
         # The root of the mean square: the largest of many values, rounded to 8 bits, says little.
         if a.shape != b.shape or not bool((a - b).square().mean().sqrt() <= tolerance * scales[name]):
             return False

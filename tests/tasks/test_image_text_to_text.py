@@ -289,3 +289,15 @@ def test_encoders_of_images_beside_a_decoder_are_exact_too(tmp_path, make, slots
         found.append(seen.first)
     assert tiny.relative(*found) < 1e-5
     assert run.evaluate(rows)["eval_loss"] > 0
+
+
+@pytest.mark.parametrize("how", ["whole_window", "prepass"])
+@pytest.mark.parametrize("family", FEW)
+def test_rows_of_several_batches_are_asked_together_with_their_images(tmp_path, family, how):
+    args = {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "alpha": 1.0}
+    teacher = CachedTeacher(LiveTeacher(tiny_vl.model(family, seed=7)), always=True, **{how: True})
+    live, kept = (trainer(tmp_path, family, one, args={**args, "logging_steps": 1}) for one in (None, teacher))
+    for run in (live, kept):
+        run.train()
+    assert (teacher.memory.off, len(teacher.memory)) == ("", 8)
+    assert tiny.losses(kept) == pytest.approx(tiny.losses(live), rel=1e-5)
