@@ -35,6 +35,8 @@ _HOME = {
     "AudioFeatures": "tasks",
     "CTC": "tasks",
     "SpeechSeq2Seq": "tasks",
+    "ImageTextToText": "tasks",
+    "ImageTextToTextSeq2Seq": "tasks",
     "SentenceEmbedding": "tasks",
     "CandidateCollator": "tasks",
     "Teacher": "teachers",

@@ -9,6 +9,7 @@ row that occurs twice is one. The labels are no part of it, unless the model rea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,12 @@ NEITHER = Padding()
 """Nothing is known of the model: padding is a part of the row."""
 
 
-def keys_of(inputs: Mapping[str, Any], padding: Padding = NEITHER, decoder: Tensor | None = None) -> list[bytes]:
+def keys_of(
+    inputs: Mapping[str, Any],
+    padding: Padding = NEITHER,
+    decoder: Tensor | None = None,
+    owners: Mapping[str, Tensor] = MappingProxyType({}),
+) -> list[bytes]:
     """Hash what a model is given, row by row.
 
     Integers are widened, so their type does not matter; floats count by their bytes and type. A mask without a hole
@@ -46,6 +52,8 @@ def keys_of(inputs: Mapping[str, Any], padding: Padding = NEITHER, decoder: Tens
         inputs: name -> tensor [B, ...]; exactly what the model is given, labels only if it reads them.
         padding: on which sides the model ignores padding.
         decoder: bool [B, D], the decoder's positions; None where it has none of its own.
+        owners: column -> whose each entry is, of those with any number a row; a row is named by its own, and one
+            without any as if the column were not there. See ``pairing.owners_of``.
 
     Returns:
         B keys of 16 bytes.
@@ -60,7 +68,8 @@ def keys_of(inputs: Mapping[str, Any], padding: Padding = NEITHER, decoder: Tens
         >>> keys_of(one) == keys_of({"input_ids": torch.tensor([[5, 6]])})
         False
     """
-    size, laid = rows_in(inputs), Columns.of(inputs, decoder)
+    size = rows_in(inputs, owners)
+    laid = Columns.of({name: value for name, value in inputs.items() if name not in owners}, decoder)
     groups: dict[str, np.ndarray] = {}
     unpadded = np.zeros(size, dtype=bool)  # nothing but the row itself, so the mask says nothing
     for where, along, of_decoder in ((laid.mask, laid.padded, False), (decoder, laid.decoder, True)):
@@ -83,7 +92,12 @@ def keys_of(inputs: Mapping[str, Any], padding: Padding = NEITHER, decoder: Tens
         for name, array, kind, span in columns:
             if name == laid.marks and unpadded[row]:
                 continue
-            values = array[row] if span is None else array[row, span[row, 0] : span[row, 1]]
+            if name in owners:
+                values = _own(array, owners[name].cpu().numpy(), row)
+                if not len(values):
+                    continue
+            else:
+                values = array[row] if span is None else array[row, span[row, 0] : span[row, 1]]
             state.update(f"{name}|{kind}|{values.shape}|".encode())
             state.update(values)
         keys.append(state.digest())
@@ -108,3 +122,10 @@ def bytes_of(tensor: Tensor) -> tuple[np.ndarray, str]:
     kind = str(tensor.dtype)
     tensor = tensor.detach().cpu().contiguous()
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy(), kind
+
+
+def _own(array: np.ndarray, owners: np.ndarray, row: int) -> np.ndarray:
+    """The entries of one row; of places that hold an image or none those up to the last image."""
+    if owners.ndim == 2:
+        return array[row, : int((owners[row] * np.arange(1, owners.shape[1] + 1)).max())]
+    return array[owners == row]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hf_distill.cache.answers import KEPT, unkeepable
-from hf_distill.cache.cacheable import examine, inseparable
+from hf_distill.cache.cacheable import examine, inseparable, owners_in
 from hf_distill.cache.callback import Watch
 from hf_distill.cache.checkpoint import keep, recall
 from hf_distill.cache.encoding import Encoding
@@ -32,7 +32,7 @@ from hf_distill.models.hooks import ENCODED, LINEAR
 from hf_distill.signals import Signals
 from hf_distill.tasks.batches import KEYS, join, plain, spans_of, take
 from hf_distill.tasks.layout import Layout
-from hf_distill.tasks.pairing import placeholders_of
+from hf_distill.tasks.pairing import owners_of, placeholders_of
 from hf_distill.teachers.around import TeacherAround
 from hf_distill.teachers.changes import Changes
 from hf_distill.teachers.teacher import Teacher
@@ -164,7 +164,7 @@ class CachedTeacher(TeacherAround):
             self.watch.count(len(keys), len(keys) - len(missing))
         if self.anywhere(bool(missing)):
             all_new = len(missing) == len(keys)
-            asked = batch if all_new else take(batch, missing or [0], len(keys))
+            asked = batch if all_new else self._cut(batch, missing or [0], len(keys))
             shown = self.teacher(asked, needs | seen if all_new else needs)
             if not self._can_keep(shown, asked):
                 return shown if all_new and not self.collective else self.teacher(batch, needs)
@@ -185,11 +185,11 @@ class CachedTeacher(TeacherAround):
             missing = [i for i in self.memory.look(keys)[1] if keys[i] not in seen]
             seen.update(keys)
             if missing:
-                new.append((take(plain(batch), missing, len(keys)), [keys[i] for i in missing]))
+                new.append((self._cut(plain(batch), missing, len(keys)), [keys[i] for i in missing]))
         self._counted, rows = True, sum(len(batch[self.column]) for batch in batches)
         self.watch.count(rows, rows - sum(len(keys) for _, keys in new))
         if self.anywhere(bool(new)):
-            asked = join([batch for batch, _ in new]) if new else take(plain(batches[0]), [0])
+            asked = join([batch for batch, _ in new]) if new else self._cut(plain(batches[0]), [0])
             shown = self.teacher(asked, needs)
             if self._can_keep(shown, asked) and new:
                 self.memory.window = self._take_in(shown, [key for _, keys in new for key in keys])
@@ -203,7 +203,11 @@ class CachedTeacher(TeacherAround):
             batch: the batch.
         """
         decoder = self._layout(batch).mask if self.task.reads_labels else None
-        return keys_of(self.inputs(batch), self.memory.padding, decoder)
+        inputs = self.inputs(batch)
+        return keys_of(inputs, self.memory.padding, decoder, owners_of(inputs, self._placeholders))
+
+    def _cut(self, batch: Mapping[str, Any], rows: Sequence[int], size: int | None = None) -> dict[str, Any]:
+        return take(batch, rows, size, owners_in(batch, self.inputs(batch), self._placeholders))
 
     def _take_in(self, shown: Signals, keys: Sequence[bytes]) -> Places:
         again = self.always or self.watch.repeats or self.watch.reevaluates
@@ -214,8 +218,7 @@ class CachedTeacher(TeacherAround):
         return self.task.layout(self.task.teacher_batch(batch))
 
     def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
-        mask = self._layout(batch).mask
-        return None if mask is None else spans_of(mask)
+        return None if (mask := self._layout(batch).mask) is None else spans_of(mask)
 
     # ---- Whether ----
 
@@ -260,8 +263,7 @@ class CachedTeacher(TeacherAround):
             shown: the answer.
             asked: the rows.
         """
-        reason = unkeepable(shown, self.task.positions)
-        batch = self._spans(asked)
+        reason, batch = unkeepable(shown, self.task.positions), self._spans(asked)
         if not reason and not self.task.frames and batch is not None and shown.mask is not None:
             if not np.array_equal(spans_of(shown.mask), batch):
                 reason = "its rows have other lengths than the batch's, and its task does not say so (Task.frames)"

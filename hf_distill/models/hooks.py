@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hf_distill.models.encoder import encoder_of
 from hf_distill.models.head import logit_transform
 from hf_distill.models.linear_logits import LinearLogits, emptied, head_of
+from hf_distill.models.vision_tower import STREAM, hear_images
 
 TAP = "tap:"
 """A need that begins with this names a module by its path, as ``model.get_submodule`` does."""
@@ -24,6 +25,9 @@ QKV = "qkv"
 
 LINEAR = "linear"
 """The need for what enters the head in place of its logits, which are then not made."""
+
+IMAGES = f"hidden:{STREAM}"
+"""The need for the hidden states of a tower that reads images beside a text."""
 
 ENCODED = "encoded"
 """The need for what the encoder of an encoder-decoder returns."""
@@ -67,12 +71,14 @@ class Captured(NamedTuple):
         qkv: for each attention, from the first layer up, its queries, keys and values.
         linear: what entered the head, with the head; empty where logits were made.
         encoded: what the encoder returned; empty where nobody asked, or it was not run.
+        vision: what the tower of images made of them in each call, see ``hear_images``; None where nobody asked.
     """
 
     taps: dict[str, Tensor]
     qkv: list[dict[str, Tensor]]
     linear: list[LinearLogits]
     encoded: Sequence[Any] = ()
+    vision: list[list[Tensor]] | None = None
 
 
 @contextmanager
@@ -98,11 +104,11 @@ def capture(model: nn.Module, needs: Iterable[str]) -> Iterator[Captured | None]
         torch.Size([1, 3])
     """
     paths = sorted(need.removeprefix(TAP) for need in needs if need.startswith(TAP))
-    if not paths and not {QKV, LINEAR, ENCODED} & set(needs):
+    if not paths and not {QKV, LINEAR, ENCODED, IMAGES} & set(needs):
         yield None
         return
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    captured, hooks = Captured({}, [], [], []), ExitStack()
+    captured, hooks = Captured({}, [], [], [], [] if IMAGES in needs else None), ExitStack()
     outside = torch.is_grad_enabled()
 
     def listen(module: nn.Module, keep: Callable[[Tensor], None]) -> None:
@@ -126,6 +132,8 @@ def capture(model: nn.Module, needs: Iterable[str]) -> Iterator[Captured | None]
             for parts in attentions(core):
                 for kind, module in parts.items():
                     listen(module, lambda output, kind=kind: _hear(captured.qkv, kind, output))
+        if captured.vision is not None:
+            hooks.enter_context(hear_images(core, captured.vision))
         if ENCODED in needs:
             keep = captured.encoded.append
             hooks.callback(encoder_of(core).register_forward_hook(lambda module, given, output: keep(output)).remove)

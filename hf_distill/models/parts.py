@@ -80,6 +80,8 @@ def parts_of(config: PretrainedConfig) -> dict[str, Part]:
         inner = next((one for key in keys if isinstance(one := getattr(config, key, None), PretrainedConfig)), None)
         if inner is not None:
             found[name] = main_part(inner) if name != "encoder" else _sizes(_core(inner))
+            if name == "vision" and isinstance(width := getattr(inner, "embed_dim", None), int):
+                found[name] = found[name]._replace(hidden_size=width)  # hidden_size is then the text's (Qwen2-VL)
     text = _core(config)
     if getattr(text, "is_encoder_decoder", False):  # one configuration for both sides
         found = {**{side: side_of(text, side) for side in SIDES}, **found}

@@ -7,7 +7,7 @@ chosen, trainers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,6 +102,15 @@ class Layout(ABC):
         Returns:
             For each row its prompt, None where it has none.
         """
+
+    def stack(self, rows: Sequence[Row], left: bool) -> dict[str, Tensor]:
+        """Make of prompts what a model reads that continues them.
+
+        Args:
+            rows: prompts, each with its mask.
+            left: whether padding comes before a prompt.
+        """
+        return stacked(rows, self.fill, left)
 
     @abstractmethod
     def labelled(self, batch: Mapping[str, Any]) -> Tensor:
@@ -200,6 +209,7 @@ class DecoderLayout(Layout):
                 "attention_mask": torch.ones_like(text),
                 "position_ids": last.get("position_ids", 0) + after,
                 "token_type_ids": last.get("token_type_ids", 0) + 0 * after,  # as `generate` goes on
+                "mm_token_type_ids": 0 * after,
             }
             prompt["labels"] = torch.full_like(prompt["labels"], IGNORED)
             rows.append({name: torch.cat((value, follows[name].to(value))) for name, value in prompt.items()})

@@ -19,6 +19,7 @@ from transformers import GenerationConfig
 
 from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.filtering import Filter
+from hf_distill.rollouts.images import ImageTextLayout, NoPlaces
 from hf_distill.rollouts.padding import Row
 from hf_distill.rollouts.prompts import DecoderLayout, EncoderDecoderLayout
 from hf_distill.rollouts.recordings import RecordingLayout
@@ -35,7 +36,7 @@ from hf_distill.rollouts.writing import (
     teachers_way,
     write,
 )
-from hf_distill.tasks import CausalLM, Seq2SeqLM, Task
+from hf_distill.tasks import CausalLM, ImageTextToText, ImageTextToTextSeq2Seq, Seq2SeqLM, Task
 from hf_distill.teachers.adapter_off import evaluating
 from hf_distill.teachers.teacher import Teacher
 
@@ -119,6 +120,9 @@ class Writers:
         left, main = getattr(tokenizer, "padding_side", "right") == "left", core_of(student).main_input_name
         if not task.shifts_labels and main != EncoderDecoderLayout.main:
             self.layout = RecordingLayout(pad, left, main)
+        elif isinstance(task, ImageTextToText):
+            self.layout, places = ImageTextLayout(pad, left, task.placeholders), task.placeholders.values()
+            self.only += [NoPlaces([*places])]
         else:
             self.layout = (DecoderLayout if task.shifts_labels else EncoderDecoderLayout)(pad, left)
         self.models: dict[str, nn.Module | None] = {"the teacher": teacher.model}
@@ -158,7 +162,7 @@ class Writers:
         way = students_way(model, self.asked, self.tokenizer)
         with evaluating(model), now.autocast():
             processors = [*self.only, *drawing(self.asked, uniform)]
-            texts = write(model, prompts, way, left, processors, synced=now.synced)
+            texts = write(model, prompts, way, left, processors, synced=now.synced, stack=self.layout.stack)
         return {place: text for (place, _, _), text in zip(chosen, texts, strict=False)}
 
     def teacher(self, chosen: Chosen, now: Now, spare: Row | None = None) -> dict[tuple[int, int], Tensor]:
@@ -187,7 +191,7 @@ class Writers:
                 texts = self.served.write(new, way)
             else:
                 synced = collective and now.accelerator.num_processes > 1
-                texts = write(model, new, way, left, self.only, self.author.generate, synced)
+                texts = write(model, new, way, left, self.only, self.author.generate, synced, self.layout.stack)
             if missing:
                 self.texts.add({key: text.numpy() for key, text in zip(missing, texts, strict=True)})
         written = (torch.from_numpy(self.texts[key].astype(np.int64)) for key in keys)
@@ -228,6 +232,16 @@ def check_student(asked: Rollout, task: Task, alpha: float, teacher: Teacher, no
         raise ValueError(
             f"rollout was given server={asked.server!r}, and vLLM does not write for encoder-decoder models such as "
             f"{type(core).__name__}: leave server out."
+        )
+    if asked.server and isinstance(task, ImageTextToText):
+        raise ValueError(
+            f"rollout was given server={asked.server!r}, which is sent tokens and no images, and "
+            f"{type(core).__name__} reads both: leave server out."
+        )
+    if isinstance(task, ImageTextToTextSeq2Seq) and core.main_input_name == EncoderDecoderLayout.main:
+        raise ValueError(
+            f"rollout was asked for {type(core).__name__}, whose encoder reads a text beside the image: leave it out, "
+            "and let the teacher write the labels beforehand."
         )
     if asked.on_policy and task.own_loss and alpha < 1:
         raise ValueError(

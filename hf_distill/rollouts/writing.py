@@ -220,6 +220,7 @@ def write(
     processors: Sequence[LogitsProcessor] = (),
     generate: Callable[..., Tensor] | None = None,
     synced: bool = False,
+    stack: Callable[[Sequence[Row], bool], dict[str, Tensor]] | None = None,
 ) -> list[Tensor]:
     """Let a model continue prompts.
 
@@ -231,6 +232,7 @@ def write(
         processors: what is done to its logits.
         generate: what to call; None: the model's own.
         synced: whether other ranks write at the same time and need this one until the last of them is done.
+        stack: how prompts become what a model reads; None: tokens, or a recording. See ``Layout.stack``.
 
     Returns:
         For each prompt the tokens [m] that follow it, the first end-of-sequence token included, on the CPU. Beside an
@@ -245,7 +247,8 @@ def write(
     ends = torch.tensor(ends_of(config), dtype=torch.int64)
     texts: dict[int, Tensor] = {}
     for numbers in _together(rows, synced):
-        fed = stacked([rows[n] for n in numbers], {"input_ids": config.pad_token_id}, left)
+        some, fill = [rows[n] for n in numbers], {"input_ids": config.pad_token_id}
+        fed = stacked(some, fill, left) if stack is None else stack(some, left)
         fed = in_own_dtype(model, {name: value.to(device) for name, value in fed.items()})
         for one in processors:
             if isinstance(one, Draw):

@@ -51,14 +51,16 @@ class Stack:
         return bool(self.paths) and ("decoder" in self.key or all("decoder" in path for path in self.paths))
 
 
-def find_stacks(model: PreTrainedModel) -> list[Stack]:
+def find_stacks(model: PreTrainedModel, inside: str | None = None) -> list[Stack]:
     """Find the stacks of layers of a model, each with the number in the configuration that it follows.
 
     Args:
         model: whole.
+        inside: what the configuration calls the part that is meant, such as ``"vision_config"``; None: the text part,
+            if the model has parts.
 
     Returns:
-        One ``Stack`` for each number; those of the text part, if the model has parts. Of a model in stages, whose
+        One ``Stack`` for each number. Of a model in stages, whose
         configuration holds a list of depths, one for each stage. Empty: none was found.
 
     Example:
@@ -88,6 +90,8 @@ def find_stacks(model: PreTrainedModel) -> list[Stack]:
             elif deepest and max(lists.values(), default=1) == 1 and _shapes(after) == shapes:
                 shared.append(stack)
     found = found or _stages(model, before) or shared
+    if inside is not None:
+        return [one for one in found if inside in one.owner]
     if getattr(model.config, "is_encoder_decoder", False):
         return found
     text = model.config.get_text_config()

@@ -21,6 +21,8 @@ from hf_distill.students.positions import Moves, carry, check, entries, settle
 from hf_distill.students.stages import asked, nearest
 
 PRESETS = ("uniform", "top", "lowest")
+VISION = "vision_config"
+"""What the part of a configuration is called that speaks of the tower of images."""
 
 
 def keep_layers(
@@ -28,6 +30,7 @@ def keep_layers(
     layers: Sequence[int | Sequence[int]] | int | None,
     preset: Literal["uniform", "top", "lowest"] = "uniform",
     decoder_layers: Sequence[int] | int | None = None,
+    vision_layers: Sequence[int] | int | None = None,
 ) -> PreTrainedModel:
     """Copy a model with only some of its layers: the start that DistilBERT gave its student.
 
@@ -49,6 +52,8 @@ def keep_layers(
             the last ones, ``"lowest"`` the first ones.
         decoder_layers: the same for the decoder of an encoder-decoder. None: as in its encoder, if both are equally
             deep.
+        vision_layers: the same for the tower that reads images beside a text; None: all of them. ``layers`` are those
+            of the text.
 
     Returns:
         A model of the same class whose configuration has the new depth, in training mode if the teacher was.
@@ -72,6 +77,8 @@ def keep_layers(
         raise ValueError(f"preset={preset!r} was asked for: use {', '.join(PRESETS)}.")
     whole = unsharded(teacher)  # ZeRO-3 may have partitioned it while it was loaded
     chosen = _choices(whole, layers, preset, decoder_layers)
+    of_images = {} if vision_layers is None else _of_images(whole, vision_layers, preset)
+    chosen, texts = {**of_images, **chosen}, chosen
     before = built(type(whole), whole.config)
     after = _made(whole, chosen)
     moves = Moves({path: kept for stack, kept in chosen.items() for path in stack.paths})
@@ -90,12 +97,14 @@ def keep_layers(
         table = getattr(holder, name).detach()[some].clone()
         setattr(holder, name, nn.Parameter(table) if name in holder._parameters else table)
     settle(student, before, after, moves)
-    kept = [list(some) for some in chosen.values()]
+    kept = [list(some) for some in texts.values()]
     shared = {} if moves.lists else {"shared": True}
-    if next(iter(chosen)).stage is not None:
+    if next(iter(texts)).stage is not None:
         said = {"layers": kept}
     else:
         said = {"layers": kept[0], "decoder_layers": kept[1]} if len(kept) > 1 else {"layers": kept[0]}
+    if of_images:
+        said["vision_layers"] = list(*of_images.values())
     record(student, teacher, "keep_layers", **said, **shared)
     student.requires_grad_(True)  # a teacher that was frozen before must not freeze its student
     return student
@@ -142,6 +151,17 @@ def _choices(
         encoder: _chosen(layers, encoder.depth, preset, "'s encoder"),
         decoder: _chosen(theirs, decoder.depth, preset, "'s decoder"),
     }
+
+
+def _of_images(model: PreTrainedModel, layers: Sequence[int] | int, preset: str) -> dict[Stack, list[int]]:
+    """Decide which layers of the tower that reads images stay."""
+    stacks = find_stacks(model, VISION)
+    if len(stacks) != 1 or stacks[0].stage is not None or model.config.get_text_config() is model.config:
+        raise ValueError(
+            f"vision_layers={layers} was asked of {type(model).__name__}, in which {len(stacks)} stacks of layers "
+            "read images beside a text, and one is expected: leave vision_layers out, and name others with layers."
+        )
+    return {stacks[0]: _chosen(layers, stacks[0].depth, preset, "'s vision tower")}
 
 
 def _staged(

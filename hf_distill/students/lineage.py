@@ -86,6 +86,9 @@ def _kept_layers(whom: str, step: dict[str, Any]) -> str:
     if any(isinstance(one, list) for one in step["layers"]):
         stages = [f"{_some('layer', some)} of stage {stage}" for stage, some in enumerate(step["layers"], start=1)]
         return f"Of {whom} {'; '.join(stages)} were kept."
+    if "vision_layers" in step:
+        both = f"text {_some('layer', step['layers'])} and image {_some('layer', step['vision_layers'])}"
+        return f"Of {whom} {both} were kept."
     if "decoder_layers" not in step:
         return f"{_some('Layer', step['layers'])} of {whom} {_were(step['layers'])} kept."
     encoder, decoder = step["layers"], step["decoder_layers"]

@@ -6,6 +6,7 @@ Knows: tensors, arrays and lists with one entry a row. Does not know: models, wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,20 @@ KEYS = "cached_rows_"
 """What the columns begin with under which keys travel in a batch."""
 
 
-def take(batch: Mapping[str, Any], rows: Sequence[int] | np.ndarray, size: int | None = None) -> dict[str, Any]:
+def take(
+    batch: Mapping[str, Any],
+    rows: Sequence[int] | np.ndarray,
+    size: int | None = None,
+    owners: Mapping[str, Tensor] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Keep some rows of a batch, as they came.
 
     Args:
         batch: tensors, arrays and lists with one entry a row are cut; anything else is left as it is.
         rows: which ones, in which order.
         size: how many rows the batch has; None: as many as its ``input_ids``, or its first tensor.
+        owners: column -> whose each entry is, of those with any number a row; such a column is left out where the
+            rows have none. See ``pairing.owners_of``.
 
     Returns:
         The batch of these rows.
@@ -45,7 +53,32 @@ def take(batch: Mapping[str, Any], rows: Sequence[int] | np.ndarray, size: int |
             return value[rows]
         return [value[row] for row in rows] if isinstance(value, list) and len(value) == size else value
 
-    return {name: kept(value) for name, value in without_layout(batch).items()}
+    ragged = {name: entries_of(batch[name], owners[name], rows) for name in owners if name in batch}
+    taken = {name: kept(value) for name, value in without_layout(batch).items() if name not in ragged}
+    return {**taken, **{name: value for name, value in ragged.items() if value.numel()}}
+
+
+def entries_of(value: Tensor, owners: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
+    """Take from a column with any number of entries a row those of some rows.
+
+    Args:
+        value: [entries, ...], or [B, places, ...].
+        owners: int64 [entries], the row of each, or bool [B, places], which hold an entry.
+        rows: which ones, in which order; one that is named twice brings its entries twice.
+
+    Returns:
+        [entries, ...]; or [rows, places, ...], as many places as the fullest of these rows needs.
+
+    Example:
+        >>> entries_of(torch.tensor([10, 11, 12]), torch.tensor([0, 0, 2]), [2, 1, 0])
+        tensor([12, 10, 11])
+    """
+    if owners.ndim == 2:
+        which = torch.as_tensor(rows)
+        width = int((owners.cpu()[which].any(dim=0) * torch.arange(1, owners.shape[1] + 1)).max())
+        return value[which.to(value.device), :width]
+    chosen = torch.cat([(owners == int(row)).nonzero()[:, 0] for row in rows])
+    return value[chosen.to(value.device)]
 
 
 def plain(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,10 +108,11 @@ def join(batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         >>> join([short, long])["input_ids"].tolist()
         [[7, 0], [8, 9]]
     """
-    joined = {}
-    for name, value in batches[0].items():
-        if isinstance(value, Tensor) and value.ndim:
-            joined[name] = torch.cat(list(_equally_wide([batch[name] for batch in batches], name)))
+    joined, names = {}, dict.fromkeys(name for batch in batches for name in batch)
+    for name in names:  # of images a batch may have none
+        parts = [batch[name] for batch in batches if name in batch]
+        if isinstance(parts[0], Tensor) and parts[0].ndim:
+            joined[name] = torch.cat(list(_equally_wide(parts, name)))
     return joined
 
 

@@ -5,7 +5,7 @@ Knows: the names under which transformers passes texts, masks and decoders. Does
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +96,12 @@ def choices_in(batch: Mapping[str, Any]) -> int | None:
     return ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 3 else None
 
 
-def rows_in(inputs: Mapping[str, Any]) -> int:
+def rows_in(inputs: Mapping[str, Any], ragged: Collection[str] = ()) -> int:
     """Count the rows of a batch, and refuse one that cannot be told apart into rows.
 
     Args:
         inputs: name -> tensor [B, ...].
+        ragged: columns with any number of entries a row, of which it is known whose each is.
 
     Raises:
         ValueError: in one sentence.
@@ -114,7 +115,8 @@ def rows_in(inputs: Mapping[str, Any]) -> int:
     for name, value in inputs.items():
         if not isinstance(value, Tensor) or value.ndim == 0:
             raise ValueError(f"the column {name!r} is a {type(value).__name__} without rows")
-        sizes[name] = len(value)
+        if name not in ragged:
+            sizes[name] = len(value)
     if not sizes:
         raise ValueError("the batch has no column that the teacher reads")
     ids = inputs.get(IDS, next(iter(inputs.values())))

@@ -14,10 +14,11 @@ from transformers import AutoImageProcessor
 from hf_distill.models.facts import Facts
 from hf_distill.models.timm import timm_named
 
-FILE = "preprocessor_config.json"
+FILE, BOTH = "preprocessor_config.json", "processor_config.json"
+"""Where an image processor is kept alone, and with a tokenizer."""
 NAMES = (
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
-    "image_mean", "image_std",
+    "image_mean", "image_std", "patch_size", "merge_size", "do_image_splitting", "image_grid_pinpoints",
 )  # fmt: skip
 """What decides on the pixels that a model is given."""
 
@@ -42,7 +43,7 @@ def processor_at(name: str | Path) -> Any:
     Args:
         name: a path or Hub id.
     """
-    if Path(name).is_dir() and not (Path(name) / FILE).is_file():
+    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in (FILE, BOTH)):
         return None
     try:
         return AutoImageProcessor.from_pretrained(name, local_files_only=not Path(name).is_dir())
@@ -77,12 +78,13 @@ def check_processors(teacher: Facts, ours: Any, collator: Any) -> None:
 
     Args:
         teacher: what is known of it; its processor is looked for beside its weights.
-        ours: the trainer's processing class; nothing is compared unless it prepares images.
+        ours: the trainer's processing class; nothing is compared unless it prepares images, alone or beside texts.
         collator: the data collator; one with a ``teacher_processor`` gives the teacher images of its own.
 
     Raises:
         ValueError: in one sentence, what differs.
     """
+    both, ours = hasattr(ours, "image_processor"), getattr(ours, "image_processor", ours)
     if not hasattr(ours, "image_mean") or getattr(collator, "teacher_processor", None) is not None:
         return
     if (theirs := processor_at(teacher.name)) is None:
@@ -91,10 +93,15 @@ def check_processors(teacher: Facts, ours: Any, collator: Any) -> None:
     differs = [name for name in NAMES if name in one and name in other and one[name] != other[name]]
     if differs:
         first = differs[0]
+        own = (
+            "give the teacher columns of its own (teacher_input_ids, teacher_pixel_values, ...)"
+            if both
+            else "pass data_collator=ImageCollator(processor, teacher_processor), which gives each its own"
+        )
         raise ValueError(
             f"the teacher {teacher.name} was made for images of {first}={other[first]}, the student's processor gives "
-            f"{first}={one[first]}: pass data_collator=ImageCollator(processor, teacher_processor), which gives each "
-            "its own, use one processor for both, or leave processing_class out if it is meant so."
+            f"{first}={one[first]}: {own}, use one processor for both, or leave processing_class out if it is meant "
+            "so."
         )
 
 

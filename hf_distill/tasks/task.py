@@ -165,6 +165,16 @@ class Task(Counting, Comparing):
             ValueError: in one sentence, what stands in which row.
         """
 
+    def check_inputs(self, batch: Mapping[str, Any]) -> None:
+        """Refuse a batch whose columns do not belong together, whatever its labels are.
+
+        Args:
+            batch: the batch, as the collator made it.
+
+        Raises:
+            ValueError: in one sentence, in which row.
+        """
+
     def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the labels where a model makes what it reads of them, so that they are a part of its input.
 

@@ -27,6 +27,7 @@ from hf_distill.models.outputs import SHOWN, asking, core_of
 from hf_distill.signals import Signals
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import PREFIX, check_tokenizers, columns_of
+from hf_distill.tasks.comparing import reads_own
 from hf_distill.tasks.layout import without_layout
 from hf_distill.tasks.processors import check_processors
 from hf_distill.tasks.sentence_embedding import HEADLESS
@@ -119,8 +120,11 @@ class LiveTeacher(Teacher):
             )
         self._smaller = (embedded(self.model) or 0) < (embedded(trainer.model) or 0)
         columns = columns_of(trainer.train_dataset)
-        check_tokenizers(self.facts, self.tokenizer, trainer.processing_class, columns)
-        check_processors(self.facts, trainer.processing_class, trainer.data_collator)
+        ours = trainer.processing_class
+        words = getattr(ours, "tokenizer", ours) if self.task.alignment is not None else ours  # of a processor
+        check_tokenizers(self.facts, self.tokenizer, words, columns)
+        if not reads_own(columns):
+            check_processors(self.facts, ours, trainer.data_collator)
         self.model.eval().requires_grad_(False)
         if self._run is None:  # a second trainer takes the teacher as the first one left it
             if self.dtype is not None:

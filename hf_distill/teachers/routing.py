@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hf_distill.signals import DenseLogits, Head, Logits, Signals, Stream, Value
 from hf_distill.tasks.batches import take
+from hf_distill.tasks.pairing import owners_of, placeholders_of
 from hf_distill.teachers.teacher import Teacher
 
 
@@ -37,7 +38,8 @@ def by_row(
     shown, rows = {}, {}
     for index, (name, teacher) in enumerate(teachers.items()):
         if (own := np.flatnonzero(choice == index)).size:
-            rows[name], shown[name] = own, teacher(take(batch, own, len(choice)), needs)
+            whose = owners_of(batch, placeholders_of(teacher.model))
+            rows[name], shown[name] = own, teacher(take(batch, own, len(choice), whose), needs)
 
     def all_rows(what: str, read: Callable[[Signals], Iterable[Tensor]]) -> tuple[Tensor, ...]:
         return together({name: tuple(read(one)) for name, one in shown.items()}, rows, what)

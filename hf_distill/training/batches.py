@@ -159,6 +159,8 @@ class BatchMixin:
         if self.distillation is not None and self.alpha < 1:
             check_batch(batch, self.label_names, wanted_of(self.task, self.compute_loss_func is not None))
             self.task.check_batch(batch)
+        if self.distillation is not None:
+            self.task.check_inputs(batch)
         if self.task.infer_from_batch(self.model, batch) and self.distillation is not None:
             check_pair(self.task, Facts.of(self.model), self.teacher)
         return self.task.layout(batch)

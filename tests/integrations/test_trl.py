@@ -1,16 +1,21 @@
 """SFTTrainer with a teacher: its data preparation and masks, our loss."""
 
+import numpy as np
 import pytest
 import tiny
 import tiny_language
+import tiny_vision_language
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from PIL import Image
+from transformers import CLIPImageProcessorPil, LlavaProcessor
 
 pytest.importorskip("trl", reason='needs pip install -e ".[trl]"')
 
 from trl import SFTConfig, SFTTrainer
 
+from hf_distill import ImageTextToText
 from hf_distill.integrations.trl import SFTDistillationConfig, SFTDistillationTrainer
 
 
@@ -118,3 +123,57 @@ def test_logits_of_large_vocabularies_are_not_made(tmp_path):
     assert "num_tokens" in run.state.log_history[0]
     assert "mean_token_accuracy" not in run.state.log_history[0]  # it reads logits
     assert "eval_mean_token_accuracy" not in run.evaluate(run.train_dataset)
+
+
+PICTURES = (
+    "{% for m in messages %}{{ m['role'] + ' : ' }}{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] }}{% endfor %}{% endif %}"
+    "{{ ' </s> ' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant : ' }}{% endif %}"
+)
+
+
+def processor():
+    """LLaVA's, of pictures of 16 x 16 pixels."""
+    words, sides = tiny_language.tokenizer(), {"height": 16, "width": 16}
+    words.add_tokens(["<image>"], special_tokens=True)
+    return LlavaProcessor(
+        CLIPImageProcessorPil(size=sides, do_center_crop=False), words, patch_size=4, num_additional_image_tokens=1,
+        vision_feature_select_strategy="default", chat_template=PICTURES, image_token="<image>",
+    )  # fmt: skip
+
+
+def pictured():
+    """Questions about one picture, or two, and their answers."""
+    numbers, made = np.random.default_rng(0), []
+    for i, count in enumerate((1, 1, 2, 1, 1, 1, 2, 1)):
+        pictures = [numbers.integers(0, 255, (16, 16, 3), dtype=np.uint8) for _ in range(count)]
+        asked, said = [{"role": "user", "content": "w1 w2 "}], [{"role": "assistant", "content": f"w{i} w3"}]
+        made.append({"images": [*map(Image.fromarray, pictures)], "prompt": asked, "completion": said})
+    return Dataset.from_list(made)
+
+
+def llava(seed, made):
+    model = tiny_vision_language.model("llava", seed)
+    model.config.image_token_id = made.tokenizer.convert_tokens_to_ids("<image>")
+    return model
+
+
+def test_pictures_are_taught_however_a_batch_is_cut(tmp_path):
+    made, data, found = processor(), pictured(), []
+    for size, accumulation in ((8, 1), (2, 4)):
+        seen = tiny.Gradients()
+        cut = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "max_steps": 1}
+        args = SFTDistillationConfig(
+            tmp_path, **cut, use_cpu=True, bf16=False, report_to="none", max_length=None, logging_steps=1,
+            gradient_checkpointing=False, learning_rate=1e-2, save_strategy="no",
+        )  # fmt: skip
+        run = SFTDistillationTrainer(
+            llava(0, made), args, train_dataset=data, processing_class=made, teacher_model=llava(7, made),
+            callbacks=[seen],
+        )  # fmt: skip
+        run.train()
+        found.append((run.state.log_history[0], seen.first))
+    assert type(run.task) is ImageTextToText
+    for name in ("loss", "loss/hard", "loss/forward_kl"):
+        assert found[1][0][name] == pytest.approx(found[0][0][name], rel=1e-5)
+    assert tiny.relative(found[1][1], found[0][1]) < 1e-5

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import tiny_image_text
 import torch
 
+from hf_distill import ImageTextToText, LiveTeacher
 from hf_distill.tasks.batches import take
-from hf_distill.teachers.routing import together
+from hf_distill.teachers.routing import by_row, together
 
 
 def test_everything_with_the_batchs_first_size_is_cut():
@@ -28,6 +30,18 @@ def test_answers_come_back_in_the_order_of_the_batch():
     assert torch.equal(found[0], whole)
     assert torch.equal(found[1], whole > 0)
     assert together({"a": (), "b": ()}, rows, "masks") == ()
+
+
+@torch.no_grad()
+def test_each_teacher_is_shown_the_images_of_its_own_rows():
+    batch = tiny_image_text.batch([2, 0, 1])  # as many images as rows, and not one each
+    makers = {"a": tiny_image_text.llava(1), "b": tiny_image_text.llava(2)}
+    task = ImageTextToText(placeholders={"image": tiny_image_text.IMAGE})
+    teachers = {name: LiveTeacher(model, task) for name, model in makers.items()}
+    shown = by_row(teachers, np.array([1, 0, 0]), batch, frozenset({"heads"})).heads["logits"].logits.tensor
+    for row, name in enumerate("baa"):
+        fed = {name: value for name, value in batch.items() if name != "labels"}
+        torch.testing.assert_close(shown[row], makers[name](**fed).logits[row])
 
 
 def test_answers_of_different_shapes_are_refused():

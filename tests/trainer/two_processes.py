@@ -16,11 +16,13 @@ import tiny_reads
 import tiny_segmenters
 import tiny_speech
 import tiny_tasks
+import tiny_vision_language
 import torch
 from safetensors.torch import save_file
 from transformers import default_data_collator
 
 READS = "reads"
+IMAGES_IN_TEXTS = ("llava", "qwen2_vl")  # two images in one row, and none in the next
 
 
 def images(seed=1):
@@ -69,6 +71,11 @@ def parts_of(problem):
         }
         student = tiny_images.without_batch_statistics(make())
         return student, tiny_images.images(8, size=size), {**both, "data_collator": default_data_collator}
+    if problem in IMAGES_IN_TEXTS:
+        make, rows = (partial(one, problem) for one in (tiny_vision_language.model, tiny_vision_language.rows))
+        both = {"eval_dataset": rows((2, 0, 1, 1, 0, 1, 2, 0), 9), "teacher_model": make(7)}
+        collate = partial(tiny_vision_language.collate, problem)
+        return make(), rows((2, 0, 1, 1, 2, 0, 0, 1)), {**both, "data_collator": collate}
     if problem == READS:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.Reader(24), tiny.rows(8), {**both, "task": tiny_reads.Reading("hidden")}
@@ -84,6 +91,8 @@ def settings_of(problem):
     if problem in TOKENS:
         alone = {"ddp_find_unused_parameters": False, "weight_decay": 0.1}
         return {"alpha": TOKENS[problem][1], "max_steps": 2, **alone}
+    if problem in IMAGES_IN_TEXTS:  # no rank calls the tower of images in a batch of texts alone
+        return {"max_steps": 1, "remove_unused_columns": False, "ddp_find_unused_parameters": True}
     return {"objective": "auto" if problem in IMAGES else None, "max_steps": 1}
 
 
@@ -120,7 +129,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, READS, *TOKENS):
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, READS, *TOKENS):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()
