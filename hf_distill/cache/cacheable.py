@@ -47,7 +47,12 @@ def answers_alone(ask: Ask, batch: Mapping[str, Any], shown: Signals, tolerance:
 
 
 def padding_ignored(
-    ask: Ask, batch: Mapping[str, Any], inputs: Mapping[str, Any], shown: Signals, tolerance: float
+    ask: Ask,
+    batch: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    shown: Signals,
+    tolerance: float,
+    apart: bool = False,
 ) -> Padding:
     """Ask for a shortened row three times: alone, padded on the right and padded on the left.
 
@@ -61,6 +66,7 @@ def padding_ignored(
         inputs: what the teacher reads of it.
         shown: what it showed for it.
         tolerance: as in ``answers_alone``.
+        apart: whether what is no text is read apart from it, by a tower of its own.
 
     Returns:
         On which sides padding changes nothing; on neither where that cannot be tried.
@@ -70,7 +76,7 @@ def padding_ignored(
     # Another tensor (an image beside the text) may count positions, which a shortened text no longer has.
     others = {n for n, v in inputs.items() if v.ndim > 1 and not n.startswith(DECODER) and n != "labels"}
     length = 0
-    if laid.cuttable and others <= laid.padded:
+    if laid.cuttable and (apart or others <= laid.padded):
         spans = spans_of(laid.mask)
         row = take(batch, [int((spans[:, 1] - spans[:, 0]).argmax())], size)
         if "labels" not in inputs:  # a label for each token would still count those that are left out
@@ -102,6 +108,7 @@ def examine(
     collective: bool = False,
     positions: bool = False,
     placeholders: Mapping[str, int] = NONE,
+    apart: bool = False,
 ) -> tuple[str, Padding | None]:
     """Find out whether answers can be kept row by row.
 
@@ -113,6 +120,7 @@ def examine(
         collective: whether all ranks ask together: each then asks five times, whatever it finds.
         positions: whether its heads have one distribution a position.
         placeholders: the tokens that stand in a text for images and the like; see ``pairing``.
+        apart: as in ``padding_ignored``.
 
     Returns:
         Why they cannot, empty if they can; and on which sides padding changes nothing, None where this batch does not
@@ -137,7 +145,7 @@ def examine(
     if reason and not collective:
         return reason, NEITHER
     try:
-        return reason, padding_ignored(ask, batch, inputs, shown, tolerance)
+        return reason, padding_ignored(ask, batch, inputs, shown, tolerance, apart)
     except (RuntimeError, ValueError, IndexError):  # a model that cannot read such a row; padding then stays content
         if collective:
             raise

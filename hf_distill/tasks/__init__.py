@@ -6,6 +6,7 @@ from hf_distill.tasks.candidates import CandidateCollator
 from hf_distill.tasks.ctc import CTC
 from hf_distill.tasks.depth_estimation import DepthEstimation
 from hf_distill.tasks.image_classification import ImageClassification
+from hf_distill.tasks.image_text import ImageText
 from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
 from hf_distill.tasks.masked_language_modeling import MaskedLM
 from hf_distill.tasks.multiple_choice import MultipleChoice
@@ -21,7 +22,7 @@ from hf_distill.tasks.token_classification import TokenClassification
 TASKS: tuple[type[Task], ...] = (
     AudioClassification, CTC, SpeechSeq2Seq, ObjectDetection, SemanticSegmentation, DepthEstimation,
     ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM,
-    CausalLM, Seq2SeqLM, AudioFeatures, SentenceEmbedding,
+    CausalLM, Seq2SeqLM, AudioFeatures, ImageText, SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
@@ -35,6 +36,7 @@ __all__ = [
     "CausalLM",
     "DepthEstimation",
     "ImageClassification",
+    "ImageText",
     "MaskedLM",
     "MultipleChoice",
     "ObjectDetection",

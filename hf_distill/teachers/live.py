@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 logger = logging.getLogger(__name__)
+NOT_READ = {"labels", "return_dict", "return_loss", "output_hidden_states", "output_attentions", "use_cache"}
+"""What a forward takes beside its inputs."""
 
 
 class LiveTeacher(Teacher):
@@ -94,7 +96,7 @@ class LiveTeacher(Teacher):
         self.serves = LiveTeacher.serves - ({"heads"} if headless else set()) | encodes
         parameters = inspect.signature(core_of(model).forward).parameters
         self._takes = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        self._takes -= {"labels", "return_dict", "output_hidden_states", "output_attentions", "use_cache"}
+        self._takes -= NOT_READ
         self._accepts = set(parameters)
         self._takes_any = not self._takes and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.columns = frozenset(self._takes | {PREFIX + name for name in self._takes})
@@ -118,8 +120,11 @@ class LiveTeacher(Teacher):
                 "or freeze both: pass a copy (copy.deepcopy(model)) as teacher_model."
             )
         self._smaller = (embedded(self.model) or 0) < (embedded(trainer.model) or 0)
-        columns = columns_of(trainer.train_dataset)
-        check_tokenizers(self.facts, self.tokenizer, trainer.processing_class, columns)
+        ours, collator = trainer.processing_class, trainer.data_collator
+        columns = {*columns_of(trainer.train_dataset), *getattr(collator, "teacher_columns", ())}
+        if self.task.paired:  # a processor of images holds the tokenizer of the texts
+            ours = getattr(ours or getattr(collator, "processor", None), "tokenizer", ours)
+        check_tokenizers(self.facts, self.tokenizer, ours, columns)
         check_processors(self.facts, trainer.processing_class, trainer.data_collator)
         self.model.eval().requires_grad_(False)
         if self._run is None:  # a second trainer takes the teacher as the first one left it

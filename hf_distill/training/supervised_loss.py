@@ -34,7 +34,7 @@ def check_supervision(task: Task, alpha: float, smoothing: bool) -> None:
     Raises:
         ValueError: in one sentence.
     """
-    if alpha < 1 and not task.label_names:
+    if alpha < 1 and not task.supervises():
         raise ValueError(
             f"alpha={alpha:g} trains on labels, a model of {task.auto_class} has no head that could: leave alpha out, "
             "or set it to 1, to learn from the teacher alone."
