@@ -13,12 +13,15 @@ from hf_distill.experiments import Recipe
 NAMES = [
     "bert_chinese",
     "causal_lm",
+    "distil_whisper",
     "image_classification",
+    "image_text",
     "object_detection",
     "question_answering",
     "segmentation",
     "sentence_embeddings",
     "speech_classification",
+    "speech_ctc",
     "token_tagging",
     "translation",
 ]
