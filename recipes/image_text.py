@@ -34,7 +34,7 @@ from hf_distill.experiments.image_text import (
 from hf_distill.experiments.settings import RecipeTrainingArguments
 from hf_distill.reports import recall_metrics
 
-EMBEDDED_PAIRS = 200
+EMBEDDED_PAIRS, EMBEDDED_VIEWS = 200, 8
 
 
 @dataclass
@@ -49,8 +49,8 @@ class TrainingArguments(RecipeTrainingArguments):
     output_dir: str = "outputs/image_text"
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 128
-    learning_rate: float = 1e-3
-    num_train_epochs: float = 30.0
+    learning_rate: float = 2e-3
+    num_train_epochs: float = 100.0
     temperature: float = 1.0
     objective: dict | str | None = None
     save_strategy: str = "no"
@@ -64,8 +64,10 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         args: of the student's training.
         root: where a teacher that is trained here is kept.
     """
-    if recipe.labeled_samples is None and recipe.source == recipe.embedded:
-        recipe.labeled_samples = EMBEDDED_PAIRS
+    if recipe.source == recipe.embedded:
+        recipe.labeled_samples = recipe.labeled_samples or EMBEDDED_PAIRS
+        if not recipe.changes and recipe.views is None:
+            recipe.shift, recipe.views = 1, EMBEDDED_VIEWS
     if args.objective == "auto":
         args.objective = None  # the task's own
     with args.main_process_first(desc="reading the images"):

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from hf_distill import Facts, FunctionTeacher, ImageText, SentenceEmbedding, Task
+from hf_distill import Facts, FunctionTeacher, ImageText, SentenceEmbedding, Several, Task
 from hf_distill.objectives import build
 from hf_distill.signals import Signals
 
@@ -184,6 +184,32 @@ def test_a_function_may_give_the_vectors(tmp_path):
 def test_what_is_missing_of_a_pair_is_said_in_a_sentence(tmp_path, change, told):
     with pytest.raises(ValueError, match=told):
         trained(tmp_path, rows=[change(row) for row in tiny_clip.pairs(8)])
+
+
+@pytest.mark.parametrize(("parts", "told"), [
+    ({"teacher": [tiny_clip.model(), tiny_clip.model(seed=2)]}, "needs .'vectors'., the teacher 2 teachers"),
+    ({"teacher": lambda batch: torch.ones(4, 3)}, "vectors of images and of texts were asked for"),
+    ({"args": {"label_smoothing_factor": 0.1}}, "ImageText has none: leave it out"),
+    ({"objective": "boxes"}, "boxes"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_said_in_a_sentence(tmp_path, parts, told):
+    with pytest.raises(ValueError, match=told):
+        trained(tmp_path, **parts)
+
+
+def test_each_of_several_teachers_may_be_listened_to(tmp_path):
+    both = {"vector_cosine": {"teacher": "a"}, "forward_kl": {"teacher": "b", "temperature": 1.0}}
+    several = Several({"a": tiny_clip.model(seed=2), "b": tiny_clip.model(seed=3)})
+    found = trained(tmp_path, teacher=several, objective=both).state.log_history[0]
+    for name, seed in (("vector_cosine", 2), ("forward_kl", 3)):
+        alone = trained(tmp_path, teacher=tiny_clip.model(seed=seed), objective={name: {}} if seed == 2 else
+                        {name: {"temperature": 1.0}}).state.log_history[0]  # fmt: skip
+        assert found[f"loss/{name}"] == pytest.approx(alone[f"loss/{name}"], rel=1e-5)
+
+
+def test_all_rows_can_be_asked_for_before_the_first_step(tmp_path):
+    run = trained(tmp_path, args={"teacher_prepass": True})
+    assert tiny.losses(run, "teacher_cache_hits") == [1, 1, 1, 1]
 
 
 def test_two_images_a_text_are_refused():
