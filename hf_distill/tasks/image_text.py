@@ -86,7 +86,7 @@ class ImageText(Task):
         if criterion not in (SOFTMAX, SIGMOID):
             raise ValueError(f"criterion={criterion!r} was given to ImageText: use {SOFTMAX} or {SIGMOID}.")
         self.criterion, self.smoothing = criterion, smoothing
-        self._negatives: list[Tensor] = []
+        self._negatives: Tensor | None = None  # how many there were, and how many pairs had them
 
     @classmethod
     def from_model(cls, model: nn.Module) -> ImageText | None:
@@ -243,14 +243,15 @@ class ImageText(Task):
         return -((1.0 - self.smoothing) * (log * own).sum(dim=-1) + self.smoothing * spread).sum()
 
     def _note(self, same: Tensor) -> None:
-        self._negatives.append(torch.stack(((~same).sum(), torch.tensor(len(same), device=same.device))))
+        both = torch.stack(((~same).sum(), torch.tensor(len(same), device=same.device)))
+        self._negatives = both if self._negatives is None else self._negatives + both
 
     def noted(self) -> dict[str, float]:
         """``negatives``: how many each pair had in the steps since it was last asked; see ``Task.noted``."""
-        told, self._negatives = self._negatives, []
-        if not told:
+        told, self._negatives = self._negatives, None
+        if told is None:
             return {}
-        negatives, pairs = torch.stack(told).sum(dim=0).tolist()
+        negatives, pairs = told.tolist()
         return {"negatives": negatives / max(1, pairs)}
 
 

@@ -103,8 +103,9 @@ def see_whole_step(
         ranks: how many processes hold different data.
     """
     device = next(value.device for value in batches[0].values() if isinstance(value, Tensor))
-    kind = {} if device.type == "cpu" else {"devices": [device], "device_type": device.type}
-    with torch.no_grad(), torch.random.fork_rng(**(kind or {"devices": []})):
+    own = [] if device.type in ("cpu", "mps") else [device]  # those with a generator each
+    kind = {"devices": own, "device_type": device.type} if own else {"devices": []}
+    with torch.no_grad(), torch.random.fork_rng(**kind):
         shown = [student(batch) for batch in batches]
     answers = [] if teacher is None else [teacher(batch) for batch in batches]
     whose: dict[str | None, list[Signals]] = {None: shown}

@@ -87,6 +87,16 @@ def test_kept_vectors_teach_what_live_ones_do(tmp_path, alpha):
     assert (hits, none) == ([0, 0, 1, 1] if alpha else [], [])  # whatever the other rows of a batch are
 
 
+@pytest.mark.parametrize("vectors", [12, 10])
+def test_a_folder_of_vectors_teaches_without_the_teacher(tmp_path, vectors):
+    args = {"teacher_cache": str(tmp_path / "answers")}
+    student = tiny_clip.model(seed=1, vectors=vectors)
+    first = trained(tmp_path / "a", args=args, student=student, objective="vector_cosine")
+    student = tiny_clip.model(seed=1, vectors=vectors)
+    again = trained(tmp_path / "b", teacher=str(tmp_path / "answers"), student=student, objective="vector_cosine")
+    assert tiny.losses(again) == pytest.approx(tiny.losses(first), rel=1e-5)
+
+
 def test_equal_texts_and_equal_images_are_no_negatives():
     rows = tiny_clip.pairs(4)
     rows[1] = {**rows[1], "input_ids": rows[0]["input_ids"]}
