@@ -26,12 +26,14 @@ class Step:
         numbers: int64 [N, 2], equal where the image or the text is; see ``row_numbers``.
         first: where the pairs of the micro-batch at hand begin.
         parts: how many micro-batches there are, on all ranks together.
+        answer: what the teacher showed for the micro-batch at hand, so that it is asked once; None: ask it.
     """
 
     vectors: Mapping[str | None, Tensor]
     numbers: Tensor
     first: int
     parts: int
+    answer: Any = None
 
 
 @dataclass(frozen=True)

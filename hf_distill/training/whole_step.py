@@ -115,9 +115,9 @@ def see_whole_step(
         whose[name] = [one.named[name] for one in answers]
     vectors = {who: gathered(torch.cat([_both(one) for one in parts]))[0] for who, parts in whose.items()}
     numbers, first = gathered(torch.cat([task.numbers(batch) for batch in batches]))
-    for batch, one in zip(batches, shown, strict=True):
-        batch[STEP] = Step(vectors, numbers, first, len(batches) * ranks)
-        first += len(one.vectors["image"])
+    for number, batch in enumerate(batches):
+        batch[STEP] = Step(vectors, numbers, first, len(batches) * ranks, answers[number] if answers else None)
+        first += len(shown[number].vectors["image"])
 
 
 def _both(shown: Signals) -> Tensor:

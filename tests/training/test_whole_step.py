@@ -103,6 +103,18 @@ def test_that_micro_batches_do_not_see_each_other_is_told(tmp_path, caplog):
     assert "micro-batches" not in caplog.text
 
 
+def test_the_teacher_is_asked_once_for_a_micro_batch(tmp_path):
+    asked, teacher = [], tiny_clip.model()
+    teacher.register_forward_hook(lambda *call: asked.append(1))
+    run = tiny.trainer(
+        tmp_path, tiny_clip.model(seed=1), tiny_clip.pairs(8), data_collator=None, teacher_model=teacher,
+        args={"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1,
+              "accumulate_negatives": True, "teacher_cache": "off"},
+    )  # fmt: skip
+    run.train()
+    assert len(asked) == 2
+
+
 def test_a_batch_of_one_pair_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a batch of one pair of an image and a text was asked for, which has"):
         step(tmp_path, batch=1)
