@@ -49,7 +49,7 @@ class TrainingArguments(RecipeTrainingArguments):
     output_dir: str = "outputs/image_text"
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     num_train_epochs: float = 100.0
     temperature: float = 1.0
     objective: dict | str | None = None
