@@ -23,6 +23,7 @@ from hf_distill.tasks.alignment.settings import AlignmentArguments
 from hf_distill.training.distillation import TEMPERATURE
 from hf_distill.training.fused_logits import FusionArguments
 from hf_distill.training.shared_encoder import SharingArguments
+from hf_distill.training.whole_step import NegativesArguments
 
 LOWER = re.compile(r"(^|_)(kl|perplexity|wer|cer)$|(^|_)loss/")
 """What an evaluation says that is better the lower it is: ``eval_kl``, ``eval_wer``, ``eval_loss/hard``, ..."""
@@ -30,7 +31,7 @@ LOWER = re.compile(r"(^|_)(kl|perplexity|wer|cer)$|(^|_)loss/")
 
 @dataclass
 class DistillationArguments(
-    AlignmentArguments, RolloutArguments, TransferArguments, FusionArguments, SharingArguments
+    AlignmentArguments, RolloutArguments, TransferArguments, FusionArguments, SharingArguments, NegativesArguments
 ):
     """The fields that distillation adds to ``TrainingArguments``.
 
@@ -55,8 +56,9 @@ class DistillationArguments(
         teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
             rows are padded, and one rounding off what it would have answered in training order.
 
-        augmentation, rollout, teacher_alignment, fused_logits, share_encoder: see ``TransferArguments``,
-            ``RolloutArguments``, ``AlignmentArguments``, ``FusionArguments`` and ``SharingArguments``.
+        augmentation, rollout, teacher_alignment, fused_logits, share_encoder, accumulate_negatives: see
+            ``TransferArguments``, ``RolloutArguments``, ``AlignmentArguments``, ``FusionArguments``,
+            ``SharingArguments`` and ``NegativesArguments``.
 
     Raises:
         ValueError: a value that cannot be used.

@@ -89,6 +89,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         self.task = task
         if task is not None and not self.label_names:
             self.label_names = list(task.label_names)  # Trainer finds them by the name of the class
+            self.can_return_loss |= task.paired
         self.loss_is_scaled_for_ga = None if task is None else True
         self.teacher: Teacher | None = None
         if teacher_model is not None:
@@ -121,7 +122,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         def look(rows: Any, which: str, trained: bool) -> None:
             check_labels(rows, self.label_names, self.data_collator, wanted, which, trained)
 
-        check_data(*data, look if self.alpha < 1 else None)
+        check_data(*data, look if self.alpha < 1 and task.label_names else None)
         self.rollouts.prepare(self.alpha, self._now())
         self.teacher.prepare(self)
         self.data_collator = self.teacher.collator(self.data_collator)
@@ -208,7 +209,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         outputs = found.outputs
         if isinstance(outputs, tuple) and not self._supervised().of_the_model:
             outputs = (loss, *outputs)  # prediction_step drops the first entry, where a model puts its loss
-        return (loss, without(outputs, found.asked)) if return_outputs else loss
+        return (loss, self.task.predicted(without(outputs, found.asked))) if return_outputs else loss
 
     def _run(
         self, model: nn.Module, student: nn.Module, inputs: Mapping[str, Any], window: Window, whole: bool

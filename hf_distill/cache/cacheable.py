@@ -60,6 +60,7 @@ def padding_ignored(
     tolerance: float,
     placeholders: Mapping[str, int] = NONE,
     owners: Mapping[str, Tensor] = NONE,
+    apart: bool = False,
 ) -> Padding:
     """Ask for a shortened row three times: alone, padded on the right and padded on the left.
 
@@ -75,6 +76,7 @@ def padding_ignored(
         tolerance: as in ``answers_alone``.
         placeholders: the tokens that stand in a text for images and the like; see ``pairing``.
         owners: whose each entry is, of columns of the batch with any number a row.
+        apart: whether what is no text is read apart from it, by a tower of its own.
 
     Returns:
         On which sides padding changes nothing; on neither where that cannot be tried.
@@ -86,7 +88,7 @@ def padding_ignored(
     others = {n for n, v in inputs.items() if v.ndim > 1 and not n.startswith(DECODER) and n != "labels"}
     others = {name for name in others if kind_of(name) not in placeholders}  # its places stay
     length = 0
-    if laid.cuttable and others <= laid.padded:
+    if laid.cuttable and (apart or others <= laid.padded):
         spans = spans_of(laid.mask)
         row = take(batch, [int((spans[:, 1] - spans[:, 0]).argmax())], size, owners)
         if "labels" not in inputs:  # a label for each token would still count those that are left out
@@ -119,6 +121,7 @@ def examine(
     collective: bool = False,
     positions: bool = False,
     placeholders: Mapping[str, int] = NONE,
+    apart: bool = False,
 ) -> tuple[str, Padding | None]:
     """Find out whether answers can be kept row by row.
 
@@ -130,6 +133,7 @@ def examine(
         collective: whether all ranks ask together: each then asks five times, whatever it finds.
         positions: whether its heads have one distribution a position.
         placeholders: the tokens that stand in a text for images and the like; see ``pairing``.
+        apart: as in ``padding_ignored``.
 
     Returns:
         Why they cannot, empty if they can; and on which sides padding changes nothing, None where this batch does not
@@ -154,7 +158,7 @@ def examine(
     if reason and not collective:
         return reason, NEITHER
     try:
-        return reason, padding_ignored(ask, batch, inputs, shown, tolerance, placeholders, owners)
+        return reason, padding_ignored(ask, batch, inputs, shown, tolerance, placeholders, owners, apart)
     except (RuntimeError, ValueError, IndexError):  # a model that cannot read such a row; padding then stays content
         if collective:
             raise

@@ -250,7 +250,7 @@ class CachedTeacher(TeacherAround):
         if not self.memory.probed and (not reason or self.collective):
             tolerance = EXACT if self.memory.known.get("precision", "float32") == "float32" else HALF
             asking = (lambda rows: self.teacher(rows, needs), batch, inputs, tolerance, self.collective)
-            reason, padding = examine(*asking, self.task.positions, self._placeholders)
+            reason, padding = examine(*asking, self.task.positions, self._placeholders, self.task.paired)
             if padding is None:
                 return False
             self.memory.learn(padding, sorted(inputs))

@@ -51,6 +51,11 @@ def main(argv: Sequence[str]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name or args.teacher_model_name_or_path)
     model = load_teacher(args, state.device)
     task = Task.of(model)
+    if task.paired:
+        raise ValueError(
+            f"{args.teacher_model_name_or_path} reads pairs of an image and a text, hf-distill cache reads texts: let "
+            "a training with teacher_cache=FOLDER and teacher_prepass=True fill the folder."
+        )
     if encoding.top and task.linear:  # a head is often padded, each model's to a size of its own
         encoding = replace(encoding, tokens=1 + max(tokenizer.get_vocab().values()))
     rows = tokenised(load_rows(args), tokenizer, args, labels=task.reads_labels)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hf_distill.models.image_text import vector_size
 from hf_distill.models.meta import image_widths, reads_images_alone
 from hf_distill.models.outputs import core_of
 from hf_distill.models.parts import Part, main_part, parts_of
@@ -33,6 +34,7 @@ class Facts:
         streams: what is known of its parts, where it has several: ``encoder``, ``decoder``, ``vision``, ``audio``,
             ``text``.
         blank: the class that says nothing, of a model that recognises speech by frames (CTC).
+        vector_size: how long the vectors of a model of two towers are (CLIP).
 
     Of an encoder-decoder the sizes are the decoder's, whose hidden states its tasks show first.
     """
@@ -49,6 +51,7 @@ class Facts:
     widths: tuple[int, ...] | None = None
     streams: dict[str, Facts] = field(default_factory=dict)
     blank: int | None = None
+    vector_size: int | None = None
 
     @classmethod
     def of(cls, model: Any) -> Facts:
@@ -89,6 +92,7 @@ class Facts:
             kept=_kept(getattr(config, "distillation", None) or ()),
             widths=widths,
             blank=getattr(config, "pad_token_id", None) if type(core_of(model)).__name__.endswith("ForCTC") else None,
+            vector_size=vector_size(model),
             streams={} if images else {stream: cls(**part._asdict()) for stream, part in streams.items()},
         )
 

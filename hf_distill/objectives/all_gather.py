@@ -1,9 +1,11 @@
-"""The vectors of all ranks, in one place.
+"""The vectors of all ranks, in one place, without gradients or with them.
 
 Knows: the default process group, if there is one. Does not know: what the vectors are of, terms, trainers.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -38,3 +40,41 @@ def gathered(vectors: Tensor) -> tuple[Tensor, int]:
     parts = [torch.empty_like(filled) for _ in range(ranks)]
     distributed.all_gather(parts, filled)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]), sum(counts[:rank])
+
+
+def gathered_with_gradients(vectors: Tensor) -> tuple[Tensor, int]:
+    """Gather vectors of every rank, so that what any rank makes of them reaches the rank that they came from.
+
+    A sum over ranks of what each makes of all vectors has then the gradient that one process with all rows has: in the
+    backward pass, in which every rank must take part as well, the gradients of all ranks are added.
+
+    Args:
+        vectors: [n, H], as in ``gathered``.
+
+    Returns:
+        As ``gathered``, with a graph.
+
+    Example:
+        >>> ours = torch.ones(2, 3, requires_grad=True)
+        >>> gathered_with_gradients(ours)[0] is ours
+        True
+    """
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return vectors, 0
+    everyone, first = gathered(vectors)
+    return _FromEveryRank.apply(vectors, everyone, first), first
+
+
+class _FromEveryRank(torch.autograd.Function):
+    """Vectors of all ranks; backward, what all ranks have to say about our own."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, everyone: Tensor, first: int) -> Tensor:
+        ctx.first, ctx.count = first, len(vectors)
+        return everyone.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradient.contiguous().clone()
+        distributed.all_reduce(gradient)
+        return gradient[ctx.first : ctx.first + ctx.count], None, None

@@ -81,8 +81,19 @@ class Contrastive(PooledTerm):
     def build(self, student: Facts, teacher: Facts) -> None:
         """Make two linear maps for each pair of layers; see ``Term.build``."""
         super().build(student, teacher)
-        student, teacher = student.stream(self.other), teacher.stream(self.other)
         self.students, self.teachers = nn.ModuleDict(), nn.ModuleDict()
+        for name in self.own:
+            if student.vector_size is None or teacher.vector_size is None:
+                silent = (student if student.vector_size is None else teacher).name
+                raise ValueError(
+                    f"contrastive maps vectors to {self.dim} numbers, {silent} does not say how long its own are: use "
+                    "vector_cosine or similarity."
+                )
+            self.students[name] = nn.Linear(student.vector_size, self.dim)
+            self.teachers[name] = nn.Linear(teacher.vector_size, self.dim)
+        if self.own:
+            return
+        student, teacher = student.stream(self.other), teacher.stream(self.other)
         for ours, theirs in self.pairs:  # with a bias, as the paper's: the rows of one model share a large part
             self.students[f"{ours}_{theirs}"] = nn.Linear(student.width(ours), self.dim)
             self.teachers[f"{ours}_{theirs}"] = nn.Linear(teacher.width(theirs), self.dim)

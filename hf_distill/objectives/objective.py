@@ -137,6 +137,15 @@ class Objective(nn.Module):
                 )
             term.set_streams(names)
 
+    def set_vectors(self, names: Sequence[str]) -> None:
+        """Tell each term which vectors the models of a task show; see ``Term.set_vectors``.
+
+        Args:
+            names: as in ``Task.vectors``.
+        """
+        for term in self.terms.values():
+            term.set_vectors(names)
+
     def set_temperature(self, temperature: float) -> None:
         """Hand the run's temperature to each term that was not given its own.
 

@@ -1,15 +1,18 @@
 """Terms that compare one vector for each row: a sentence, not its tokens.
 
-Knows: hidden states, which positions count, how a row becomes a vector. Does not know: tasks, heads, other ranks.
+Knows: hidden states, which positions count, how a row becomes a vector, vectors that models make themselves.
+Does not know: tasks, heads, other ranks.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.hidden import HiddenTerm, counted_in, layer_of
 from hf_distill.objectives.layers import Layers
 from hf_distill.objectives.token_weights import shares
@@ -27,6 +30,9 @@ class PooledTerm(HiddenTerm):
     tokens make its vectors, so the two may read different ones. The student's vectors are projected to the teacher's
     width only if a subclass says ``projects`` and the widths differ.
 
+    Of models that make vectors themselves (CLIP) those are compared, unless layers or a stream were named: the mean
+    over a sample's vectors, that of its image and that of its text.
+
     Args:
         layers: None pairs the two last layers; else ``"uniform"``, ``"last"``, ``"skip"``, or student layer ->
             teacher layer, or to several; layer 0 is the embedding output. See ``layers.AUTOMATIC``.
@@ -42,12 +48,42 @@ class PooledTerm(HiddenTerm):
     projects: ClassVar[bool] = False
     usual: ClassVar[str | None] = None
     by_position: ClassVar[bool] = False
+    reads_vectors: ClassVar[bool] = True  # where a model makes some itself
 
     def __init__(self, layers: Layers | None = None, pool: str = "mean", stream: str | None = None) -> None:
         super().__init__(layers, stream)
+        self.own: tuple[str, ...] = ()  # the vectors that are compared; none: those that are pooled here
+        self._pools = layers is not None or stream is not None
         if pool not in POOLS:
             raise ValueError(f"pool={pool!r} was given to {self.name}: use {', '.join(POOLS)}.")
         self.pool = pool
+
+    def set_vectors(self, names: Sequence[str]) -> None:
+        """Compare the models' own vectors, where they make some; see ``Term.set_vectors``."""
+        self.own = tuple(names) if self.reads_vectors and not self._pools else ()
+        if self.own:
+            self.needs = frozenset({"vectors"})
+
+    def build(self, student: Facts, teacher: Facts) -> None:
+        """Pair the layers, or make a projection where vectors are not equally long; see ``HiddenTerm.build``."""
+        if not self.own:
+            super().build(student, teacher)
+            return
+        widths = student.vector_size, teacher.vector_size
+        self.projections = nn.ModuleDict()
+        if self.projects and all(widths) and widths[0] != widths[1]:
+            self.projections.update({name: nn.Linear(*widths, bias=False) for name in self.own})
+
+    def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
+        """Add over the samples; see ``Term.forward``."""
+        if not self.own:
+            return super().forward(student, teacher, batch)
+        total = 0.0
+        for name in self.own:
+            ours, theirs = student.vectors[name], teacher.vectors[name].to(student.vectors[name].device).float()
+            every = torch.ones(len(ours), 1, dtype=torch.bool, device=ours.device)
+            total = total + self.cost(name, ours, theirs, every)
+        return self.added(total / len(self.own), every, None)
 
     def reduced(self, state: Tensor, counted: Tensor) -> Tensor:
         """Pool a layer: float32 [B, H]; a row of nothing but padding is zero. See ``HiddenTerm.reduced``."""

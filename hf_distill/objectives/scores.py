@@ -71,6 +71,8 @@ class ScoreTerm(PooledTerm):
             )
         self.candidates, self.scores, self.similarity = candidates, scores, similarity
 
+    reads_vectors = False  # groups of texts have hidden states alone
+
     @property
     def teacher_needs(self) -> frozenset[str]:
         """Its hidden states, or its logits; see ``Term.teacher_needs``."""

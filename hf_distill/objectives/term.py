@@ -89,6 +89,13 @@ class Term(nn.Module):
             names: as in ``Task.streams``, the main one first; the term's own is one of them.
         """
 
+    def set_vectors(self, names: Sequence[str]) -> None:
+        """Learn which vectors the models of a task show of each sample; called before ``build``.
+
+        Args:
+            names: as in ``Task.vectors``; none where they show none.
+        """
+
     def set_temperature(self, temperature: float) -> None:
         """Take the run's temperature, if the term was not given one of its own.
 

@@ -26,6 +26,8 @@ class VectorTerm(Term):
     Args:
         of: the vector, one of ``Task.vectors``; None: all that the task shows, added up.
         widths: how long a vector is in both models, (student, teacher); given, a projection is trained between them.
+            None: as long as the models say, if they do, and a projection where they differ: one for all vectors, so
+            that an image and a text that are near each other stay so.
 
     Raises:
         ValueError: widths that are not two numbers.
@@ -40,11 +42,13 @@ class VectorTerm(Term):
         super().__init__()
         if widths is not None and (len(widths) != 2 or not all(isinstance(w, int) and w > 0 for w in widths)):
             raise ValueError(f"widths={widths} was given to {self.name}: give two numbers, (student, teacher).")
-        self.of, self.widths = of, widths
+        self.of, self.given, self.widths = of, widths, widths
         self.projection: nn.Linear | None = None
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Make the projection; see ``Term.build``."""
+        told = student.vector_size, teacher.vector_size
+        self.widths = self.given or (told if all(told) and told[0] != told[1] else None)
         self.projection = nn.Linear(*self.widths, bias=False) if self.widths else None
 
     @abstractmethod

@@ -11,6 +11,7 @@ from hf_distill.reports.plot_classes import plot_classes
 from hf_distill.reports.plot_losses import plot_losses
 from hf_distill.reports.plot_reliability import plot_reliability
 from hf_distill.reports.probabilities import Calibration, calibration, mean_kl
+from hf_distill.reports.retrieval import class_vectors, pair_hits, recall_metrics, zero_shot_logits
 from hf_distill.reports.segmentation import class_ious, iou_shares, pixel_counts, segmentation_scores
 from hf_distill.reports.side_by_side import latencies, throughputs
 from hf_distill.reports.spans import SpanMetric, f1_shares, span_counts, span_scores, spans_of
@@ -39,6 +40,7 @@ __all__ = [
     "class_changes",
     "class_ious",
     "class_table",
+    "class_vectors",
     "collapse",
     "error_rate",
     "error_rate_interval",
@@ -53,6 +55,7 @@ __all__ = [
     "mean_interval",
     "mean_kl",
     "on_blank_plateau",
+    "pair_hits",
     "pixel_counts",
     "plot_boxes",
     "plot_classes",
@@ -61,6 +64,7 @@ __all__ = [
     "plot_reliability",
     "ratio_interval",
     "real_time_factor",
+    "recall_metrics",
     "segmentation_scores",
     "share_interval",
     "size_of",
@@ -71,4 +75,5 @@ __all__ = [
     "throughputs",
     "wer_metrics",
     "word_edits",
+    "zero_shot_logits",
 ]

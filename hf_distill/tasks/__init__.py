@@ -6,6 +6,7 @@ from hf_distill.tasks.candidates import CandidateCollator
 from hf_distill.tasks.ctc import CTC
 from hf_distill.tasks.depth_estimation import DepthEstimation
 from hf_distill.tasks.image_classification import ImageClassification
+from hf_distill.tasks.image_text import ImageText
 from hf_distill.tasks.image_text_to_text import ImageTextToText, ImageTextToTextSeq2Seq
 from hf_distill.tasks.language_modeling import CausalLM, Seq2SeqLM
 from hf_distill.tasks.masked_language_modeling import MaskedLM
@@ -22,7 +23,7 @@ from hf_distill.tasks.token_classification import TokenClassification
 TASKS: tuple[type[Task], ...] = (
     AudioClassification, CTC, SpeechSeq2Seq, ObjectDetection, SemanticSegmentation, DepthEstimation,
     ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM,
-    ImageTextToText, ImageTextToTextSeq2Seq, CausalLM, Seq2SeqLM, AudioFeatures, SentenceEmbedding,
+    ImageTextToText, ImageTextToTextSeq2Seq, CausalLM, Seq2SeqLM, AudioFeatures, ImageText, SentenceEmbedding,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
@@ -36,6 +37,7 @@ __all__ = [
     "CausalLM",
     "DepthEstimation",
     "ImageClassification",
+    "ImageText",
     "ImageTextToText",
     "ImageTextToTextSeq2Seq",
     "MaskedLM",

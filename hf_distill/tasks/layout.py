@@ -20,6 +20,8 @@ from hf_distill.tasks.documents import Documents
 
 LAYOUT = "distillation_layout"
 """The column under which it travels; no model and no function is given it."""
+STEP = "distillation_step"
+"""The column under which travels what is known of all micro-batches of a step; see ``company.Step``."""
 
 
 class Layout:
@@ -81,6 +83,8 @@ class Layout:
 def without_layout(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Return the batch as it came from the data: for a function or a model, for some of its rows, for a message.
 
+    What is known of the whole step is left out as well.
+
     Args:
         batch: the batch.
 
@@ -88,4 +92,4 @@ def without_layout(batch: Mapping[str, Any]) -> dict[str, Any]:
         >>> without_layout({"pixel_values": 1, LAYOUT: 2})
         {'pixel_values': 1}
     """
-    return {name: value for name, value in batch.items() if name != LAYOUT}
+    return {name: value for name, value in batch.items() if name not in (LAYOUT, STEP)}

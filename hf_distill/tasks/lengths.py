@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import Tensor
 
 from hf_distill.models.texts import IDS
 
@@ -27,6 +28,8 @@ def length_of(row: Mapping[str, Any]) -> int:
         (3, 3, 1)
     """
     ids = row.get(IDS, row.get(f"teacher_{IDS}"))
+    if isinstance(ids, Tensor):
+        return max(1, ids.numel())
     if ids is not None and len(ids) and hasattr(ids[0], "__len__"):
         return sum(map(len, ids))
     return 1 if ids is None else max(1, len(ids))

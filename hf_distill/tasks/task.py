@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from hf_distill.models.classes import strangers_of
 from hf_distill.models.facts import Facts
@@ -37,6 +37,7 @@ class Task(Counting, Comparing):
         shifts_labels: the model predicts position t + 1 at position t, as causal language models do.
         reads_labels: where the batch has no decoder inputs, the model makes them of the labels.
         label_names: the columns that hold its labels; none where nothing but a teacher can teach it (``alpha=1``).
+        paired: each row is its own label, as an image with its text, so the supervised loss needs no column.
         of_text: it reads the tokens of a text, and a model that reads none is refused.
         plain_labels: its labels are numbers or lists of them, of which the checks of a run know what is wrong; others
             are looked at by ``check_batch``.
@@ -59,6 +60,7 @@ class Task(Counting, Comparing):
     shifts_labels: bool = False
     reads_labels: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
+    paired: ClassVar[bool] = False
     of_text: ClassVar[bool] = False
     plain_labels: ClassVar[bool] = True
     frames: ClassVar[bool] = False
@@ -100,7 +102,7 @@ class Task(Counting, Comparing):
             model: any module.
             taught: there is a teacher, so the task needs no labels of its own.
         """
-        known = (task for task in Task.known if taught or task.label_names)
+        known = (task for task in Task.known if taught or task.supervises())
         return next((found for task in known if (found := task.from_model(model)) is not None), None)
 
     @classmethod
@@ -111,6 +113,11 @@ class Task(Counting, Comparing):
         Args:
             model: any module.
         """
+
+    @classmethod
+    def supervises(cls) -> bool:
+        """Say whether anything but a teacher can teach it: labels, or pairs."""
+        return bool(cls.label_names) or cls.paired
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
@@ -174,6 +181,37 @@ class Task(Counting, Comparing):
         Raises:
             ValueError: in one sentence, in which row.
         """
+
+    def asked(self, needs: frozenset[str]) -> frozenset[str]:
+        """Say what a teacher is asked for, so that terms can be given what they need: by default the same.
+
+        Args:
+            needs: as in ``Term.teacher_needs``.
+        """
+        return needs
+
+    def references(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Return what stands in the place of labels for ``compute_metrics``, where no column holds some.
+
+        Args:
+            batch: the batch.
+
+        Returns:
+            [B, ...]; None where there is nothing.
+        """
+        return None
+
+    def predicted(self, outputs: Any) -> Any:
+        """Return what of a model's outputs are predictions: by default all that it returned.
+
+        Args:
+            outputs: what the student returned.
+        """
+        return outputs
+
+    def noted(self) -> dict[str, float]:
+        """Return what else is to be logged beside the training loss, since it was last asked: by default nothing."""
+        return {}
 
     def labels_read(self, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the labels where a model makes what it reads of them, so that they are a part of its input.

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 logger = logging.getLogger(__name__)
+NOT_READ = {"labels", "return_dict", "return_loss", "output_hidden_states", "output_attentions", "use_cache"}
+"""What a forward takes beside its inputs."""
 
 
 class LiveTeacher(Teacher):
@@ -95,7 +97,7 @@ class LiveTeacher(Teacher):
         self.serves = LiveTeacher.serves - ({"heads"} if headless else set()) | encodes
         parameters = inspect.signature(core_of(model).forward).parameters
         self._takes = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        self._takes -= {"labels", "return_dict", "output_hidden_states", "output_attentions", "use_cache"}
+        self._takes -= NOT_READ
         self._accepts = set(parameters)
         self._takes_any = not self._takes and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.columns = frozenset(self._takes | {PREFIX + name for name in self._takes})
@@ -119,12 +121,16 @@ class LiveTeacher(Teacher):
                 "or freeze both: pass a copy (copy.deepcopy(model)) as teacher_model."
             )
         self._smaller = (embedded(self.model) or 0) < (embedded(trainer.model) or 0)
-        columns = columns_of(trainer.train_dataset)
-        ours = trainer.processing_class
-        words = getattr(ours, "tokenizer", ours) if self.task.alignment is not None else ours  # of a processor
+        ours, collator = trainer.processing_class, trainer.data_collator
+        columns = {*columns_of(trainer.train_dataset), *getattr(collator, "teacher_columns", ())}
+        words = ours
+        if self.task.paired:  # a processor of images holds the tokenizer of the texts
+            words = getattr(ours or getattr(collator, "processor", None), "tokenizer", ours)
+        elif self.task.alignment is not None:
+            words = getattr(ours, "tokenizer", ours)
         check_tokenizers(self.facts, self.tokenizer, words, columns)
-        if not reads_own(columns):
-            check_processors(self.facts, ours, trainer.data_collator)
+        if self.task.paired or not reads_own(columns):
+            check_processors(self.facts, ours, collator)
         self.model.eval().requires_grad_(False)
         if self._run is None:  # a second trainer takes the teacher as the first one left it
             if self.dtype is not None:

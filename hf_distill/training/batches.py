@@ -19,7 +19,8 @@ from hf_distill.models.facts import Facts
 from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.source import Rollouts
 from hf_distill.rollouts.writers import Now
-from hf_distill.tasks.layout import LAYOUT, Layout
+from hf_distill.signals import Signals
+from hf_distill.tasks.layout import LAYOUT, STEP, Layout
 from hf_distill.tasks.supervision import STUDENT_WROTE, supervised
 from hf_distill.training.checks import check_pair
 from hf_distill.training.data_checks import TRAINING
@@ -27,6 +28,7 @@ from hf_distill.training.distillation import Distillation
 from hf_distill.training.image_checks import naming_bad_images
 from hf_distill.training.label_checks import check_batch, wanted_of
 from hf_distill.training.recording_checks import naming_bad_recordings
+from hf_distill.training.whole_step import check_company, see_whole_step
 from hf_distill.training.window import Window
 
 
@@ -61,7 +63,7 @@ class BatchMixin:
         """The columns that the student does not read."""
         ours = set(inspect.signature(core_of(self.model).forward).parameters)
         theirs = () if self.distillation is None else self.distillation.columns
-        return {STUDENT_WROTE, LAYOUT} | (set(theirs) - ours)
+        return {STUDENT_WROTE, LAYOUT, STEP} | (set(theirs) - ours)
 
     # ---- Augmentation ----
 
@@ -91,6 +93,8 @@ class BatchMixin:
         Raises:
             ValueError: the rows cannot be augmented, or a loader of the user's own has another collator.
         """
+        if self.task is not None and self.task.paired:
+            check_company(self.args, self.data_ranks())
         collator, epochs = self.augmenting(), self.augmentation.epochs
         epochs.collator = collator
         if collator is None:
@@ -136,7 +140,29 @@ class BatchMixin:
             self._window = self._count(batches, device)
         if self.distillation is not None and self.distillation.asks:
             self.teacher.prefetch(batches, self.distillation.teacher_needs)
+        if self.task is not None and self.task.paired and getattr(self.args, "accumulate_negatives", False):
+            batches = self._seen_together(batches)
         return batches, num_items
+
+    def _seen_together(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Let each micro-batch know what the others show, where there are several; see ``see_whole_step``."""
+        if len(batches) < 2:
+            return batches
+        batches = [self._prepare_inputs(batch) for batch in batches]
+        core = self._unwrapped(self.model)
+        core.train()
+
+        def shown(batch: Mapping[str, Any]) -> Signals:
+            with self.compute_loss_context_manager():
+                fed = self.task.inputs(core, self._student_columns(batch), batch)
+                return self.task.read(core, batch, core(**fed))
+
+        def taught(batch: Mapping[str, Any]) -> Signals:
+            return self.distillation.ask(batch, False, self.state)
+
+        asks = self.distillation is not None and self.alpha > 0
+        see_whole_step(batches, self.task, shown, taught if asks else None, self.data_ranks())
+        return batches
 
     def _count(self, batches: list[Mapping[str, Any]], device: torch.device) -> Window:
         """Count the micro-batches of a step, over all ranks."""

@@ -85,7 +85,7 @@ def check_positions(objective: Objective, task: Task, own_tokens: bool) -> None:
     if task.label_names or not own_tokens:
         return
     for name, term in objective.terms.items():
-        if term.by_position:
+        if term.by_position and not (task.paired and term.needs == {"heads"}):  # over pairs, not over tokens
             raise ValueError(
                 f"{name} compares token with token, the teacher reads tokens of its own ({PREFIX}input_ids, ...): use "
                 "terms that make one vector of each text, such as pooled_mse, pooled_cosine or similarity."

@@ -92,7 +92,7 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
         kinds = {head.kind for head in task.heads} - term.accepts if "heads" in term.needs else ()
         if NUMBER in kinds:
             raise ValueError(f"{name} compares distributions, the student's problem is regression: use logit_mse.")
-        if "heads" in term.needs and not (task.label_names and task.heads):
+        if "heads" in term.needs and not (task.supervises() and task.heads):
             raise ValueError(
                 f"{name} compares logits, a model of {task.auto_class} has none: use a term on "
                 f"{'values' if task.values else 'hidden states'}, such as {task.default_objective}."
@@ -115,12 +115,14 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
                 f"{name} listens to the teacher {one!r}, but {there}: name one that is there, or leave the option out."
             )
         served = {need.partition("@")[0] for need in teacher.serves if need.partition("@")[2] == one}
-        if missing := sorted(need for need in objective.terms[name].teacher_needs if not _is_served(need, served)):
+        needed = task.asked(objective.terms[name].teacher_needs)
+        if missing := sorted(need for need in needed if not _is_served(need, served)):
             raise ValueError(
                 f"{name} needs {missing} of the teacher {one!r}, which serves {sorted(served)} by itself: choose a "
                 f"term that it can serve{'' if served else ', or leave choose out'}."
             )
-    if missing := sorted(need for need in objective.teacher_needs if not _is_served(need, teacher.serves)):
+    needed = task.asked(objective.teacher_needs)
+    if missing := sorted(need for need in needed if not _is_served(need, teacher.serves)):
         served = sorted(need for need in teacher.serves if "@" not in need)
         one = f', or let them listen to one with {{"teacher": "{next(iter(members))}"}}' if members else ""
         raise ValueError(

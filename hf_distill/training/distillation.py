@@ -22,7 +22,7 @@ from hf_distill.models.outputs import asking
 from hf_distill.objectives import Objective
 from hf_distill.signals import Signals, Sum
 from hf_distill.tasks import Task
-from hf_distill.tasks.layout import Layout
+from hf_distill.tasks.layout import STEP, Layout
 from hf_distill.teachers import Teacher
 from hf_distill.training.build_objective import build_objective, check_positions, make_visible
 from hf_distill.training.checks import check_objective, check_reads, named_facts
@@ -51,7 +51,7 @@ def alpha_of(args: TrainingArguments, task: Task, taught: bool) -> float:
         task: how the models are read.
         taught: whether there is a teacher.
     """
-    usual = 0.0 if not taught else 0.5 if task.label_names else 1.0
+    usual = 0.0 if not taught else 0.5 if task.supervises() else 1.0
     asked = getattr(args, "alpha", None)
     return usual if asked is None else asked
 
@@ -123,7 +123,7 @@ class Distillation:
     @property
     def teacher_needs(self) -> frozenset[str]:
         """What the teacher is asked for: what is compared of it, where something is, and what the student reads."""
-        return (self.objective.teacher_needs if self.alpha > 0 else frozenset()) | self.task.reads
+        return (self.task.asked(self.objective.teacher_needs) if self.alpha > 0 else frozenset()) | self.task.reads
 
     @property
     def needs_hidden(self) -> bool:
@@ -156,6 +156,7 @@ class Distillation:
             self.temperature
         )  # before it is checked: a teacher's few ids may hold for one temperature
         objective.set_streams(self.task.streams)
+        objective.set_vectors(self.task.vectors)
         check_objective(objective, self.task, self.teacher)
         check_reads(self.task, self.teacher, self.args)
         check_positions(objective, self.task, self.own_tokens)
@@ -202,6 +203,8 @@ class Distillation:
                 f"alpha=1 learns from the teacher alone, and from step {gap} of {state.max_steps} no term has a "
                 "weight: let the schedules of the weights meet, or set alpha below 1."
             )
+        if (told := getattr(batch.get(STEP), "answer", None)) is not None:
+            return told
         whole = any(need.partition("@")[0] == "heads" for need in self.task.reads)  # what a student reads are logits
         linear = {LINEAR} if fused and teacher.linear and not whole else set()
         encoded = self._sharing.wants(batch) if self.alpha > 0 else frozenset()

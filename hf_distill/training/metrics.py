@@ -125,6 +125,8 @@ class LogMixin:
         if "loss" in logs:
             parts = self._training.drain(lambda totals: self.accelerator.reduce(totals, reduction="mean"))
             logs.update({f"loss/{name}": value for name, value in parts.items()} | self._drain_rows())
+            if self.task is not None:
+                logs.update(self.task.noted())
             if self.distillation is not None:
                 self.distillation.check_counts()
             if self.teacher is not None and (counted := self.teacher.cache_hits()) is not None:
@@ -153,6 +155,9 @@ class LogMixin:
             Loss, logits and labels, each where there are some.
         """
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+        nothing = labels is None or (isinstance(labels, tuple) and not labels)  # () where no column holds them
+        if nothing and not prediction_loss_only and self.task is not None:
+            labels = self.task.references(self._prepare_inputs(inputs))
         if logits is not None and self.task is not None and self.task.frames:
             logits = of_recordings(logits, self.task.mask(self._prepare_inputs(inputs)))
         return loss, logits, labels

@@ -34,15 +34,16 @@ def check_supervision(task: Task, alpha: float, smoothing: bool) -> None:
     Raises:
         ValueError: in one sentence.
     """
-    if alpha < 1 and not task.label_names:
+    if alpha < 1 and not task.supervises():
         raise ValueError(
             f"alpha={alpha:g} trains on labels, a model of {task.auto_class} has no head that could: leave alpha out, "
             "or set it to 1, to learn from the teacher alone."
         )
     if alpha < 1 and smoothing and not (task.label_names == ("labels",) and task.plain_labels):
+        columns = " and ".join(task.label_names) or "none"
         raise ValueError(
             f"label_smoothing_factor was given, which smooths one column of labels, {type(task).__name__} has "
-            f"{' and '.join(task.label_names)}{'' if task.plain_labels else ', no class numbers'}: leave it out."
+            f"{columns}{'' if task.plain_labels else ', no class numbers'}: leave it out."
         )
     if task.loss_unit not in task.units:
         raise ValueError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 import tiny
+import tiny_clip
 import tiny_language
 import tiny_tasks
 import torch
@@ -228,6 +229,15 @@ def test_every_refusal_is_one_sentence(made, capsys):
     assert "no command 'melt'" in capsys.readouterr().err
     assert cli.main([]) == 0
     assert "hf-distill COMMAND" in capsys.readouterr().out
+
+
+def test_a_teacher_of_images_and_texts_is_refused_in_one_sentence(made, capsys):
+    folder, _ = made
+    tiny_clip.model().save_pretrained(folder / "teacher")
+    assert cli.main(command(folder)) == 1
+    assert (
+        "reads pairs of an image and a text, hf-distill cache reads texts: let a training" in capsys.readouterr().err
+    )
 
 
 def test_a_teacher_that_sees_padding_needs_rows_of_one_length(made, capsys):

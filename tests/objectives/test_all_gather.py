@@ -7,19 +7,23 @@ import sys
 import torch
 from torch import distributed
 
-from hf_distill.objectives.all_gather import gathered
+from hf_distill.objectives.all_gather import gathered, gathered_with_gradients
 
 CASES = [[2, 2], [3, 1], [0, 2]]
 RANK = """
 import json, sys, torch
 from torch import distributed
-from hf_distill.objectives.all_gather import gathered
+from hf_distill.objectives.all_gather import gathered, gathered_with_gradients
 rank, cases, folder = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 for rows in cases:
     mine = (10.0 * rank + torch.arange(rows[rank]).float())[:, None].expand(-1, 2)  # not contiguous
     everyone, first = gathered(mine.requires_grad_() * 1.0)
-    print(json.dumps([everyone.tolist(), first, everyone.requires_grad]))
+    own = mine.detach().clone().requires_grad_()
+    every, _ = gathered_with_gradients(own)
+    ((1 + rank) * every.square().sum()).backward()  # each rank says something else about all of them
+    same = every.tolist() == everyone.tolist() and own.grad.tolist() == (6 * own).tolist()
+    print(json.dumps([everyone.tolist(), first, everyone.requires_grad, same]))
 distributed.destroy_process_group()
 """
 
@@ -30,6 +34,7 @@ def test_without_a_process_group_they_are_its_own():
     assert torch.equal(everyone, vectors)
     assert first == 0
     assert not everyone.requires_grad
+    assert gathered_with_gradients(vectors)[0] is vectors
 
 
 def test_one_rank_is_alone(tmp_path):
@@ -58,4 +63,4 @@ def test_ranks_see_the_same_in_the_order_of_ranks(tmp_path):
         assert len(found) == len(CASES)
         for rows, one in zip(CASES, found, strict=True):
             wanted = [[10.0 * owner + i] * 2 for owner, count in enumerate(rows) for i in range(count)]
-            assert one == [wanted, sum(rows[:rank]), False]
+            assert one == [wanted, sum(rows[:rank]), False, True]
