@@ -157,7 +157,8 @@ class LogMixin:
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
         nothing = labels is None or (isinstance(labels, tuple) and not labels)  # () where no column holds them
         if nothing and not prediction_loss_only and self.task is not None:
-            labels = self.task.references(self._prepare_inputs(inputs))
+            stand_in = self.task.references(self._prepare_inputs(inputs))
+            labels = labels if stand_in is None else stand_in  # () lets Trainer compute metrics without labels
         if logits is not None and self.task is not None and self.task.frames:
             logits = of_recordings(logits, self.task.mask(self._prepare_inputs(inputs)))
         return loss, logits, labels
