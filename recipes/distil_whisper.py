@@ -20,9 +20,10 @@ from transformers import AutoConfig, AutoModelForSpeechSeq2Seq
 
 from hf_distill import Seq2SeqDistillationTrainer, Seq2SeqDistillationTrainingArguments, SpeechCollator
 from hf_distill.experiments import Experiment, ModelArguments, ModelKind, Recipe, run, say
+from hf_distill.experiments.data.few_labels import everything
 from hf_distill.experiments.data.files import described
 from hf_distill.experiments.data.recordings import RecordingDataArguments, load_transcripts
-from hf_distill.experiments.data.spoken import SpokenArguments, all_spoken, spoken_splits
+from hf_distill.experiments.data.spoken import SpokenArguments, spoken_splits
 from hf_distill.experiments.settings import RecipeTrainingArguments
 from hf_distill.experiments.speech_recognition import load_processor_of
 from hf_distill.experiments.transcription import DictationScoring, FrozenEncoderExperiment
@@ -99,7 +100,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     collate = SpeechCollator(processor, decoder_start=start, max_seconds=recipe.max_seconds)
     kind = ModelKind(AutoModelForSpeechSeq2Seq, "SEQ_2_SEQ_LM", decoder_layers=recipe.student_decoder_layers)
     scoring = DictationScoring(processor.tokenizer, splits["test"]["text"][:], recipe.measure, recipe.normalizer)
-    taught, known = all_spoken(splits)
+    taught, known = everything(splits, "text")
     return (FrozenEncoderExperiment if recipe.freeze_encoder else Experiment)(
         recipe, args, root, kind, splits, processor, scoring,
         {"data_collator": collate, "compute_metrics": scoring.compute_metrics},

@@ -27,7 +27,7 @@ from hf_distill.experiments.image_text import (
     RetrievalScoring,
     ZeroShotScoring,
     blank_towers,
-    load_processor,
+    load_pair_processor,
     shared_processor,
     small_towers,
 )
@@ -77,7 +77,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     processor, finished = shared_processor(recipe, captions), recipe.teacher_model_name_or_path
     collate = ImageTextCollator(
         processor,
-        load_processor(finished, f"the teacher {finished}") if finished and not recipe.finetune_teacher else None,
+        load_pair_processor(finished, f"the teacher {finished}") if finished and not recipe.finetune_teacher else None,
         views=recipe.changes,
         recurring=recipe.views,
         text_column=CAPTIONS,

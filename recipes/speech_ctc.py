@@ -19,16 +19,15 @@ from transformers import AutoModelForCTC
 
 from hf_distill import SpeechCollator
 from hf_distill.experiments import Experiment, Recipe, run, say
+from hf_distill.experiments.data.few_labels import everything
 from hf_distill.experiments.data.files import described
 from hf_distill.experiments.data.recordings import RecordingDataArguments, load_transcripts
-from hf_distill.experiments.data.spoken import SpokenArguments, all_spoken, spoken_splits
-from hf_distill.experiments.recordings import RecordingModelArguments
+from hf_distill.experiments.data.spoken import SpokenArguments, spoken_splits
+from hf_distill.experiments.recordings import RecordingModelArguments, blank_mels, small_mels
 from hf_distill.experiments.settings import RecipeTrainingArguments
 from hf_distill.experiments.speech_recognition import (
     CTCKind,
-    blank_ctc,
     load_processor_of,
-    small_ctc,
     speech_processor,
 )
 from hf_distill.experiments.transcripts import TranscriptScoring
@@ -74,7 +73,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     with args.main_process_first(desc="reading the recordings"):
         splits = spoken_splits(recipe, load_transcripts(recipe, args.seed), args.seed, recipe.sampling_rate)
     say(args, f"{recipe.source}: {described(splits, recipe.tested)}")
-    taught, known = all_spoken(splits)
+    taught, known = everything(splits, "text")
     processor, finished = speech_processor(recipe, known["text"][:]), recipe.teacher_model_name_or_path
     theirs = None
     if finished and recipe.student_model_name_or_path and not recipe.finetune_teacher:
@@ -88,7 +87,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     for name, rows in (("training", known), ("validation", splits["validation"]), ("test", splits["test"])):
         collate.check_texts(rows["text"][:], f"the {name} rows of {recipe.source}")
     kind = CTCKind(
-        AutoModelForCTC, "FEATURE_EXTRACTION", blank=blank_ctc, small=small_ctc, tokenizer=processor.tokenizer
+        AutoModelForCTC, "FEATURE_EXTRACTION", blank=blank_mels, small=small_mels, tokenizer=processor.tokenizer
     )
     scoring = TranscriptScoring(processor, measure=recipe.measure)
     options = {

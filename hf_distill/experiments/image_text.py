@@ -85,7 +85,7 @@ def shared_processor(recipe: ImageTextModelArguments, texts: Iterable[str]) -> A
         ValueError: there is none beside the model.
     """
     if path := recipe.student_model_name_or_path or recipe.teacher_model_name_or_path:
-        return load_processor(path, f"the model {path}")
+        return load_pair_processor(path, f"the model {path}")
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     size = {"height": recipe.image_size, "width": recipe.image_size}
@@ -96,7 +96,7 @@ def shared_processor(recipe: ImageTextModelArguments, texts: Iterable[str]) -> A
     return VisionTextDualEncoderProcessor(images, tokenizer)
 
 
-def load_processor(path: str, who: str) -> Any:
+def load_pair_processor(path: str, who: str) -> Any:
     """Load the processor beside a model: of images and of texts.
 
     Args:

@@ -1,6 +1,6 @@
-"""Models that recognise speech frame by frame (CTC): their letters, their processors, their shapes.
+"""Models that recognise speech frame by frame (CTC): their letters, and their processors.
 
-Knows: tokenizers of letters, configurations. Does not know: files, how a model is trained or measured.
+Knows: tokenizers of letters, processors. Does not know: files, how a model is trained or measured.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from transformers import (
     AutoProcessor,
     PretrainedConfig,
     PreTrainedTokenizerBase,
-    Wav2Vec2BertConfig,
     Wav2Vec2BertProcessor,
     Wav2Vec2CTCTokenizer,
 )
 
 from hf_distill.experiments.models import ModelKind
-from hf_distill.experiments.recordings import RecordingModelArguments, features_in, log_mels, mel_shape
+from hf_distill.experiments.recordings import RecordingModelArguments, log_mels
 
 PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 
@@ -49,7 +48,7 @@ def letters_of(texts: Iterable[str | None]) -> Wav2Vec2CTCTokenizer:
 
 
 def speech_processor(recipe: RecordingModelArguments, texts: Iterable[str | None]) -> Any:
-    """Return the processor of the given teacher or student, or one of log-mel features and of the letters of texts.
+    """Return the processor of the given student, of the teacher, or one of log-mel features and of texts' letters.
 
     Args:
         recipe: the models.
@@ -58,7 +57,7 @@ def speech_processor(recipe: RecordingModelArguments, texts: Iterable[str | None
     Raises:
         ValueError: there is no processor with a tokenizer beside the model.
     """
-    if path := recipe.teacher_model_name_or_path or recipe.student_model_name_or_path:
+    if path := recipe.student_model_name_or_path or recipe.teacher_model_name_or_path:
         return load_processor_of(path, f"the model {path}")
     return Wav2Vec2BertProcessor(log_mels(recipe.sampling_rate, recipe.mel_bins), letters_of(texts))
 
@@ -102,32 +101,3 @@ class CTCKind(ModelKind):
         config.vocab_size, config.pad_token_id = len(self.tokenizer), self.tokenizer.pad_token_id
         config.ctc_loss_reduction = "mean"
         return config
-
-
-def blank_ctc(recipe: RecordingModelArguments, processor: Any) -> PretrainedConfig:
-    """Shape a Wav2Vec2-BERT that is trained from nothing; ``CTCKind`` adds its letters.
-
-    Args:
-        recipe: its sizes.
-        processor: of its features.
-    """
-    return mel_shape(recipe.teacher_hidden_size, recipe.teacher_layers, features_in(processor))
-
-
-def small_ctc(recipe: RecordingModelArguments, shape: Any) -> PretrainedConfig:
-    """Shape a student of a teacher that is a Wav2Vec2-BERT; it reads the same features.
-
-    Args:
-        recipe: its sizes.
-        shape: the teacher.
-
-    Raises:
-        ValueError: the teacher is none.
-    """
-    config = shape.config
-    if not isinstance(config, Wav2Vec2BertConfig):
-        raise ValueError(
-            f"a student is made here of a Wav2Vec2-BERT teacher, the teacher is {type(shape).__name__}: name a "
-            "student with --student_model_name_or_path, or cut one from the teacher with --student_from_teacher."
-        )
-    return mel_shape(recipe.student_hidden_size, recipe.student_layers, config.feature_projection_input_dim)

@@ -24,6 +24,14 @@ def test_a_processor_is_kept_beside_a_model(tmp_path):
     assert AutoProcessor.from_pretrained(tmp_path).feature_extractor.num_mel_bins == 8
 
 
+def test_of_two_models_the_students_processor_is_read(tmp_path):
+    """The teacher's is the collator's second one: each is given features of its own."""
+    for name, bins in (("student", 8), ("teacher", 16)):
+        speech_processor(RecordingModelArguments(mel_bins=bins), ["ab"]).save_pretrained(tmp_path / name)
+    paths = {f"{name}_model_name_or_path": str(tmp_path / name) for name in ("student", "teacher")}
+    assert speech_processor(RecordingModelArguments(**paths), ["ab"]).feature_extractor.num_mel_bins == 8
+
+
 def test_a_model_without_a_processor_is_told(tmp_path):
     with pytest.raises(ValueError, match="there is no processor with a feature extractor and a tokenizer beside it"):
         load_processor_of(str(tmp_path), "the model x")

@@ -170,9 +170,8 @@ def test_a_text_far_from_the_transcript_is_refused_and_one_without_a_transcript_
     teacher, data = speech_runs.whisper(7), rows("whisper")
     texts = [written(teacher, {"input_features": row["input_features"]}, [3], tokens=2) for row in data]
     assert all(text[0] > 4 for text in texts)
-    words = lambda text: [token for token in text if token > 4]  # noqa: E731
     for number, row in enumerate(data):
-        right = words(texts[number])
+        right = [token for token in texts[number] if token > 4]
         row["labels"] = torch.tensor([*right, 2] if number < 3 else [30, *right, 2] if number < 6 else [-100])
     kept = {**SHORT, "keep_if": {"wer": 0.1}}
     parts = {"teacher": teacher, "data": data, "processing_class": speech_runs.tokenizer(), "args": {"alpha": 0.5}}
@@ -226,7 +225,9 @@ def test_a_batch_without_a_recording_for_both_is_refused(batch, told):
 
 
 def test_whispers_prompt_takes_room_from_a_text(tmp_path):
-    make = lambda seed=0: speech_runs.whisper(seed, "multilingual")  # noqa: E731
+    def make(seed=0):
+        return speech_runs.whisper(seed, "multilingual")
+
     told = r"a prompt of 4 tokens and a text of max_new_tokens=13, the student Whisper\w+ reads 16 positions"
     with pytest.raises(ValueError, match=told):
         trainer(tmp_path, rollout={**ONCE, "max_new_tokens": 13}, student=make(), teacher=make(7))

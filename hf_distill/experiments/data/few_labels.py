@@ -46,16 +46,17 @@ def few_labels(splits: DatasetDict, asked: int, seed: int, noun: str) -> Dataset
     return DatasetDict({**splits, "train": train.select(np.sort(chosen)), "unlabeled": hidden})
 
 
-def everything(splits: DatasetDict) -> tuple[Dataset, Dataset]:
+def everything(splits: DatasetDict, column: str = "label") -> tuple[Dataset, Dataset]:
     """Put all training rows together: as a student reads them, and as a teacher that knows all labels.
 
     Args:
         splits: as ``few_labels`` returns them, or with all labels.
+        column: with the label; what a row without one hides stands under ``hidden_`` and its name.
     """
     train, hidden = splits["train"], splits.get("unlabeled")
     if hidden is None:
         return train, train
-    known = hidden.remove_columns("label").rename_column("hidden_label", "label")
-    parts = (hidden.remove_columns("hidden_label"), known)
+    known = hidden.remove_columns(column).rename_column(f"hidden_{column}", column)
+    parts = (hidden.remove_columns(f"hidden_{column}"), known)
     taught, known = (concatenate_datasets([train, part.select_columns(train.column_names)]) for part in parts)
     return taught, known

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
+from datasets import Dataset, DatasetDict, Features, Value
 
 from hf_distill.augmentation.recordings import decoded
 from hf_distill.experiments.data.recordings import AUDIO, FRAMES, SPEAKER, STORED, TEXT
 
-HIDDEN = "hidden_text"
 PAUSES, LOUDNESS, SILENCE = (0.0125, 0.15), (0.3, 1.0), 1e-3
 """Seconds between two recordings, what each is multiplied by, how loud the noise of a pause is: all drawn evenly."""
 
@@ -124,7 +123,8 @@ def few_transcripts(splits: DatasetDict, asked: int, seed: int) -> DatasetDict:
         seed: of the draw.
 
     Returns:
-        The splits, and ``unlabeled``, whose rows have their transcript under ``hidden_text`` and None under ``text``.
+        The splits, and ``unlabeled``, whose rows have their transcript under ``hidden_text`` and None under ``text``;
+        ``few_labels.everything`` puts them together.
 
     Raises:
         ValueError: there are not as many training rows.
@@ -137,7 +137,7 @@ def few_transcripts(splits: DatasetDict, asked: int, seed: int) -> DatasetDict:
         )
     order = np.random.default_rng(seed).permutation(len(train))
     told, hidden = train.select(np.sort(order[:asked])), train.select(np.sort(order[asked:]))
-    hidden = hidden.rename_column(TEXT, HIDDEN).add_column(TEXT, [None] * len(hidden))
+    hidden = hidden.rename_column(TEXT, f"hidden_{TEXT}").add_column(TEXT, [None] * len(hidden))
     hidden = hidden.cast_column(TEXT, train.features[TEXT])
     return DatasetDict({**splits, "train": told, "unlabeled": hidden})
 
@@ -162,21 +162,6 @@ def spoken_splits(data: Any, splits: DatasetDict, seed: int, rate: int) -> Datas
         made[name] = rows
     found = DatasetDict(made)
     return found if data.labeled_samples is None else few_transcripts(found, data.labeled_samples, seed)
-
-
-def all_spoken(splits: DatasetDict) -> tuple[Dataset, Dataset]:
-    """Put all training rows together: as a student reads them, and as a teacher that knows all transcripts.
-
-    Args:
-        splits: as ``few_transcripts`` returns them, or with all transcripts.
-    """
-    train, hidden = splits["train"], splits.get("unlabeled")
-    if hidden is None:
-        return train, train
-    known = hidden.remove_columns(TEXT).rename_column(HIDDEN, TEXT)
-    parts = (hidden.remove_columns(HIDDEN), known)
-    taught, known = (concatenate_datasets([train, part.select_columns(train.column_names)]) for part in parts)
-    return taught, known
 
 
 def _pause(draw: np.random.Generator, rate: int) -> np.ndarray:

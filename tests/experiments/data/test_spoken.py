@@ -6,8 +6,9 @@ import tiny_waves
 from datasets import Dataset, DatasetDict, Features, Value
 
 from hf_distill.augmentation.recordings import decoded
+from hf_distill.experiments.data.few_labels import everything
 from hf_distill.experiments.data.recordings import STORED
-from hf_distill.experiments.data.spoken import all_spoken, few_transcripts, joined
+from hf_distill.experiments.data.spoken import few_transcripts, joined
 
 KINDS = Features({"audio": STORED, "text": Value("string"), "speaker": Value("string")})
 
@@ -48,7 +49,7 @@ def test_rows_without_a_transcript_are_not_joined():
 def test_hidden_transcripts_are_known_to_the_teacher_alone():
     splits = few_transcripts(DatasetDict({"train": rows(), "test": rows(2)}), 2, 0)
     assert (len(splits["train"]), len(splits["unlabeled"]), splits["unlabeled"]["text"][:]) == (2, 4, [None] * 4)
-    taught, known = all_spoken(splits)
+    taught, known = everything(splits, "text")
     assert taught["text"][:] == [*splits["train"]["text"], *[None] * 4]
     assert sorted(known["text"]) == list("012345")
     assert taught.column_names == known.column_names
@@ -59,4 +60,4 @@ def test_hidden_transcripts_are_known_to_the_teacher_alone():
 
 def test_without_hidden_ones_both_learn_from_the_same():
     splits = DatasetDict({"train": rows()})
-    assert all(one is splits["train"] for one in all_spoken(splits))
+    assert all(one is splits["train"] for one in everything(splits, "text"))
