@@ -9,6 +9,7 @@ import tiny
 import tiny_language
 import torch
 from datasets import Dataset, IterableDataset
+from default_run import slow_but
 from test_augment import language_model
 from torch.nn import functional as F
 from transformers import BertForSequenceClassification, DataCollatorWithPadding, Trainer
@@ -102,8 +103,8 @@ def test_the_gradient_is_the_blend_by_hand(tmp_path):
     assert tiny.relative(gradients.first, expected) < 1e-5
 
 
-@pytest.mark.parametrize("stop", [2, 4, 5])
-@pytest.mark.parametrize("augmentation", [BOTH, {"mix": True, "mask": 0.3}])
+@pytest.mark.parametrize("stop", slow_but([4], [2, 4, 5]))
+@pytest.mark.parametrize("augmentation", slow_but([BOTH], [BOTH, {"mix": True, "mask": 0.3}]))
 def test_resume_equals_the_uninterrupted_run_bit_for_bit_with_dropout(tmp_path, augmentation, stop):
     def run(folder):
         made = trainer(

@@ -1,4 +1,4 @@
-"""Two ranks make of their rows the copies that one process makes: the same step."""
+"""However rows are cut, and over two ranks, they become the copies that one process makes: the same step."""
 
 import json
 import os
@@ -58,6 +58,16 @@ def two_ranks(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("name", CUTS)
+def test_one_process_in_as_many_pieces_equals_one(tmp_path, name):
+    cut = CUTS[name]
+    _, wanted, gradients = step(tmp_path / "whole")
+    _, parts, found = step(tmp_path / name, **{**cut, "accumulation": 2 * cut.get("accumulation", 1)})
+    assert parts == pytest.approx(wanted, rel=1e-5)
+    assert tiny.relative(found, gradients) < 1e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CUTS)
 def test_two_ranks_equal_one(tmp_path, two_ranks, name):
     _, parts, gradients = step(tmp_path)

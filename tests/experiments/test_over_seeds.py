@@ -173,6 +173,7 @@ def test_the_floor_is_what_a_model_that_learnt_nothing_scores():
     assert tags.floor(test, Dataset.from_dict({"labels": [[0, 0, 1]]})) == 0.0
 
 
+@pytest.mark.slow
 def test_a_seed_that_is_given_twice_counts_once(compared):
     folder, flags = compared
     kept = json.loads((folder / "over_seeds" / "report.json").read_text(encoding="utf-8"))
@@ -204,12 +205,14 @@ def test_of_errors_the_rate_with_the_fewest_is_chosen(monkeypatch, lower, judged
     assert runs._judged(trainer) == {"validation": -1.0}
 
 
+@pytest.mark.slow
 def test_other_settings_are_not_mixed_with_kept_runs(compared, capsys):
     for other in (["--alpha", "0.5"], ["--weight_decay", "0.5"], ["--lr_scheduler_type", "constant"]):
         assert cli.main(["compare", *compared[1], *other]) == 1
         assert "holds runs with other settings or rows" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_trained_otherwise_is_another_one(compared, monkeypatch):
     _, flags = compared
     flags = flags[1 : flags.index("--seeds")]

@@ -70,6 +70,7 @@ def test_a_classifier(tmp_path, cache):
     assert f"measured as they are published ({MODE})" in " ".join((tmp_path / "run" / "README.md").read_text().split())
 
 
+@pytest.mark.slow
 def test_a_tagger(tmp_path):
     path = write(tmp_path / "rows.jsonl", tagged_rows(40))
     report, job, models = done(token_tagging, tmp_path, "--train_file", path, "--test_file", path)
@@ -93,6 +94,7 @@ def test_a_language_model(tmp_path):
         assert row["loss"] == pytest.approx(loss, rel=2e-6)
 
 
+@pytest.mark.slow
 def test_a_translator(tmp_path, monkeypatch):
     path = write(tmp_path / "rows.jsonl", pairs(40))
     flags = [*columns(path), "--test_file", path, "--student_layers", "1"]
@@ -114,6 +116,7 @@ def test_a_translator(tmp_path, monkeypatch):
         assert job.tokenizer.decode(ids[0], skip_special_tokens=True).strip() == one["distilled"]
 
 
+@pytest.mark.slow
 def test_vectors(tmp_path, monkeypatch):
     seen, plain = [], VectorScoring.measurement
     monkeypatch.setattr(

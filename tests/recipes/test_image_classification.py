@@ -71,6 +71,7 @@ def test_cutmix_of_the_command_line_reaches_the_batches(tmp_path):
     assert (mixing.cutmix, mixing.mixup) == (1.0, 0.2)
 
 
+@pytest.mark.slow
 def test_folders_and_a_kept_teacher(tmp_path, capsys):
     flags = ["--train_file", folders(tmp_path / "train"), "--test_file", folders(tmp_path / "test", 8)]
     first = run(tmp_path / "first", *flags, "--flip", "1", "--crop", "0.5")

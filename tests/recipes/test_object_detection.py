@@ -71,6 +71,7 @@ def test_the_validation_rows_are_measured_while_a_student_is_trained(default):
     assert report["settings"]["objective"] == {"forward_kl": 1.0, "boxes": 1.0, "hidden_mse": 1.0}
 
 
+@pytest.mark.slow
 def test_a_teacher_is_kept_for_the_same_boxes_alone(default, monkeypatch, capsys):
     folder, _ = default
     kept = sorted(folder.glob("_teacher-*"))

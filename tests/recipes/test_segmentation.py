@@ -77,6 +77,7 @@ def test_the_whole_job_on_canvases(tmp_path):
     assert (folder / "maps.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_folders_and_a_kept_teacher(tmp_path):
     flags = ["--train_file", folders(tmp_path / "train", 16), "--test_file", folders(tmp_path / "test", 6)]
     first = run(tmp_path / "first", *flags, "--crop", "0.5")

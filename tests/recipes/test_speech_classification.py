@@ -76,6 +76,7 @@ def test_a_teacher_is_kept_for_its_rows_and_its_features(held_out, more, same):
     assert ([one.name for one in first] == [one.name for one in again]) is same
 
 
+@pytest.mark.slow
 def test_folders_and_a_teacher_by_its_path(tmp_path):
     flags = ["--train_file", folders(tmp_path / "train", 24), "--test_file", folders(tmp_path / "test", 8)]
     first = run(tmp_path / "first", *flags, "--skip_alone")
@@ -86,6 +87,7 @@ def test_folders_and_a_teacher_by_its_path(tmp_path):
     assert again["models"][0]["parameters"] == first["models"][0]["parameters"]
 
 
+@pytest.mark.slow
 def test_a_student_on_waves_has_a_teacher_on_features(tmp_path):
     shape = Wav2Vec2Config(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),

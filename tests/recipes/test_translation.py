@@ -65,6 +65,7 @@ def test_the_card(default):
     assert str(default[0]) not in card.text
 
 
+@pytest.mark.slow
 def test_the_teacher_is_kept_and_its_texts_are_labels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = ["--max_steps", "2", *SMALL, *columns(write(tmp_path / "pairs.jsonl", pairs(80))), "--skip_alone"]
@@ -83,6 +84,7 @@ def test_the_teacher_is_kept_and_its_texts_are_labels(tmp_path, monkeypatch, cap
     assert "100 % written by the teacher" in card
 
 
+@pytest.mark.slow
 def test_a_student_of_its_teachers_encoder_and_one_decoder_layer(tmp_path):
     path = write(tmp_path / "pairs.jsonl", pairs(40))
     layers = ["--student_from_teacher", "--student_layers", "2", "--student_decoder_layers", "1", "--skip_alone"]
@@ -91,6 +93,7 @@ def test_a_student_of_its_teachers_encoder_and_one_decoder_layer(tmp_path):
     assert (config.encoder_layers, config.decoder_layers, config.d_model) == (2, 1, 64)
 
 
+@pytest.mark.slow
 def test_columns_in_one_column_and_rows_with_an_empty_side(tmp_path, capsys):
     rows = [{"translation": {"zh": row["zh"], "en": row["en"] if i % 4 else ""}} for i, row in enumerate(pairs(40))]
     flags = ["--source_column", "translation.zh", "--target_column", "translation.en", "--skip_alone"]

@@ -6,6 +6,7 @@ import pytest
 import tiny
 import tiny_images
 import torch
+from default_run import slow_but
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -58,6 +59,7 @@ FAMILIES = {
     "swiftformer": {"depths": [2, 4], "embed_dims": [8, 16], "downsamples": [True, False], "down_patch_size": 3},
     "mobilevitv2": {"image_size": 64, "n_attn_blocks": [2, 2, 4], "width_multiplier": 0.25},
 }  # fmt: skip
+FEW = "resnet", "convnext", "swin", "segformer"
 
 
 def made(name, **more):
@@ -92,7 +94,7 @@ def moved(student):
             yield name, f"{path}.{lists[path][int(position)]}{dot}{rest}"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_but(FEW, FAMILIES))
 def test_a_model_in_stages_is_cut_stage_by_stage(name, tmp_path):
     teacher = made(name).requires_grad_(False)
     before = copy.deepcopy(teacher.state_dict())
@@ -124,7 +126,7 @@ def test_a_model_in_stages_is_cut_stage_by_stage(name, tmp_path):
     assert [len(dict(loaded.named_modules())[stack.paths[0]]) for stack in find_stacks(student)] == shorter
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_but(FEW, FAMILIES))
 def test_a_student_in_stages_learns_from_its_teacher(name, tmp_path):
     teacher = made(name)
     student = keep_layers(teacher, len(find_stacks(teacher)))

@@ -7,6 +7,7 @@ import random
 import pytest
 import tiny
 import torch
+from default_run import slow_but
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoTokenizer,
@@ -132,7 +133,7 @@ def covered(tokenizer, small):
 KINDS = [wordpiece, bytes_bpe, fallback_bpe, unigram]
 
 
-@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("make", slow_but(KINDS[:2], KINDS))
 def test_covered_text_is_read_and_answered_as_before(make, tmp_path):
     tokenizer = make()
     teacher = language_model(tokenizer)

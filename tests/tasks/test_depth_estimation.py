@@ -4,6 +4,7 @@ import pytest
 import tiny
 import tiny_depth
 import torch
+from default_run import slow_but
 from torch.nn import functional as F
 
 from hf_distill import DepthEstimation, FunctionTeacher, Several, Task
@@ -55,7 +56,10 @@ def test_of_one_image_it_is_the_square_of_glpns_own_loss():
 
 @pytest.mark.parametrize(
     "objective",
-    ["value_l1", "value_mse", {"scale_invariant": {"share": 0.9}}, "affine_invariant", "auto", "hidden_mse"],
+    slow_but(
+        ["auto"],
+        ["value_l1", "value_mse", {"scale_invariant": {"share": 0.9}}, "affine_invariant", "auto", "hidden_mse"],
+    ),
 )
 def test_8_x_1_equals_2_x_4(tmp_path, objective):
     found = []

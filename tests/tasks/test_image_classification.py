@@ -5,6 +5,7 @@ import tiny
 import tiny_images
 import torch
 from datasets import Dataset
+from default_run import slow_but
 from torch.nn import functional as F
 from transformers import default_data_collator
 
@@ -35,7 +36,7 @@ def pixels(rows):
     return default_data_collator(rows)["pixel_values"]
 
 
-@pytest.mark.parametrize("kind", tiny_images.KINDS)
+@pytest.mark.parametrize("kind", slow_but(["vit", "resnet"], tiny_images.KINDS))
 def test_a_student_of_each_kind_is_found_and_learns(tmp_path, kind):
     student, size = tiny_images.KINDS[kind](), 32 if kind == "mobilenet" else 16
     task, rows = Task.of(student), tiny_images.images(8, size=size)

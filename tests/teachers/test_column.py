@@ -9,7 +9,13 @@ import tiny_tasks
 import torch
 from datasets import Dataset
 from torch.nn import functional as F
-from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening, default_data_collator
+from transformers import (
+    DataCollatorForSeq2Seq,
+    DataCollatorWithFlattening,
+    LlamaForCausalLM,
+    T5ForConditionalGeneration,
+    default_data_collator,
+)
 
 from hf_distill import ColumnTeacher, FunctionTeacher, Teacher
 from hf_distill.objectives.functional import forward_kl
@@ -34,7 +40,7 @@ class Case:
     @torch.no_grad()
     def answer(self, row):
         read = {n: torch.tensor([value]) for n, value in row.items() if n in ("input_ids", "attention_mask", "labels")}
-        if not isinstance(self.teacher, type(T5())):
+        if not isinstance(self.teacher, T5ForConditionalGeneration):
             read.pop("labels")
         return self.teacher(**read).logits[0]
 
@@ -47,7 +53,7 @@ class Case:
         for row, logits in zip(self.rows, self.logits, strict=True):
             ids, logs = [], []
             for position, log_p in enumerate(logits.log_softmax(-1)):
-                after = [*row["labels"], -100][position + 1] if isinstance(self.teacher, type(LLAMA())) else 0
+                after = [*row["labels"], -100][position + 1] if isinstance(self.teacher, LlamaForCausalLM) else 0
                 best = log_p.topk(k(position)).indices.flip(0) if after != -100 else torch.arange(0)
                 ids.append(best.tolist())
                 logs.append(log_p[best].tolist())

@@ -164,9 +164,8 @@ def test_a_text_that_is_longer_than_the_teacher_reads(caplog):
     assert sum("was made for 4 positions and may know less" in text for text in caplog.messages) == 1
 
 
-@pytest.mark.parametrize(
-    "objective", [None, *(pytest.param(name, marks=pytest.mark.slow) for name in ("hidden_mse", "minilm"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [None, "hidden_mse", "minilm"])
 def test_a_compiled_teacher_is_the_same_teacher(tmp_path, objective):
     """Also where hooks must hear it, which compiled code that has run once does not call."""
     spec = objective if objective != "minilm" else {"minilm": {"layers": {"1": 2}}}

@@ -9,6 +9,7 @@ import tiny
 import tiny_language
 import torch
 import transformers
+from default_run import slow_but
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import (
@@ -116,7 +117,7 @@ def test_training_twice_goes_on_from_where_it_was(tmp_path):
     assert tiny.losses(run)[0] < first[0]
 
 
-@pytest.mark.parametrize("problem", tiny.PROBLEMS)
+@pytest.mark.parametrize("problem", slow_but([tiny.MULTI], tiny.PROBLEMS))
 def test_learns_what_the_teacher_knows_without_any_label(tmp_path, problem):
     data = [{name: value for name, value in row.items() if name != "labels"} for row in tiny.rows(32, problem)]
     run = tiny.trainer(

@@ -10,6 +10,7 @@ import objective_runs
 import pytest
 import tiny
 import torch
+from default_run import slow_but
 from objective_runs import EVERYONE, MODELS, NAMES, ROWS, TOGETHER, gradients, pair, trainer
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
@@ -18,6 +19,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from hf_distill import AdapterOffTeacher
 
 EACH = pytest.mark.parametrize("name", NAMES)
+FEW = pytest.mark.parametrize(
+    "name", slow_but(["forward_kl", "hidden_mse", "minilm", "tap_mse", "contrastive", "rkd_distance"], NAMES)
+)
 BOTH = pytest.mark.parametrize("kind", MODELS)
 
 
@@ -57,7 +61,7 @@ def test_ranks_make_no_difference(tmp_path, two_ranks, name, kind):
         assert tiny.relative(load_file(two_ranks / f"{name}-{kind}-{rank}.safetensors"), one) < 1e-5
 
 
-@EACH
+@FEW
 @BOTH
 def test_a_lora_student_learns_from_a_teacher_and_from_its_own_base(tmp_path, name, kind):
     """Only the adapter, the head and what the objective trains move."""
@@ -81,7 +85,7 @@ def test_a_lora_student_learns_from_a_teacher_and_from_its_own_base(tmp_path, na
         assert run.state.log_history[0][f"loss/{name}"] > 0
 
 
-@EACH
+@FEW
 @BOTH
 def test_what_an_objective_trains_is_saved_resumed_and_in_no_export(tmp_path, name, kind):
     make = partial(trainer, name=name, kind=kind, max_steps=4)

@@ -29,8 +29,8 @@ ZERO = tuple(
         importlib.util.find_spec("deepspeed") is None, reason='needs pip install -e ".[deepspeed]"')))
     for stage in (1, 2, 3)
 )  # fmt: skip
-ACCUMULATION, FSDP2 = (pytest.param(name, marks=pytest.mark.slow) for name in ("accumulation", "fsdp2"))
-OTHERS = (ACCUMULATION, "ddp", FSDP2, *ZERO)
+ACCUMULATION, DDP, FSDP2 = (pytest.param(one, marks=pytest.mark.slow) for one in ("accumulation", "ddp", "fsdp2"))
+OTHERS = (ACCUMULATION, DDP, FSDP2, *ZERO)
 OBJECTIVES = tuple(strategies.OBJECTIVES)
 RUNS = (*OBJECTIVES, "lora", "paths")
 

@@ -234,7 +234,6 @@ def test_where_logits_must_be_whole(tmp_path):
     assert DistillationTrainingArguments(str(tmp_path), fused_logits=False, use_cpu=True).fused_logits == "off"
 
 
-SLOW = ("fsdp2", "zero3")
 STRATEGIES = {
     "ddp": {},
     "fsdp2": {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}},
@@ -258,7 +257,8 @@ def descended(folder, how="on", size=8, accumulation=1, **args):
     return run, [entry for entry in run.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("strategy", [*(pytest.param(name, marks=pytest.mark.slow) for name in SLOW), "ddp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_ranks_make_no_difference(tmp_path, strategy):
     """Two ranks with 2 x 2 rows each against one process with whole logits."""
     if strategy == "zero3":
