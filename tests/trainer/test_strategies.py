@@ -253,7 +253,7 @@ def numbers(held):
     return sum(map(numbers, values))
 
 
-@pytest.mark.parametrize("strategy", ["ddp", FSDP2, *ZERO])
+@pytest.mark.parametrize("strategy", [DDP, FSDP2, *ZERO])
 def test_a_rank_holds_its_share_of_the_teacher(ran, strategy):
     whole = sum(p.numel() for p in tiny.teacher().parameters())
     for name in ("forward_kl", "paths"):
