@@ -9,7 +9,9 @@ place in the text with a token of their own, as often as an image is positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +27,9 @@ KINDS = {
     "image": ("pixel_", "image_", "images_", "spatial_shapes", "high_res_pixel"),
 }
 """What the columns of each kind begin with, the first that fits; ``pixel_values_videos`` is no image."""
+
+NO_MATCH = re.compile(r"features and .*tokens do not match|laceholder tokens? .* do(es)? not match", re.DOTALL)
+"""What models of transformers say once they have made an image and found more or fewer tokens for it."""
 
 
 def placeholders_of(model: nn.Module | None) -> dict[str, int]:
@@ -173,6 +178,57 @@ def check_images(batch: Mapping[str, Any], placeholders: Mapping[str, int]) -> N
                 f"the batch has {kind}s ({shown[kind][0]}), but no text has a place for one (token {token}): let the "
                 "processor make the texts too, and cut no place off (max_length)."
             )
+
+
+@contextmanager
+def naming_lost_places(model: nn.Module, fed: Mapping[str, Any]) -> Iterator[None]:
+    """While a model runs, say in one sentence that its texts have more or fewer places than its images fill.
+
+    How many an image fills is known to the model alone, once it has made it, so nothing is counted until it fails.
+
+    Args:
+        model: who reads.
+        fed: what it reads.
+
+    Raises:
+        ValueError: in one sentence, of which batch.
+
+    Example:
+        >>> class Reader(nn.Module):
+        ...     config = type("Config", (), {"image_token_id": 9})
+        >>> with naming_lost_places(Reader(), {"input_ids": torch.tensor([[9, 5]]), "pixel_values": torch.ones(1, 3)}):
+        ...     raise ValueError("Image features and image tokens do not match, tokens: 1, features: 4")
+        Traceback (most recent call last):
+        ValueError: a batch has 1 image and 1 image token (by row [1]), which Reader found not to match: let the ...
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        ids, said = fed.get(IDS), str(error)
+        if NO_MATCH.search(said) is None or not isinstance(ids, Tensor):
+            raise
+        places = placeholders_of(model)
+        kind = next((one for one in places if said.lower().startswith(one)), "image")
+        if kind not in places:
+            raise
+        each = (ids == places[kind]).sum(dim=1).tolist()
+        raise ValueError(
+            f"a batch has {_counted(_entries(kind, fed), kind)} and {_counted(sum(each), f'{kind} token')} (by row "
+            f"{each}), which {type(core_of(model)).__name__} found not to match: let the processor make the texts and "
+            f"the {kind}s of a row together, and cut no place off (max_length)."
+        ) from error
+
+
+def _entries(kind: str, fed: Mapping[str, Any]) -> int:
+    """How many there are of a kind: as a column says that tells their sizes, or as they stand there."""
+    sized = [one for form in SIZED if isinstance(one := fed.get(form.format(kind)), Tensor)]
+    if sized or kind == "image":
+        return len(sized[0]) if sized else images_in(fed)
+    return max((len(v) for n, v in fed.items() if kind_of(n) == kind and isinstance(v, Tensor) and v.ndim), default=0)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def images_in(batch: Mapping[str, Any]) -> int:

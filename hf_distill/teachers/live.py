@@ -29,6 +29,7 @@ from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import PREFIX, check_tokenizers, columns_of
 from hf_distill.tasks.comparing import reads_own
 from hf_distill.tasks.layout import without_layout
+from hf_distill.tasks.pairing import naming_lost_places
 from hf_distill.tasks.processors import check_processors
 from hf_distill.tasks.sentence_embedding import HEADLESS
 from hf_distill.teachers.placement import place
@@ -183,7 +184,7 @@ class LiveTeacher(Teacher):
             with capture(self.model, needs) as captured:
                 # Compiled code does not run hooks that were not there when it was compiled.
                 eager = contextlib.nullcontext() if captured is None else torch.compiler.set_stance("force_eager")
-                with eager:
+                with eager, naming_lost_places(self.model, inputs):
                     outputs = self._forward(**inputs, **flags)
         # A model that is spread over devices, or lives on another one, may answer there.
         outputs, captured = (send_to_device(one, find_device(batch)) for one in (outputs, captured))

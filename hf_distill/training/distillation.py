@@ -23,6 +23,7 @@ from hf_distill.objectives import Objective
 from hf_distill.signals import Signals, Sum
 from hf_distill.tasks import Task
 from hf_distill.tasks.layout import STEP, Layout
+from hf_distill.tasks.pairing import naming_lost_places
 from hf_distill.teachers import Teacher
 from hf_distill.training.build_objective import build_objective, check_positions, make_visible
 from hf_distill.training.checks import check_objective, check_reads, named_facts
@@ -292,7 +293,8 @@ class Distillation:
             return self.objective(*both, batch, weights, shown), self.objective.zero_for_unused_parameters()
 
         with capture(student, needs) as captured, run_inside_forward(student, compare, autocast):
-            found = model(**fed, **asked)
+            with naming_lost_places(student, fed):
+                found = model(**fed, **asked)
         sums, unused = found["parts"]
         return Compared(found["outputs"], sums, unused, asked)
 

@@ -1,5 +1,6 @@
 """Models that read images among texts: found, exact however a batch is cut, kept, cut in depth."""
 
+import re
 from functools import partial
 
 import pytest
@@ -158,6 +159,49 @@ def test_places_without_images_are_refused_before_the_model_is_asked(tmp_path):
     for row in run.train_dataset:
         row["images"] = []
     with pytest.raises(ValueError, match=r"has a place for an image \(token 100\), but the batch has no images"):
+        run.train()
+
+
+def one_image_fewer(some):
+    some[1]["images"].pop()
+    return 3, [1, 2, 0, 1]
+
+
+def one_image_more(some):
+    some[3]["images"].append(some[0]["images"][0])
+    return 5, [1, 2, 0, 1]
+
+
+def a_place_cut_off(some):
+    some[3]["input_ids"].remove(tiny_vl.IMAGE)
+    some[3]["labels"].remove(tiny_vl.IMAGE)
+    return 4, [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("spoil", [one_image_fewer, one_image_more, a_place_cut_off])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_and_places_that_do_not_match_are_told_in_one_sentence(family, spoil):
+    some, slots = tiny_vl.rows(family), tiny_vl.FAMILIES[family].slots
+    images, each = spoil(some)
+    tokens = [slots * one for one in each]
+    tokens[3] -= spoil is a_place_cut_off
+    model = tiny_vl.model(family)
+    told = (
+        f"a batch has {images} images and {sum(tokens)} image tokens (by row {tokens}), which {type(model).__name__} "
+        "found not to match: let the processor make the texts and the images of a row together, and cut no place off"
+    )
+    with pytest.raises(ValueError, match=re.escape(told)):
+        LiveTeacher(model, Task.of(model))(tiny_vl.collate(family, some), frozenset({"heads"}))
+
+
+def test_a_student_tells_of_images_and_places_that_do_not_match_too(tmp_path):
+    def teacher(batch):
+        return torch.zeros(*batch["input_ids"].shape, tiny_vl.SMALL["vocab_size"])
+
+    run = trainer(tmp_path, "llava", teacher=teacher, args={"alpha": 1.0, "per_device_train_batch_size": 8})
+    for row in run.train_dataset:
+        row["images"] = row["images"][:1]
+    with pytest.raises(ValueError, match=r"images and \d+ image tokens \(by row .*\), which LlavaForConditionalGen"):
         run.train()
 
 
