@@ -67,9 +67,7 @@ class StudentArguments:
     """Which teacher, which part of it, and where the student goes."""
 
     teacher: str = field(metadata={"help": "The teacher: a folder, or an id on the Hub."})
-    output: str = field(
-        metadata={"help": "A new folder for the student, its tokenizer or image processor, and its card."}
-    )
+    output: str = field(metadata={"help": "A new folder for the student, its tokenizer or processor, and its card."})
     layers: list | str | None = field(
         default=None,
         metadata={
@@ -80,6 +78,9 @@ class StudentArguments:
     )
     decoder_layers: list | str | None = field(
         default=None, metadata={"help": "The same for a decoder beside an encoder. Default: as in the encoder."}
+    )
+    vision_layers: list | str | None = field(
+        default=None, metadata={"help": "The same for the tower of images beside a text. Default: all of them."}
     )
     hidden_size: int | None = field(default=None, metadata={"help": "The new width; needs --calibration_file."})
     num_heads: int | None = field(default=None, metadata={"help": "The new number of heads; needs the file too."})

@@ -1,6 +1,6 @@
 """Where a command's teacher and rows come from: files, folders, the Hub.
 
-Knows: how each is loaded, how texts are tokenised. Does not know: what is done with them.
+Knows: how each is loaded, by what a teacher reads, how texts are tokenised. Does not know: what is done with them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,28 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from hf_distill.cli.arguments import SourceArguments
 from hf_distill.experiments.data.text_rows import load_named, read_csv, with_texts
+from hf_distill.models.classes import strangers_of
+from hf_distill.models.meta import reads_images_alone
 from hf_distill.models.timm import timm_named
 from hf_distill.tasks.lengths import holds_tokens
+from hf_distill.tasks.processors import load_processor
 
 logger = logging.getLogger(__name__)
 
+MISSING = (OSError, ValueError, KeyError, TypeError, ImportError)
+"""What transformers raises where a part of a processor is not there, or needs a library that is not installed."""
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -131,3 +144,34 @@ def _load(args: SourceArguments, dtype: torch.dtype) -> PreTrainedModel:
             "fine-tune it on your task first, an untrained head teaches noise."
         )
     return model
+
+
+def load_reader(name: str, model: PreTrainedModel) -> Any:
+    """Load what a model reads by: a tokenizer, an image processor, or the processor of both or of recordings.
+
+    Args:
+        name: where it is loaded from.
+        model: loaded.
+
+    Raises:
+        ValueError: there is nothing of the kind beside it.
+    """
+    if reads_images_alone(model):
+        return load_processor(name, f"the teacher {name}")
+    if not (others := strangers_of(model)):
+        return AutoTokenizer.from_pretrained(name)
+    for kind in (AutoProcessor, AutoFeatureExtractor, AutoTokenizer, AutoImageProcessor):
+        try:
+            found = kind.from_pretrained(name)
+        except MISSING:
+            continue
+        if kind is not AutoProcessor:
+            logger.warning(
+                "%s reads %s, and beside it there is no whole processor but a %s, with which the student is saved.",
+                name, " and ".join(others), type(found).__name__,
+            )  # fmt: skip
+        return found
+    raise ValueError(
+        f"the teacher {name} reads {' and '.join(others)}, and there is no processor that can be loaded beside it: "
+        "save the one that it was trained with there (processor.save_pretrained)."
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCardData
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.arguments import check_folder
 from hf_distill.cli.arguments import SourceArguments, StudentArguments
 from hf_distill.cli.pictures import pixels_of
-from hf_distill.cli.sources import load_rows, load_teacher
+from hf_distill.cli.sources import load_reader, load_rows, load_teacher
 from hf_distill.experiments.data.text_rows import with_texts
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.provenance import Origin
@@ -30,7 +30,6 @@ from hf_distill.reports.table import markdown_table
 from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
 from hf_distill.students.layers import PRESETS
 from hf_distill.students.lineage import named
-from hf_distill.tasks.processors import load_processor
 
 BATCH = 16
 
@@ -51,15 +50,15 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"{folder} is there already and holds something: name a new folder with --output.")
     narrow = {name: getattr(args, name) for name in ("hidden_size", "num_heads", "intermediate_size")}
     narrow = {name: size for name, size in narrow.items() if size is not None}
-    deep = args.layers is not None or args.decoder_layers is not None
+    deep = {name: getattr(args, name) for name in ("layers", "decoder_layers", "vision_layers")}
+    deep = {name: some for name, asked in deep.items() if (some := chosen(name, asked)) is not None}
     if not (deep or narrow or args.vocabulary_file):
         raise ValueError(
-            "no part of the teacher was asked for: give --layers, --hidden_size, --intermediate_size or "
-            "--vocabulary_file."
+            "no part of the teacher was asked for: give --layers, --vision_layers, --hidden_size, "
+            "--intermediate_size or --vocabulary_file."
         )
     if narrow and args.calibration_file is None:
         raise ValueError(f"{', '.join(narrow)} was asked for: name some texts, or images, with --calibration_file.")
-    layers, below = chosen("layers", args.layers), chosen("decoder_layers", args.decoder_layers)
 
     with timm_named(f"the teacher {args.teacher}"):
         config = AutoConfig.from_pretrained(args.teacher)
@@ -72,27 +71,34 @@ def main(argv: Sequence[str]) -> None:
             f"vocabulary_file={args.vocabulary_file} was given for a {type(teacher).__name__}, which reads images and "
             "has no tokens: leave it out."
         )
-    reader = (
-        load_processor(args.teacher, f"the teacher {args.teacher}")
-        if pictures
-        else AutoTokenizer.from_pretrained(args.teacher)
-    )
-    asked = {"layers": args.layers, "decoder layers": args.decoder_layers, **narrow}
+    reader = load_reader(args.teacher, teacher)
+    words = getattr(reader, "tokenizer", reader)
+    if (args.vocabulary_file or narrow) and not (pictures or isinstance(words, PreTrainedTokenizerBase)):
+        raise ValueError(
+            f"{args.vocabulary_file or args.calibration_file} was named for a {type(teacher).__name__}, beside which "
+            "there is no tokenizer to read its texts by: leave it out, and ask for layers."
+        )
+    asked = {"layers": args.layers, "decoder layers": args.decoder_layers, "vision layers": args.vision_layers}
+    asked |= narrow
     parts = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items() if value is not None]
     parts += [f"the tokens of {args.vocabulary_file}"] if args.vocabulary_file else []
     print(f"A student of {named(args.teacher)}, a {type(teacher).__name__}: {', '.join(parts)}.")
 
-    student = with_layers(teacher, layers, below) if deep else teacher
+    student = with_layers(teacher, deep) if deep else teacher
     if narrow:
         if pictures:
             batches = pixels_of(args.calibration_file, args, reader)
         else:
             texts = islice(texts_of(args.calibration_file, args), args.calibration_samples)
-            batches = batches_of(texts, reader, args.max_length)
+            batches = batches_of(texts, words, args.max_length)
         student = shrink_width(student, **narrow, batches=batches)
     if args.vocabulary_file:
         texts = chain.from_iterable(texts_of(args.vocabulary_file, args))
-        student, reader = trim_vocabulary(student, reader, texts, args.min_count)
+        student, small = trim_vocabulary(student, words, texts, args.min_count)
+        if reader is words:
+            reader = small
+        else:
+            reader.tokenizer = small
     table = compared(teacher, student)
     student.save_pretrained(folder)
     reader.save_pretrained(folder)
@@ -145,27 +151,23 @@ def _listed(layers: Any) -> bool:
     return all(_count(one) or (isinstance(one, list) and all(map(_count, one))) for one in each)
 
 
-def with_layers(teacher: PreTrainedModel, layers: Any, below: Any) -> PreTrainedModel:
+def with_layers(teacher: PreTrainedModel, asked: Mapping[str, tuple[Sequence[int] | int, str]]) -> PreTrainedModel:
     """Keep layers, each stack by its own preset.
 
     Args:
         teacher: loaded.
-        layers: as ``chosen`` gives them; None: all.
-        below: the same for a decoder.
+        asked: ``layers``, ``decoder_layers``, ``vision_layers`` -> what ``chosen`` gives; of others all are kept.
 
     Raises:
-        ValueError: see ``keep_layers``.
+        ValueError: several presets; see ``keep_layers``.
     """
-    if below is None:
-        return keep_layers(teacher, layers[0], layers[1])
-    if layers is None:
-        return keep_layers(teacher, None, below[1], below[0])
-    if len({preset for some, preset in (layers, below) if isinstance(some, int)}) > 1:
-        raise ValueError(
-            f"layers by {layers[1]} and decoder_layers by {below[1]} were asked for: one preset is for both, write "
-            "one of them as a list."
-        )
-    return keep_layers(teacher, layers[0], below[1] if isinstance(below[0], int) else layers[1], below[0])
+    presets = {name: preset for name, (some, preset) in asked.items() if isinstance(some, int)}
+    if len(set(presets.values())) > 1:
+        told = " and ".join(f"{name} by {preset}" for name, preset in presets.items())
+        both = "both" if len(presets) == 2 else "all"
+        raise ValueError(f"{told} were asked for: one preset is for {both}, write one of them as a list.")
+    some = {"layers": None, **{name: layers for name, (layers, _) in asked.items()}}
+    return keep_layers(teacher, **some, preset=next(iter(presets.values()), "uniform"))
 
 
 def texts_of(path: str, args: StudentArguments) -> Iterator[tuple[str, ...]]:

@@ -136,13 +136,20 @@ def _follows(model: PreTrainedModel, size: int | None) -> dict[str, int]:
             found[name] = grown[0]
     held = _tensors(model)
     odd = [name for name, dim in found.items() if name not in held or held[name].shape[dim] != size]
-    embeddings = {id(p) for p in model.get_input_embeddings().parameters()}
+    embeddings = {id(p) for module in _embeddings(model) for p in module.parameters()}
     if odd or not any(id(held[name]) in embeddings for name in found):
         raise ValueError(
             f"the vocabulary of {type(model).__name__} was to be trimmed, but its embeddings do not follow the "
             f"{size} tokens of its configuration{f' ({odd[0]})' if odd else ''}: resize them first, or trim by hand."
         )
     return found
+
+
+def _embeddings(model: PreTrainedModel) -> list[nn.Module]:
+    try:
+        return [model.get_input_embeddings()]
+    except NotImplementedError:  # of two towers, of which one reads no text
+        return [module for module in model.modules() if isinstance(module, nn.Embedding)]
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,20 +6,31 @@ import datasets
 import numpy as np
 import pytest
 import tiny
+import tiny_clip
 import tiny_images
 import tiny_language
+import tiny_processors
 import tiny_segmenters
+import tiny_speech
+import tiny_vision_language
 import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import (
+    ASTFeatureExtractor,
+    AutoFeatureExtractor,
     AutoImageProcessor,
+    AutoModel,
+    AutoModelForAudioClassification,
     AutoModelForImageClassification,
+    AutoModelForImageTextToText,
     AutoModelForSemanticSegmentation,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoProcessor,
     AutoTokenizer,
+    Wav2Vec2FeatureExtractor,
 )
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -316,3 +327,123 @@ def test_an_image_teacher_of_timm_that_is_missing_is_told(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "teacher has a backbone of timm, which is not installed: pip install timm, or use a checkpoint" in said
     assert said.count("\n") == 1
+
+
+def of_both(folder, kind, whole=True):
+    """A teacher of images and texts, with its processor or the tokenizer of it alone."""
+    processor = getattr(tiny_processors, kind)()
+    {"clip": tiny_clip.model, "llava": lambda: tiny_vision_language.model("llava")}[kind]().save_pretrained(
+        folder / "teacher"
+    )
+    (processor if whole else processor.tokenizer).save_pretrained(folder / "teacher")
+    return processor
+
+
+def answers(model, processor, texts):
+    """What a model of images and texts says of what its processor makes."""
+    made = processor(text=texts, images=tiny_processors.pictures(len(texts)), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = model.eval()(**{name: value for name, value in made.items() if name != "token_type_ids"})
+    return found.logits_per_image if hasattr(found, "logits_per_image") else found.logits
+
+
+@pytest.mark.parametrize(("kind", "auto"), [("clip", AutoModel), ("llava", AutoModelForImageTextToText)])
+def test_layers_of_both_towers_with_the_processor_of_both(tmp_path, kind, auto, capsys):
+    processor = of_both(tmp_path, kind)
+    assert command(tmp_path, layers="top:1", vision_layers="[0]") == 0
+    assert "layers top:1, vision layers [0]." in capsys.readouterr().out
+    student, saved = auto.from_pretrained(tmp_path / "small"), AutoProcessor.from_pretrained(tmp_path / "small")
+    told = student.config.distillation[0]
+    assert (told["layers"], told["vision_layers"]) == ([1], [0])
+    assert (student.config.get_text_config().num_hidden_layers, student.config.vision_config.num_hidden_layers) == (
+        1,
+        1,
+    )
+    assert type(saved) is type(processor)
+    assert saved.image_processor.to_dict() == processor.image_processor.to_dict()
+    text = ["<image> w1 w2", "w3 <image>"] if kind == "llava" else ["w1 w2", "w3"]
+    torch.testing.assert_close(answers(student, saved, text), answers(student, processor, text))
+
+
+def test_the_tower_of_images_alone_is_cut(tmp_path):
+    of_both(tmp_path, "clip")
+    assert command(tmp_path, vision_layers=1) == 0
+    config = AutoModel.from_pretrained(tmp_path / "small").config
+    assert (config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers) == (2, 1)
+
+
+@pytest.mark.parametrize(("kind", "auto"), [("clip", AutoModel), ("llava", AutoModelForImageTextToText)])
+def test_the_vocabulary_of_a_model_of_both_is_cut_with_its_processor(tmp_path, kind, auto):
+    processor = of_both(tmp_path, kind)
+    (tmp_path / "texts.txt").write_text("w1 w2\nw3\n")
+    assert command(tmp_path, vocabulary_file=tmp_path / "texts.txt") == 0
+    student, saved = auto.from_pretrained(tmp_path / "small"), AutoProcessor.from_pretrained(tmp_path / "small")
+    text = ["<image> w1 w2", "w3 <image>"] if kind == "llava" else ["w1 w2", "w3"]
+    found, wanted = answers(student, saved, text), answers(auto.from_pretrained(tmp_path / "teacher"), processor, text)
+    size = student.config.get_text_config().vocab_size
+    assert size == len(saved.tokenizer) < len(processor.tokenizer)
+    if kind == "llava":
+        wanted = wanted[..., [processor.tokenizer.convert_tokens_to_ids(saved.tokenizer.convert_ids_to_tokens(i))
+                              for i in range(size)]]  # fmt: skip
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_teacher_of_images_and_texts_without_a_whole_processor_keeps_its_tokenizer(tmp_path, caplog):
+    of_both(tmp_path, "clip", whole=False)
+    assert command(tmp_path, layers=1) == 0
+    assert "beside it there is no whole processor but a BertTokenizer, with which the student is saved" in caplog.text
+    assert AutoTokenizer.from_pretrained(tmp_path / "small").get_vocab()["w44"] == 48
+
+
+@pytest.mark.parametrize("kind", ["ast", "wav2vec2"])
+def test_layers_of_an_audio_teacher_with_its_feature_extractor(tmp_path, kind):
+    auto, model, extractor = {
+        "ast": (
+            AutoModelForAudioClassification,
+            tiny_speech.ast(),
+            ASTFeatureExtractor(num_mel_bins=8, max_length=16),
+        ),
+        "wav2vec2": (AutoModel, tiny_speech.wav2vec2(), Wav2Vec2FeatureExtractor(padding_value=0.5)),
+    }[kind]
+    model.save_pretrained(tmp_path / "teacher")
+    extractor.save_pretrained(tmp_path / "teacher")
+    assert command(tmp_path, layers=1) == 0
+    assert auto.from_pretrained(tmp_path / "small").config.num_hidden_layers == 1
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "small").to_dict() == extractor.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "expected"),
+    [
+        (
+            "clip",
+            dict(layers="top:1", vision_layers="lowest:1"),
+            "layers by top and vision_layers by lowest were asked",
+        ),
+        ("clip", dict(vision_layers=3), "3 layers were asked of a model's vision tower with 2: ask for 1 to 2."),
+        ("clip", dict(hidden_size=8, calibration_file="{}/t.txt"), "the width of CLIPModel was to be cut"),
+        ("ast", dict(vocabulary_file="{}/t.txt"), "beside which there is no tokenizer to read its texts by: leave it"),
+        (
+            "bare",
+            dict(layers=1),
+            "reads input_values, and there is no processor that can be loaded beside it: save the",
+        ),
+        ("bert", dict(vision_layers=1), "0 stacks of layers read images beside a text"),
+    ],
+)
+def test_what_cannot_be_cut_of_other_teachers_is_one_sentence(tmp_path, capsys, kind, flags, expected):
+    if kind == "clip":
+        of_both(tmp_path, kind)
+    elif kind == "bert":
+        tiny.bert(layers=2).save_pretrained(tmp_path / "teacher")
+        tiny.tokenizer().save_pretrained(tmp_path / "teacher")
+    else:
+        {"ast": tiny_speech.ast, "bare": tiny_speech.wav2vec2}[kind]().save_pretrained(tmp_path / "teacher")
+    if kind == "ast":
+        ASTFeatureExtractor(num_mel_bins=8, max_length=16).save_pretrained(tmp_path / "teacher")
+    (tmp_path / "t.txt").write_text("w1 w2\n")
+    assert command(tmp_path, **{name: str(value).format(tmp_path) for name, value in flags.items()}) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("hf-distill student: ")
+    assert expected in said
+    assert not (tmp_path / "small").exists()
