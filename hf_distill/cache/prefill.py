@@ -32,6 +32,7 @@ def fill(
     device: str | torch.device = "cpu",
     rank: int = 0,
     ranks: int = 1,
+    lengths: Sequence[int] | None = None,
 ) -> int:
     """Ask for every row that is not kept yet; what is kept is written as it goes, so being killed loses little.
 
@@ -46,6 +47,7 @@ def fill(
         device: where the teacher is.
         rank: of this process.
         ranks: how many there are.
+        lengths: of the rows, in tokens; None: each has as many as its texts, which rows without tokens do not say.
 
     Returns:
         For how many rows this process asked.
@@ -55,7 +57,8 @@ def fill(
     """
     always, teacher.always = teacher.always, True
     try:
-        return _fill(teacher, rows, collator, needs, tokens, device, rank, ranks)
+        lengths = [length_of(row) for row in rows] if lengths is None else lengths
+        return _fill(teacher, rows, collator, needs, tokens, device, rank, ranks, lengths)
     finally:
         teacher.always = always
 
@@ -69,8 +72,8 @@ def _fill(
     device: str | torch.device,
     rank: int,
     ranks: int,
+    lengths: Sequence[int],
 ) -> int:
-    lengths = [length_of(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: -lengths[index])
     fetch = getattr(rows, "__getitems__", lambda some: [rows[index] for index in some])
     mine: dict[bytes, int] = {}

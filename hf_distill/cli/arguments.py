@@ -44,6 +44,10 @@ class CacheArguments(SourceArguments):
     output_dir: str = field(
         default="teacher_cache", metadata={"help": "The folder of answers; one that is there already is filled up."}
     )
+    image_column: str = field(
+        default="image",
+        metadata={"help": "The image beside a text, or beside a list of texts, for a CLIP-like teacher."},
+    )
     hidden_states: bool = field(default=False, metadata={"help": "Keep hidden states too: all layers, all positions."})
     values: str | None = field(
         default=None,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, send_to_device
+from datasets import Dataset
 from transformers import AutoTokenizer, DataCollatorForSeq2Seq, DataCollatorWithPadding
 
 from hf_distill.arguments import check_folder
@@ -25,6 +26,7 @@ from hf_distill.cache.prefill import fill
 from hf_distill.cache.store import DATA, Store
 from hf_distill.cache.teacher import CachedTeacher
 from hf_distill.cli.arguments import CacheArguments
+from hf_distill.cli.pairs import check_texts_alone, lengths_in, pairs_of
 from hf_distill.cli.sources import load_rows, load_teacher, tokenised
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.models.fingerprint import weights_of
@@ -48,17 +50,21 @@ def main(argv: Sequence[str]) -> None:
     # Without being told, Accelerate starts one process where there is no accelerator, whatever the launcher says.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     encoding = Encoding(args.values, args.top, args.tail, args.temperature)
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name or args.teacher_model_name_or_path)
     model = load_teacher(args, state.device)
-    task = Task.of(model)
+    task, rows = Task.of(model), load_rows(args)
     if task.paired:
-        raise ValueError(
-            f"{args.teacher_model_name_or_path} reads pairs of an image and a text, hf-distill cache reads texts: let "
-            "a training with teacher_cache=FOLDER and teacher_prepass=True fill the folder."
-        )
+        if encoding.top:
+            raise ValueError(
+                f"top={encoding.top} was given for a {type(model).__name__}, which shows vectors and no distribution: "
+                "leave it out."
+            )
+        rows, collator = pairs_of(rows, model, args)
+        tokenizer, lengths = collator.tokenizer, lengths_in(rows, collator)
+    else:
+        rows, collator, tokenizer = texts_in(rows, model, task, args)
+        lengths = None
     if encoding.top and task.linear:  # a head is often padded, each model's to a size of its own
         encoding = replace(encoding, tokens=1 + max(tokenizer.get_vocab().values()))
-    rows = tokenised(load_rows(args), tokenizer, args, labels=task.reads_labels)
     live, known = asked_with(model, task, tokenizer, args)
     teacher = CachedTeacher(live, args.output_dir, gb=float("inf"), encoding=encoding)
     teacher.memory.meet(known, task.positions, state.process_index)
@@ -67,14 +73,12 @@ def main(argv: Sequence[str]) -> None:
         f"{len(teacher.memory)} answers are in {args.output_dir} already."
     )
 
-    kind = DataCollatorForSeq2Seq if task.reads_labels else DataCollatorWithPadding
-    fixed = {"padding": "max_length", "max_length": args.max_length} if args.pad_to_max_length else {}
-    collator = kind(tokenizer, **fixed)
     heads = bool(task.label_names)  # without a head there are hidden states alone
-    needs = frozenset([*(["heads"] if heads else []), *(["hidden"] if args.hidden_states or not heads else [])])
+    main = ["vectors"] if task.paired else ["heads"] if heads else []
+    needs = frozenset([*main, *(["hidden"] if args.hidden_states or not main else [])])
     where = (state.device, state.process_index, state.num_processes)
     started = time.perf_counter()
-    asked = fill(teacher, rows, collator, needs, args.tokens_per_batch, *where)
+    asked = fill(teacher, rows, collator, needs, args.tokens_per_batch, *where, lengths=lengths)
     told = gather_object([(asked, teacher.memory.spool.broken)])
     seconds, asked = time.perf_counter() - started, sum(rows for rows, _ in told)
     if any(broken for _, broken in told):
@@ -92,9 +96,34 @@ def main(argv: Sequence[str]) -> None:
         some = send_to_device(collator([rows[i] for i in range(min(64, len(rows)))]), state.device)
         mean, most = rounding(live, encoding, some)
         print(f"Held as {encoding.values}, a distribution is {mean:.1e} nats of KL off ({most:.1e} at most, 64 rows).")
-    write_card(args, known, encoding, held)
+    write_card(args, known, encoding, held, "vectors of images and texts" if task.paired else "all logits")
     if args.push_to_hub:
         print(push(args.output_dir, args.hub_dataset_id or Path(args.output_dir).name, args.hub_private_repo))
+
+
+def texts_in(rows: Dataset, model: Any, task: Task, args: CacheArguments) -> tuple[Dataset, Any, Any]:
+    """Tokenise a data set for a teacher that reads texts.
+
+    Args:
+        rows: as they were loaded.
+        model: the teacher.
+        task: how to read it.
+        args: what was asked.
+
+    Returns:
+        The rows, the collator of them and the tokenizer.
+
+    Raises:
+        ValueError: the teacher reads something else, or the rows hold something else.
+    """
+    name = args.teacher_model_name_or_path
+    check_texts_alone(model, rows, name)
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name or name)
+    rows = tokenised(rows, tokenizer, args, labels=task.reads_labels)
+    check_texts_alone(model, rows, name)
+    kind = DataCollatorForSeq2Seq if task.reads_labels else DataCollatorWithPadding
+    fixed = {"padding": "max_length", "max_length": args.max_length} if args.pad_to_max_length else {}
+    return rows, kind(tokenizer, **fixed), tokenizer
 
 
 def asked_with(model: Any, task: Task, tokenizer: Any, args: CacheArguments) -> tuple[LiveTeacher, dict[str, Any]]:
@@ -142,7 +171,7 @@ def rounding(teacher: LiveTeacher, encoding: Encoding, batch: dict[str, Any]) ->
     return found.mean().item(), found.max().item()
 
 
-def write_card(args: CacheArguments, known: dict[str, Any], encoding: Encoding, held: int) -> None:
+def write_card(args: CacheArguments, known: dict[str, Any], encoding: Encoding, held: int, whole: str) -> None:
     """Write the data set's card: whose answers, to which rows, held how.
 
     Args:
@@ -150,6 +179,7 @@ def write_card(args: CacheArguments, known: dict[str, Any], encoding: Encoding, 
         known: the header.
         encoding: how values are held.
         held: how many rows.
+        whole: what is kept of each where all is.
     """
     few = f"the {encoding.top} highest ids and {encoding.tail} drawn from the rest"
     hidden = ", with hidden states" if args.hidden_states else ""
@@ -162,7 +192,7 @@ def write_card(args: CacheArguments, known: dict[str, Any], encoding: Encoding, 
         "---", "tags:", "- hf_distill", "- knowledge-distillation", "---", "",
         f"# Answers of {known['teacher']}", "",
         f"{held} rows of `{rows}` (`{args.dataset_split}`), each answered once by `{known['teacher']}` "
-        f"in {known['precision']}: {few if encoding.top else 'all logits'}{at}{hidden}, held as "
+        f"in {known['precision']}: {few if encoding.top else whole}{at}{hidden}, held as "
         f"{encoding.values or 'they were computed'}. `teacher.json` says who the teacher was.", "",
         "To learn from them, without the teacher:", "", "```python",
         f'DistillationTrainer(student, args, train_dataset=rows, teacher_model="{teacher}")', "```", "",

@@ -10,13 +10,17 @@ import datasets
 import pytest
 import tiny
 import tiny_clip
+import tiny_images
 import tiny_language
+import tiny_processors
+import tiny_speech
 import tiny_tasks
+import tiny_vision_language
 import torch
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
 
-from hf_distill import CachedTeacher, cli
+from hf_distill import CachedTeacher, ImageTextCollator, LiveTeacher, cli
 from hf_distill.cache.store import DATA, Store
 
 WIDE = dict(cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False)
@@ -231,13 +235,107 @@ def test_every_refusal_is_one_sentence(made, capsys):
     assert "hf-distill COMMAND" in capsys.readouterr().out
 
 
-def test_a_teacher_of_images_and_texts_is_refused_in_one_sentence(made, capsys):
-    folder, _ = made
-    tiny_clip.model().save_pretrained(folder / "teacher")
-    assert cli.main(command(folder)) == 1
-    assert (
-        "reads pairs of an image and a text, hf-distill cache reads texts: let a training" in capsys.readouterr().err
+@pytest.fixture
+def pairs(tmp_path):
+    """A teacher of two towers, and 8 images with two captions each, but for the last, which has one."""
+    tiny_clip.model(seed=7).save_pretrained(tmp_path / "teacher")
+    tiny_processors.clip().save_pretrained(tmp_path / "teacher")
+    said = [[f"w{i} w{i + 1}", f"w{2 * i} w9 w{i}"] for i in range(7)] + [["w40"]]
+    features = datasets.Features({"img": datasets.Image(), "said": [datasets.Value("string")]})
+    rows = Dataset.from_dict({"img": tiny_processors.pictures(8), "said": said}, features=features)
+    rows.save_to_disk(tmp_path / "rows")
+    return tmp_path, rows, {"image_column": "img", "text_column": "said"}
+
+
+def learnt_of_pairs(folder, teacher, rows, columns, **args):
+    run = tiny.trainer(
+        folder, tiny_clip.model(), rows, teacher_model=teacher,
+        data_collator=ImageTextCollator(tiny_processors.clip(), **columns),
+        args={"remove_unused_columns": False, "max_steps": 6, "per_device_train_batch_size": 4, "alpha": 0.5, **args},
+    )  # fmt: skip
+    run.train()
+    return tiny.losses(run), tiny.losses(run, "teacher_cache_hits")
+
+
+def test_pairs_of_images_and_texts_teach_without_the_teacher(pairs, capsys):
+    folder, rows, columns = pairs
+    assert cli.main(command(folder, **columns)) == 0
+    assert "15 rows asked in" in capsys.readouterr().out  # each caption beside its image
+    assert "vectors of images and texts" in (folder / "answers" / "README.md").read_text(encoding="utf-8")
+    expected, _ = learnt_of_pairs(folder / "a", tiny_clip.model(seed=7), rows, columns, teacher_cache="off")
+    found, hits = learnt_of_pairs(folder / "b", str(folder / "answers"), rows, columns)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert hits == [1] * 6  # whichever caption an epoch takes
+    kept = {"teacher_cache": str(folder / "answers"), "teacher_dtype": "float32"}
+    beside, hits = learnt_of_pairs(folder / "c", str(folder / "teacher"), rows, columns, **kept)
+    assert beside == pytest.approx(expected, rel=1e-5)
+    assert hits == [1] * 6
+    assert cli.main(command(folder, **columns)) == 0
+    assert "0 rows asked in" in capsys.readouterr().out
+
+
+def test_a_pairs_length_says_how_many_run_at_once(pairs, monkeypatch):
+    folder, _, columns = pairs
+    sizes, call = [], LiveTeacher.__call__
+    monkeypatch.setattr(
+        LiveTeacher,
+        "__call__",
+        lambda one, batch, needs: sizes.append(len(batch["input_ids"])) or call(one, batch, needs),
     )
+    assert cli.main(command(folder, **columns, pad_to_max_length=True, max_length=16, tokens_per_batch=64)) == 0
+    assert sizes[-4:] == [4, 4, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"image_column": "image"},
+            "has the columns ['img', 'said'], 'image' was asked for: name one with --image_col",
+        ),
+        ({"text_column": "text"}, "'text' was asked for: name one with --text_column"),
+        ({"image_column": "said"}, "no images (datasets.Image): name another with --image_column, or cast it."),
+        ({"top": 4, "temperature": 1.0}, "top=4 was given for a CLIPModel, which shows vectors and no distribution"),
+        ({"tokenizer_name": "{}/words"}, "which does not hold both an image_processor and a tokenizer: pass the proc"),
+    ],
+)
+def test_what_is_no_pair_is_one_sentence(pairs, capsys, change, told):
+    folder, _, columns = pairs
+    tiny_processors.clip().tokenizer.save_pretrained(folder / "words")
+    change = {name: str(value).format(folder) for name, value in change.items()}
+    assert cli.main(command(folder, **{**columns, **change})) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("hf-distill cache: ")
+    assert told in said
+
+
+@pytest.mark.parametrize("kind", ["images", "places", "vit", "waves"])
+def test_a_teacher_that_reads_more_than_the_texts_is_refused_at_the_start(tmp_path, capsys, kind):
+    models = {"vit": tiny_images.vit, "waves": tiny_speech.wav2vec2}
+    models.get(kind, lambda: tiny_vision_language.model("llava"))().save_pretrained(tmp_path / "teacher")
+    tiny_processors.llava().save_pretrained(tmp_path / "teacher")
+    rows = {"text": ["w1 <image>" if kind == "places" else "w1"] * 2}
+    if kind == "images":
+        rows["images"] = [[picture] for picture in tiny_processors.pictures(2)]
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "rows")
+    assert cli.main(command(tmp_path)) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    what = {
+        "images": "reads images among texts, of which the rows hold some (images), hf-distill cache reads texts alone",
+        "places": "reads images among texts, of which the rows hold some (input_ids), hf-distill cache reads texts",
+        "vit": "teacher reads pixel_values, hf-distill cache reads texts, and pairs of an image and a text",
+        "waves": "teacher reads input_values, hf-distill cache reads texts, and pairs of an image and a text",
+    }[kind]
+    assert what in said
+    assert said.endswith("let a training with teacher_cache=FOLDER and teacher_prepass=True fill the folder.")
+
+
+def test_texts_alone_of_a_teacher_that_could_read_images_are_kept(tmp_path, capsys):
+    tiny_vision_language.model("llava").save_pretrained(tmp_path / "teacher")
+    tiny_processors.llava().save_pretrained(tmp_path / "teacher")
+    Dataset.from_dict({"text": ["w1 w2", "w3"]}).save_to_disk(tmp_path / "rows")
+    assert cli.main(command(tmp_path)) == 0
+    assert "2 rows asked in" in capsys.readouterr().out
 
 
 def test_a_teacher_that_sees_padding_needs_rows_of_one_length(made, capsys):
