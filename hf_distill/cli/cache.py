@@ -53,10 +53,11 @@ def main(argv: Sequence[str]) -> None:
     model = load_teacher(args, state.device)
     task, rows = Task.of(model), load_rows(args)
     if task.paired:
-        if encoding.top:
+        if encoding.top or args.onnx:
+            given = f"top={encoding.top}" if encoding.top else "onnx=True"
             raise ValueError(
-                f"top={encoding.top} was given for a {type(model).__name__}, which shows vectors and no distribution: "
-                "leave it out."
+                f"{given} was given for a {type(model).__name__}, which shows vectors of images and texts and no "
+                "distribution: leave it out."
             )
         rows, collator = pairs_of(rows, model, args)
         tokenizer, lengths = collator.tokenizer, lengths_in(rows, collator)

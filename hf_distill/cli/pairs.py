@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset, Image, LargeList, List, Value
 from transformers import PreTrainedModel
 
 from hf_distill.augmentation.image_text_collator import ImageTextCollator
@@ -21,6 +21,7 @@ from hf_distill.models.texts import IDS
 from hf_distill.tasks.pairing import kind_of, placeholders_of
 
 INSTEAD = "let a training with teacher_cache=FOLDER and teacher_prepass=True fill the folder"
+TEXTS = [kind for one in map(Value, ("string", "large_string")) for kind in (one, List(one), LargeList(one))]
 PATCH = 16 * 16
 """So many pixels of an image are counted as a token."""
 
@@ -31,13 +32,18 @@ class Pairs(Sequence):
     Args:
         rows: with a column of images.
         column: of texts, or of lists of them.
+
+    Raises:
+        ValueError: a row without a text.
     """
 
     def __init__(self, rows: Dataset, column: str) -> None:
         self.rows, self.column = rows, column
         texts = rows.select_columns(column).with_format(None)[column]
-        listed = [[one] if isinstance(one, str) or one is None else list(one) for one in texts]
-        self.pairs = [(row, text) for row, some in enumerate(listed) for text in some or [None]]
+        listed = [[one] if isinstance(one, str) else list(one or ()) for one in texts]
+        if (row := next((n for n, some in enumerate(listed) if not some or None in some), None)) is not None:
+            raise ValueError(f"row {row} has no text under {column!r}, or not each of them: leave such rows out.")
+        self.pairs = [(row, text) for row, some in enumerate(listed) for text in some]
 
     def __len__(self) -> int:
         """Count the pairs."""
@@ -73,6 +79,11 @@ def pairs_of(rows: Dataset, model: PreTrainedModel, args: CacheArguments) -> tup
         raise ValueError(
             f"the column {args.image_column!r} of {args.dataset_name} holds {rows.features[args.image_column]}, no "
             "images (datasets.Image): name another with --image_column, or cast it."
+        )
+    if rows.features[args.text_column] not in TEXTS:
+        raise ValueError(
+            f"the column {args.text_column!r} of {args.dataset_name} holds {rows.features[args.text_column]}, no "
+            "texts or lists of them: name another with --text_column."
         )
     name = args.tokenizer_name or args.teacher_model_name_or_path
     padding = {"padding": "max_length"} if args.pad_to_max_length else {}

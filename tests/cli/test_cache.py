@@ -291,19 +291,27 @@ def test_a_pairs_length_says_how_many_run_at_once(pairs, monkeypatch):
     [
         (
             {"image_column": "image"},
-            "has the columns ['img', 'said'], 'image' was asked for: name one with --image_col",
+            "'image' was asked for: name one with --image_column",
         ),
         ({"text_column": "text"}, "'text' was asked for: name one with --text_column"),
         ({"image_column": "said"}, "no images (datasets.Image): name another with --image_column, or cast it."),
-        ({"top": 4, "temperature": 1.0}, "top=4 was given for a CLIPModel, which shows vectors and no distribution"),
+        ({"top": 4, "temperature": 1.0}, "top=4 was given for a CLIPModel, which shows vectors of images and texts"),
+        ({"onnx": True}, "onnx=True was given for a CLIPModel, which shows vectors of images and texts"),
+        (
+            {"text_column": "number"},
+            "holds Value('int64'), no texts or lists of them: name another with --text_column.",
+        ),
+        ({"text_column": "holes"}, "row 2 has no text under 'holes', or not each of them: leave such rows out."),
         ({"tokenizer_name": "{}/words"}, "which does not hold both an image_processor and a tokenizer: pass the proc"),
     ],
 )
 def test_what_is_no_pair_is_one_sentence(pairs, capsys, change, told):
-    folder, _, columns = pairs
+    folder, rows, columns = pairs
+    rows = rows.add_column("number", [0] * 8).add_column("holes", [["w1"], ["w2"], [], *[["w3"]] * 5])
+    rows.save_to_disk(folder / "more")
     tiny_processors.clip().tokenizer.save_pretrained(folder / "words")
     change = {name: str(value).format(folder) for name, value in change.items()}
-    assert cli.main(command(folder, **{**columns, **change})) == 1
+    assert cli.main(command(folder, dataset_name=folder / "more", **{**columns, **change})) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("hf-distill cache: ")
     assert told in said
