@@ -8,7 +8,7 @@ The handwritten digits of scikit-learn: 1,150 images to train on, 197 to choose 
 a residual network, as DeiT's was (arXiv:2012.12877, section 5.2); the students are transformers of 16 patches, plain
 or with a distillation token (DeiTForImageClassificationWithTeacher, whose answer is the mean of both heads). Soft: KL
 at temperature 3. Hard: the cross-entropy with the teacher's first class (top1_cross_entropy), DeiT's own. The labels
-have half of the loss, and none in the last row; with --labels students are told those of so many images only, the
+have half of the loss, and none in the last two rows; with --labels students are told those of so many images only, the
 teacher speaks about all.
 
 Each row has the learning rate with which its first seed does best on the validation images.
@@ -46,6 +46,7 @@ ROWS = {
     "plain, hard": (DeiTForImageClassification, TOP1, 0.5),
     "token, hard": (DeiTForImageClassificationWithTeacher, TOP1, 0.5),
     "plain, soft, no labels": (DeiTForImageClassification, KL, 1.0),
+    "token, soft, no labels": (DeiTForImageClassificationWithTeacher, KL, 1.0),
 }
 
 
