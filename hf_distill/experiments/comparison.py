@@ -18,6 +18,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from hf_distill.experiments.gate import judged, last_line
 from hf_distill.experiments.scoring import Measurement, Scoring
 from hf_distill.experiments.without_autocast import dtype_of, precision
 from hf_distill.reports import (
@@ -58,23 +59,24 @@ def compare(
         scoring: how models are measured.
 
     Returns:
-        ``models`` (a row each), ``gap`` and its ``summary``, and on which ``machine`` and in which ``mode`` with which
-        ``versions``.
+        ``models`` (a row each), ``gap``, its ``summary`` and ``verdict``, what was ``required`` and is ``unmet``, and
+        on which ``machine`` and in which ``mode`` with which ``versions``.
     """
     rows, taken = [], costs({name: models[name] for name in measurements}, test, student, scoring)
     for name, measurement in measurements.items():
         further = {} if name == "teacher" else scoring.extra_figures(models[name], models["teacher"])
         rows.append({"name": name, **measurement.row(scoring.plotted[0], scoring.share), **taken[name], **further})
     found = {"models": rows, "gap": None, "summary": "the student was not trained alone: the gain is not known"}
+    gap = None
     if scoring.baseline in measurements:
         gap = gap_closed(*(scoring.scores(measurements[name]) for name in (scoring.baseline, "distilled", "teacher")))
         found |= {"gap": asdict(gap), "summary": scoring.summary(gap)}
-    return {
-        **found,
+    found |= {
         **surroundings(student.args, models),
         "metrics": dict(scoring.hub),
         **scoring.details(measurements),
     }
+    return found | judged(found, student.args.required, verdict=gap)
 
 
 def costs(
@@ -265,3 +267,4 @@ def write(student: Trainer, scoring: Scoring, measurements: Mapping[str, Measure
     if card:
         student.create_model_card(model_name=name)
     print(f"\n{found['table']}\n\n{found['summary']}\n{found['seconds']:.0f} s in all; everything is in {folder}")
+    print(last_line(found))

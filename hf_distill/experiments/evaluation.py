@@ -12,6 +12,7 @@ from time import time
 from typing import Any
 
 from hf_distill.experiments.experiment import Experiment, report
+from hf_distill.experiments.gate import decide
 from hf_distill.experiments.parsing import parse_some
 from hf_distill.experiments.settings import arguments_for
 
@@ -54,4 +55,5 @@ def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dic
         trainers = {"student alone": alone, **trainers}
     Path(experiment.args.output_dir).mkdir(parents=True, exist_ok=True)
     report(experiment, trainers, started, card=False)
+    decide(reference.report, reference.is_world_process_zero())
     return reference.report

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 
 from hf_distill import DistillationTrainer
 from hf_distill.experiments.comparison import compare, write
+from hf_distill.experiments.gate import decide
 from hf_distill.experiments.models import ModelArguments, ModelKind, make_student, untrained_teacher
 from hf_distill.experiments.scoring import Scoring
 from hf_distill.experiments.settings import RecipeTrainingArguments, arguments_for, say
@@ -147,6 +148,7 @@ def distil(experiment: Experiment, started: float) -> dict[str, Any]:
 
     Raises:
         PushError: the student shall be pushed to where it cannot be; then nothing was trained.
+        SystemExit: with code 3: the student is not what ``require`` and ``forbid_drop`` say; then it is not pushed.
         ValueError: an adapter shall be merged where each process has only a share of the student.
     """
     recipe, args = experiment.recipe, experiment.args
@@ -173,6 +175,7 @@ def distil(experiment: Experiment, started: float) -> dict[str, Any]:
         alone.save_model()
         trainers = {"student alone": alone, **trainers}
     report(experiment, trainers, started)
+    decide(student.report, student.is_world_process_zero())
     if args.push_to_hub:
         student.push_to_hub()
     return student.report

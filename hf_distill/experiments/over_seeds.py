@@ -26,6 +26,7 @@ from transformers import Trainer
 
 from hf_distill.experiments.comparison import as_json, costs, labelled, surroundings, table
 from hf_distill.experiments.experiment import SHAPES, Experiment, make_teacher, train
+from hf_distill.experiments.gate import decide, judged, last_line
 from hf_distill.experiments.parsing import parse_some
 from hf_distill.experiments.settings import arguments_for, say
 from hf_distill.experiments.without_autocast import as_published, plainly
@@ -72,6 +73,7 @@ def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dic
 
     Raises:
         ValueError: fewer than two seeds, a recipe without a student alone, a folder with other settings.
+        SystemExit: with code 3: the student is not what ``require`` says.
     """
     started = time()
     asked, rest = parse_some(SeedArguments, argv)
@@ -83,7 +85,9 @@ def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dic
     experiment = prepare(rest)
     if experiment.scoring.baseline != "student alone" or experiment.recipe.skip_alone:
         raise ValueError("there is no student alone to compare with: take a recipe with labels, without skip_alone.")
-    return Runs(experiment, asked).report(started)
+    found = Runs(experiment, asked).report(started)
+    decide(found, experiment.args.process_index == 0)
+    return found
 
 
 class Runs:
@@ -160,6 +164,8 @@ class Runs:
             **surroundings(experiment.args, models),
             "seconds": round(time() - started, 1),
         }
+        judges = dict(zip(("verdict", "verdict_as_long"), gaps, strict=False))
+        found |= judged(found, experiment.args.required, **judges)
         if experiment.args.process_index == 0:
             (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
             title = f"{experiment.source}: did the teacher help? ({len(teachers)} seeds)"
@@ -169,6 +175,7 @@ class Runs:
             if floor is not None:
                 print(f"floor: {experiment.scoring.floor_said.format(100 * floor)}, on the {split} rows")
             print(f"± is one standard error over seeds, of the teacher over its {split} rows; all is in {self.folder}")
+            print(last_line(found, self.clock))
         return found
 
     def of_seed(self, rates: dict[str, float], seed: int) -> list[dict[str, Any]]:

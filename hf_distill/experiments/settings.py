@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import transformers
 from hf_distill import DistillationTrainingArguments
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.words import check_languages
+from hf_distill.reports.verdict import NoDrop, Requirement
 from hf_distill.training.checkpoint import is_whole, last_whole_checkpoint
 from hf_distill.training.checks import check_output_dir
 
@@ -49,6 +50,26 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     dataloader_pin_memory: bool = not ON_CPU
     save_strategy: str = "epoch"
     save_total_limit: int | None = 1
+    require: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "What the student must be: gap_closed>=0.5, accuracy>=0.97*teacher, latency<=0.5*teacher. Where "
+            "it is not, it is not pushed, and the command ends with exit code 3."
+        },
+    )
+    forbid_drop: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Classes, and how many points of F1 each may be behind the teacher: spam:2 ham:1."},
+    )
+
+    @property
+    def required(self) -> list[Requirement | NoDrop]:
+        """What the student must be to be released, as it was asked for.
+
+        Raises:
+            ValueError: what was asked for cannot be read.
+        """
+        return [*map(Requirement.parse, self.require), *map(NoDrop.parse, self.forbid_drop)]
 
 
 def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> tuple[Any, Any, Path]:
@@ -73,6 +94,7 @@ def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> t
             f"the settings are for the recipe {recipe.recipe}, and {default.name} was started: start "
             f"recipes/{recipe.recipe}.py with them."
         )
+    _ = args.required  # read before anything is trained
     root = Path(args.output_dir)
     if root == default:
         args.output_dir = str(next_run(default))

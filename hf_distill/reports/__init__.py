@@ -18,6 +18,7 @@ from hf_distill.reports.spans import SpanMetric, f1_shares, span_counts, span_sc
 from hf_distill.reports.speed import Latency, latency, machine, real_time_factor, size_of, throughput
 from hf_distill.reports.table import markdown_table
 from hf_distill.reports.transcripts import chosen_frames, wer_metrics
+from hf_distill.reports.verdict import NoDrop, Requirement, unmet, verdict
 from hf_distill.reports.wer import character_edits, error_rate, error_rate_interval, error_shares, word_edits
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "GapClosed",
     "Interval",
     "Latency",
+    "NoDrop",
+    "Requirement",
     "SpanMetric",
     "agreement",
     "ap_shares",
@@ -73,6 +76,8 @@ __all__ = [
     "spans_of",
     "throughput",
     "throughputs",
+    "unmet",
+    "verdict",
     "wer_metrics",
     "word_edits",
     "zero_shot_logits",

@@ -14,7 +14,7 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_distill.reports.intervals import Interval, ratio_interval
+from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval
 
 
 class ClassificationMetric(evaluate.Metric):
@@ -78,6 +78,7 @@ class GapClosed:
             where a score is no number.
         ratio_error: standard error of the ratio; None with it.
         interval: bounds of the ratio at 95 %; None with it, and where the gap is too uncertain for any bound.
+        gain_interval: bounds of the gain at 95 %; None where all units gained the same, or there is one.
     """
 
     gap: float
@@ -87,6 +88,7 @@ class GapClosed:
     ratio: float | None
     ratio_error: float | None
     interval: Interval | None = None
+    gain_interval: Interval | None = None
 
     @property
     def withheld(self) -> str:
@@ -144,6 +146,7 @@ def gap_closed(alone: ArrayLike, distilled: ArrayLike, teacher: ArrayLike, lower
         ratio=float(ratio) if known else None,
         ratio_error=_standard_error(gain - ratio * gap) / float(gap.mean()) if known else None,
         interval=ratio_interval(gain, gap) if known else None,
+        gain_interval=mean_interval(gain) if np.isfinite(gain).all() else None,
     )
 
 
