@@ -27,7 +27,7 @@ from hf_distill.hub.push import check_repository
 from hf_distill.models.sharding import is_sharded
 from hf_distill.objectives.presets import AUTO
 
-READ = ("input_ids", "label", "labels", "start_positions", "end_positions", "objects")
+READ = ("input_ids", "label", "labels", "start_positions", "end_positions", "objects", "question", "answer")
 """The columns whose content makes a teacher that is trained on them another one."""
 
 SHAPES = (

@@ -147,6 +147,8 @@ class ModelKind:
         problem_type: as the configuration of a sequence classifier has it; None for others.
         blank: shapes a teacher that is trained from nothing.
         decoder_layers: of an encoder-decoder student of its teacher's layers; None: as many as its encoder has.
+        vision_layers: of a student of its teacher's layers that reads images beside a text: how many read the images;
+            None: all that do.
         small: shapes a student that is made new, of its teacher's kind.
         other_classes: whether a checkpoint that will be trained may have other classes: its layers of them, as wide
             as there are classes, are made anew.
@@ -158,6 +160,7 @@ class ModelKind:
     problem_type: str | None = None
     blank: Callable[[ModelArguments, PreTrainedTokenizerBase], PretrainedConfig] = blank_bert
     decoder_layers: int | None = None
+    vision_layers: int | None = None
     small: Callable[[ModelArguments, PreTrainedModel], PretrainedConfig] = small_like
     other_classes: bool = False
 
@@ -261,7 +264,8 @@ def make_student(
         if isinstance(teacher, str):
             teacher = kind.auto.from_pretrained(teacher, dtype=torch.float32)
         layers = recipe.student_layers
-        student = keep_layers(teacher, layers, recipe.student_preset, decoder_layers=kind.decoder_layers)
+        others = {"decoder_layers": kind.decoder_layers, "vision_layers": kind.vision_layers}
+        student = keep_layers(teacher, layers, recipe.student_preset, **others)
         kind.labelled(student.config)
     else:
         shape = kind.empty(teacher) if isinstance(teacher, str) else teacher
