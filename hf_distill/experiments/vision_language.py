@@ -1,7 +1,7 @@
 """Models that answer questions about pictures: a teacher and a student made here, their processor, exact answers.
 
-Knows: shapes of LLaVA, tokens of answers, kinds of questions. Does not know: files, how a batch is made, how a model is
-trained.
+Knows: shapes of LLaVA, tokens of answers, kinds of questions. Does not know: files, how a batch is made, how a model
+is trained.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,7 +34,7 @@ from hf_distill.experiments.models import ModelArguments
 from hf_distill.experiments.predictions import AGREES, PredictionScoring, teacher_predictions
 from hf_distill.experiments.question_collator import QuestionCollator
 from hf_distill.experiments.scoring import Measurement, percent
-from hf_distill.experiments.tokenizers import BEGIN, END, PAD, UNKNOWN, text_tokenizer
+from hf_distill.experiments.tokenizers import text_tokenizer
 from hf_distill.models.outputs import core_of
 from hf_distill.models.vision_tower import DEPTHS, PART, layers_of
 
@@ -127,8 +125,9 @@ def shared_processor(recipe: VisionLanguageArguments, texts: Iterable[str]) -> A
     found = [_loaded(path) for path in paths]
     if len(found) == 2 and found[0].tokenizer.get_vocab() != found[1].tokenizer.get_vocab():
         raise ValueError(
-            f"the student {paths[0]} and the teacher {paths[1]} read the same batch, but their tokenizers differ "
-            f"({len(found[0].tokenizer)} and {len(found[1].tokenizer)} tokens): name a student of the teacher's family."
+            f"the student {paths[0]} and the teacher {paths[1]} read the same batch, but their tokenizers "
+            f"differ ({len(found[0].tokenizer)} and {len(found[1].tokenizer)} tokens): name a student of the "
+            "teacher's family."
         )
     return found[0]
 
@@ -238,6 +237,7 @@ def likeliest(logits: Tensor | tuple, labels: Tensor) -> Tensor:
         int64 [B, T]: what is predicted for each label, -100 where there is none.
 
     Example:
+        >>> import torch
         >>> logits = F.one_hot(torch.tensor([[5, 6, 7]]), 8).float()
         >>> likeliest(logits, torch.tensor([[-100, 5, 2]]))
         tensor([[-100,    5,    6]])

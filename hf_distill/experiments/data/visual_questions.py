@@ -118,8 +118,8 @@ def _first_answers(rows: Dataset, whose: str) -> Dataset:
         one = answer[0] if isinstance(answer, list) and answer else answer or None
         if one is not None and not isinstance(one, (str, int, float)):
             raise ValueError(
-                f"row {number} of {whose} has an answer that is neither a text nor a list of texts: name another column "
-                "with --answer_column."
+                f"row {number} of {whose} has an answer that is neither a text nor a list of texts: name another "
+                "column with --answer_column."
             )
         found.append(None if one is None or not str(one).strip() else str(one).strip())
     if not any(found):
