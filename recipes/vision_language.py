@@ -31,14 +31,13 @@ from hf_distill.experiments.data.visual_questions import (
 from hf_distill.experiments.question_collator import QuestionCollator
 from hf_distill.experiments.settings import RecipeTrainingArguments
 from hf_distill.experiments.vision_language import (
-    AnswerScoring,
     FrozenVisionExperiment,
     VisionLanguageArguments,
     blank_llava,
-    likeliest,
     shared_processor,
     small_llava,
 )
+from hf_distill.experiments.visual_answers import AnswerScoring, likeliest
 
 EMBEDDED_ANSWERS = 1_500
 

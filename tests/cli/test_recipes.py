@@ -24,6 +24,7 @@ NAMES = [
     "speech_ctc",
     "token_tagging",
     "translation",
+    "vision_language",
 ]
 
 

@@ -62,7 +62,9 @@ def load_visual_questions(data: VisualQuestionArguments, seed: int) -> Splits:
     Raises:
         ValueError: a missing file or column, a column without images, questions or answers.
     """
-    splits = read_files(data, lambda: questions_about_digits(seed))
+    limits = {"train": data.max_train_samples, "validation": data.max_eval_samples, "test": data.max_eval_samples}
+    counts = {name: min(count, limits[name] or count) for name, count in COUNTS.items()}  # none is drawn for nothing
+    splits = read_files(data, lambda: questions_about_digits(seed, counts))
     wanted = {data.image_column: IMAGE, data.question_column: QUESTION, data.answer_column: ANSWER}
     check_columns(data, splits, [*wanted], "--image_column, --question_column and --answer_column")
     for name, rows in splits.items():
