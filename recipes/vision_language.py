@@ -55,7 +55,7 @@ class TrainingArguments(RecipeTrainingArguments):
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 128
     learning_rate: float = 4e-3
-    num_train_epochs: float = 8.0
+    num_train_epochs: float = 6.0
     temperature: float = 1.0
     objective: dict | str | None = None
     teacher_cache: str = "off"  # to keep a distribution for each token takes longer than to ask a small teacher again

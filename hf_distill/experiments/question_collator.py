@@ -48,7 +48,7 @@ class QuestionCollator:
 
     def __init__(self, processor: Any, max_length: int | None = None, keep: bool = False) -> None:
         self.processor, self.max_length = processor, max_length
-        self.kept: dict[tuple[bytes, str], Row] | None = {} if keep else None
+        self.kept: dict[tuple[bytes, str, str | None], Row] | None = {} if keep else None
         tokenizer = processor.tokenizer
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         marks = {kind: getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video")}
@@ -78,14 +78,13 @@ class QuestionCollator:
         Raises:
             ValueError: an image that cannot be decoded.
         """
-        batch = self.layout.stack(self._prompts(rows), left=False)
-        batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
-        answers = {
-            number: self._answer(row[QUESTION], row[ANSWER])
-            for number, row in enumerate(rows)
-            if row.get(ANSWER) is not None
-        }
-        return self.layout.rewritten(batch, answers, nn.Identity())
+        if self.kept is None:
+            return self._processed(rows)
+        keys = [(_content(row[IMAGE]), row[QUESTION], row.get(ANSWER)) for row in rows]
+        missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in self.kept}
+        if missing:
+            self.kept.update(zip(missing, self._apart(self._processed([*missing.values()])), strict=True))
+        return self.layout.stack([self.kept[key] for key in keys], left=False)
 
     def longest(self, rows: Dataset) -> int:
         """Count the tokens of the longest answer, its end included.
@@ -106,16 +105,7 @@ class QuestionCollator:
             [one for one in ids if one != IGNORED], skip_special_tokens=True
         ).strip()
 
-    def _prompts(self, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-        if self.kept is None:
-            return self._processed(rows)
-        keys = [(_content(row[IMAGE]), row[QUESTION]) for row in rows]
-        missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in self.kept}
-        if missing:
-            self.kept.update(zip(missing, self._processed([*missing.values()]), strict=True))
-        return [self.kept[key] for key in keys]
-
-    def _processed(self, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    def _processed(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         images = [[decoded(row[IMAGE], f"row {number} of a batch")] for number, row in enumerate(rows)]
         made = self.processor(
             text=[self._written(row[QUESTION]) for row in rows],
@@ -124,8 +114,20 @@ class QuestionCollator:
             return_tensors="pt",
             add_special_tokens=not self.begins,
         )
-        found = self.layout.prompts({name: one for name, one in made.items() if isinstance(one, Tensor)})
-        return [{**row, "attention_mask": torch.ones_like(row["input_ids"])} for row in found]
+        batch = {name: one for name, one in made.items() if isinstance(one, Tensor)}
+        batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
+        told = {number: row for number, row in enumerate(rows) if row.get(ANSWER) is not None}
+        answers = {number: self._answer(row[QUESTION], row[ANSWER]) for number, row in told.items()}
+        return self.layout.rewritten(batch, answers, nn.Identity())
+
+    def _apart(self, batch: dict[str, Tensor]) -> list[Row]:
+        """The rows of a batch, each with its own image and without padding."""
+        whole = {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}  # all of a text is a prompt then
+        known = self.layout.mask(batch)
+        return [
+            {**row, "labels": batch["labels"][n, known[n]], "attention_mask": batch["attention_mask"][n, known[n]]}
+            for n, row in enumerate(self.layout.prompts(whole))
+        ]
 
     def _written(self, question: str, answer: str | None = None) -> str:
         asked = [{"type": "image"}, {"type": "text", "text": question}]

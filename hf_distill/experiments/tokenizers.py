@@ -17,15 +17,16 @@ SYLLABLES = 3_000
 
 
 def text_tokenizer(
-    texts: Sequence[str], size: int = 0, begins: bool = False, alphabet: Sequence[str] = ()
+    texts: Sequence[str], size: int = 0, begins: bool = False, alphabet: Sequence[str] = (), ends: bool = True
 ) -> PreTrainedTokenizerFast:
     """Make a tokenizer of byte-pair encoding; with fewer tokens than there are characters, these are the tokens.
 
     Args:
         texts: the training texts.
         size: how many tokens it is to have.
-        begins: whether a text begins with ``<s>``; it always ends with ``</s>``.
+        begins: whether a text begins with ``<s>``.
         alphabet: more characters, which stay tokens of their own.
+        ends: whether a text ends with ``</s>``; not where a chat template writes it.
 
     Example:
         >>> made = text_tokenizer(["天气 tian qi"])
@@ -41,7 +42,7 @@ def text_tokenizer(
         show_progress=False,
     )  # fmt: skip
     made.train_from_iterator(texts, teaching)
-    single = f"{BEGIN} $A {END}" if begins else f"$A {END}"
+    single = " ".join([*([BEGIN] if begins else []), "$A", *([END] if ends else [])])
     ids = [(token, made.token_to_id(token)) for token in (BEGIN, END)]
     made.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
     special = {"pad_token": PAD, "eos_token": END, "unk_token": UNKNOWN, **({"bos_token": BEGIN} if begins else {})}

@@ -46,7 +46,7 @@ class VisionLanguageArguments(ModelArguments):
     teacher_layers: int = field(default=3, metadata={"help": "Layers that read the text, of a teacher made here."})
     teacher_vision_layers: int = field(default=2, metadata={"help": "Layers of its tower of images."})
     teacher_hidden_size: int = field(default=96, metadata={"help": "Width of both, in heads of 32."})
-    teacher_epochs: float = field(default=10.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
+    teacher_epochs: float = field(default=8.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
     teacher_learning_rate: float = field(default=2e-3, metadata={"help": "Its peak learning rate."})
     student_layers: int = field(default=2, metadata={"help": "Layers that read the text, of a student made here."})
     student_vision_layers: int | None = field(
@@ -144,7 +144,7 @@ def small_processor(texts: Iterable[str], image_size: int, patch_size: int, max_
     """
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-    tokenizer = text_tokenizer([*texts], WORDS)
+    tokenizer = text_tokenizer([*texts], WORDS, ends=False)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN, ANSWERED]})
     tokenizer.model_max_length = max(512, max_length)
     images = ViTImageProcessorPil(
