@@ -120,7 +120,8 @@ def test_as_many_answers_as_there_are_is_no_few(asked):
 
 
 def test_a_row_whose_path_is_missing_is_named(monkeypatch):
-    rows = Dataset.from_dict({"image": ["a.png", None], "question": ["?", "?"], "answer": ["1", "2"]})
+    told = {name: ["1", "2"] for name in ("question", "answer", "kind")}
+    rows = Dataset.from_dict({"image": ["a.png", None], **told})
     monkeypatch.setattr(visual_questions, "questions_about_digits", lambda *_: DatasetDict({"train": rows}))
     with pytest.raises(ValueError, match=r"row 0 of the train rows of .* names the image a\.png, there is no such"):
         load()
