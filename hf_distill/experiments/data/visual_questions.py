@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -117,13 +118,13 @@ def _first_answers(rows: Dataset, whose: str) -> Dataset:
     """Take the first of several answers; one without letters is none."""
     found = []
     for number, answer in enumerate(rows[ANSWER][:]):
-        one = answer[0] if isinstance(answer, list) and answer else answer or None
-        if one is not None and not isinstance(one, (str, int, float)):
+        one = next(iter(answer), None) if isinstance(answer, list) else answer
+        if not isinstance(one, (str, int, float, type(None))):
             raise ValueError(
                 f"row {number} of {whose} has an answer that is neither a text nor a list of texts: name another "
                 "column with --answer_column."
             )
-        found.append(None if one is None or not str(one).strip() else str(one).strip())
+        found.append(None if one is None else str(one).strip() or None)
     if not any(found):
         raise ValueError(f"none of {whose} has an answer: name their column with --answer_column.")
     return rows.remove_columns(ANSWER).add_column(ANSWER, found, feature=Value("string"))
@@ -173,14 +174,19 @@ def questions_about_digits(seed: int = 0, counts: dict[str, int] | None = None) 
         >>> row["image"].size, row["kind"] in KINDS
         ((16, 16), True)
     """
-    pools = digits()
     features = Features({IMAGE: Image(), **{name: Value("string") for name in (QUESTION, ANSWER, KIND)}})
     splits = {}
     for number, (name, count) in enumerate((counts or COUNTS).items()):
-        pool = [(np.asarray(row["image"]) / 255, row["label"]) for row in pools[name]]
+        pool = _pools()[name]
         draw = np.random.default_rng([seed, number])
         splits[name] = Dataset.from_list([_row(draw, pool) for _ in range(count)], features=features)
     return DatasetDict(splits)
+
+
+@cache
+def _pools() -> dict[str, list[tuple[np.ndarray, int]]]:
+    """The pixels of each split's digits, of 1, and which digit it is."""
+    return {name: [(np.asarray(row["image"]) / 255, row["label"]) for row in rows] for name, rows in digits().items()}
 
 
 def _row(draw: np.random.Generator, pool: list[tuple[np.ndarray, int]]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import pytest
 from datasets import Dataset, DatasetDict, Value
 
 from hf_distill.experiments.data import visual_questions
-from hf_distill.experiments.data.images import digits
 from hf_distill.experiments.data.visual_questions import (
     CELL,
     VisualQuestionArguments,
@@ -24,7 +23,8 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def pools():
-    found = {name: [(np.asarray(row["image"]) / 255, row["label"]) for row in rows] for name, rows in digits().items()}
+    found = visual_questions._pools()
+    assert {name: len(rows) for name, rows in found.items()} == {"train": 1150, "validation": 197, "test": 450}
     return {name: (np.stack([i for i, _ in rows]), [one for _, one in rows]) for name, rows in found.items()}
 
 
@@ -111,6 +111,13 @@ def test_rows_without_an_answer_are_taught_in_training_and_left_out_of_the_test(
     assert splits["validation"]["answer"][:] == ["a", "b", "c"]
     taught, known = all_questions(splits)
     assert (len(taught), len(known)) == (6, 3)
+
+
+def test_a_number_is_an_answer_also_nought(monkeypatch):
+    rows = questions_about_digits(counts={"train": 3, "validation": 1, "test": 1})
+    made = {n: one.remove_columns("answer").add_column("answer", [0, 1, 2][: len(one)]) for n, one in rows.items()}
+    monkeypatch.setattr(visual_questions, "questions_about_digits", lambda *_: DatasetDict(made))
+    assert load()["train"]["answer"][:] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("asked", [0, 30])
