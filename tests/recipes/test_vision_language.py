@@ -14,6 +14,7 @@ from recipe_runs import write
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.experiment import make_teacher
 from hf_distill.experiments.parsing import parse_arguments
 
 vision_language = recipe_module("vision_language")
@@ -107,6 +108,16 @@ def test_files_with_paths_and_missing_answers_and_students_cut_from_a_kept_teach
     assert not torch.equal(
         student.model.multi_modal_projector.linear_1.weight, teacher.model.multi_modal_projector.linear_1.weight
     )
+
+
+@pytest.mark.slow
+def test_other_answers_about_the_same_pictures_make_another_teacher(tmp_path):
+    rows = pictures(tmp_path, 36)
+    for number, told in enumerate((rows, [{**row, "said": row["said"] and "left"} for row in rows])):
+        path = write(tmp_path / f"{number}.jsonl", told)
+        flags = ["--output_dir", str(tmp_path / "run"), *FLAGS, *named(path)]
+        make_teacher(vision_language.RECIPE.prepare(flags))
+    assert len(list((tmp_path / "run").glob("_teacher-*"))) == 2
 
 
 @pytest.mark.slow
