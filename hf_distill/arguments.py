@@ -20,7 +20,8 @@ from hf_distill.objectives import build
 from hf_distill.objectives.presets import AUTO
 from hf_distill.rollouts import RolloutArguments
 from hf_distill.tasks.alignment.settings import AlignmentArguments
-from hf_distill.training.distillation import TEMPERATURE
+from hf_distill.tasks.reading import ReadingArguments
+from hf_distill.training.alpha import TEMPERATURE
 from hf_distill.training.fused_logits import FusionArguments
 from hf_distill.training.shared_encoder import SharingArguments
 from hf_distill.training.whole_step import NegativesArguments
@@ -31,7 +32,13 @@ LOWER = re.compile(r"(^|_)(kl|perplexity|wer|cer)$|(^|_)loss/")
 
 @dataclass
 class DistillationArguments(
-    AlignmentArguments, RolloutArguments, TransferArguments, FusionArguments, SharingArguments, NegativesArguments
+    AlignmentArguments,
+    RolloutArguments,
+    TransferArguments,
+    FusionArguments,
+    SharingArguments,
+    NegativesArguments,
+    ReadingArguments,
 ):
     """The fields that distillation adds to ``TrainingArguments``.
 
@@ -56,9 +63,9 @@ class DistillationArguments(
         teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
             rows are padded, and one rounding off what it would have answered in training order.
 
-        augmentation, rollout, teacher_alignment, fused_logits, share_encoder, accumulate_negatives: see
+        augmentation, rollout, teacher_alignment, fused_logits, share_encoder, accumulate_negatives, reads_teacher: see
             ``TransferArguments``, ``RolloutArguments``, ``AlignmentArguments``, ``FusionArguments``,
-            ``SharingArguments`` and ``NegativesArguments``.
+            ``SharingArguments``, ``NegativesArguments`` and ``ReadingArguments``.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -119,7 +126,7 @@ class DistillationArguments(
 
     def __post_init__(self) -> None:
         """Check the values, then let ``TrainingArguments`` check its own."""
-        for name in ("objective", "teacher_quantization", "augmentation", "rollout"):
+        for name in ("objective", "teacher_quantization", "augmentation", "rollout", "reads_teacher"):
             if isinstance(value := getattr(self, name), str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))

@@ -6,7 +6,6 @@ answers come from, or what a term compares; a new task, teacher or objective cha
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,15 +27,18 @@ from hf_distill.tasks.alignment.settings import align_by
 from hf_distill.tasks.alignment.tokenizers import introduce, own_tokens
 from hf_distill.tasks.layout import LAYOUT
 from hf_distill.teachers import Teacher
-from hf_distill.training import checks, image_checks, recording_checks, text_checks
+from hf_distill.training import checks, image_checks, reading_checks, recording_checks, text_checks
+from hf_distill.training.alpha import TEMPERATURE, alpha_of
 from hf_distill.training.batches import BatchMixin
 from hf_distill.training.blend import blend
 from hf_distill.training.build_teacher import build_teacher, with_cache
 from hf_distill.training.checkpoint import CheckpointMixin
+from hf_distill.training.compared import Compared
 from hf_distill.training.data_checks import check_data
-from hf_distill.training.distillation import TEMPERATURE, Compared, Distillation, alpha_of
+from hf_distill.training.distillation import Distillation
 from hf_distill.training.label_checks import check_labels, wanted_of
 from hf_distill.training.metrics import LogMixin
+from hf_distill.training.signature import signature_of
 from hf_distill.training.supervised_loss import SupervisedLoss, check_supervision
 from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
@@ -104,7 +106,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         self.augmentation = Augmenting(task, self.teacher is not None)
         self._check_settings()
         if self.teacher is None:
-            checks.check_alone(self.args, objective, task)
+            checks.check_alone(self.args, objective)
+            reading_checks.check_reads_alone(self.args, task, self._unwrapped(self.model))
         else:
             self.can_return_loss |= not task.label_names  # without labels there is a loss to evaluate too
             self._prepare_distillation()
@@ -253,8 +256,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         """
         if self.teacher is not None and not all(inputs.get(name) is not None for name in self.label_names):
             inputs, student = self._prepare_inputs(inputs), self._unwrapped(model)
-            shown, fed = self.distillation.read(inputs, self.state), self._student_columns(inputs)
-            inputs = self._supervised().inputs(student, fed, inputs, shown)
+            told = (self._student_columns(inputs), inputs, self._supervised(), self.state)
+            inputs = self.distillation.read(student, *told)
         self._loss_only = prediction_loss_only
         try:
             return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
@@ -286,16 +289,6 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
             add_distillation(told, self.hub_model_id, str(self.rollouts.asked(self.alpha) or ""), kwargs)
 
 
-def signature_of(base: type[Trainer]) -> inspect.Signature:
-    """Return the base trainer's parameters, then ours by keyword: what ``help()`` and editors show.
-
-    Args:
-        base: the class that ``DistillationMixin`` is put before.
-    """
-    ours = [p for p in inspect.signature(DistillationMixin.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return inspect.Signature([*inspect.signature(base).parameters.values(), *ours])
-
-
 class DistillationTrainer(DistillationMixin, Trainer):
     """``Trainer`` that also listens to a teacher; see ``DistillationMixin`` for what is added.
 
@@ -317,4 +310,4 @@ class DistillationTrainer(DistillationMixin, Trainer):
     """
 
 
-DistillationTrainer.__signature__ = signature_of(Trainer)
+DistillationTrainer.__signature__ = signature_of(DistillationMixin, Trainer)

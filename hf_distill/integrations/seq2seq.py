@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Seq2SeqTrainer
 
-from hf_distill.trainer import DistillationMixin, signature_of
+from hf_distill.trainer import DistillationMixin
+from hf_distill.training.signature import signature_of
 
 
 class Seq2SeqDistillationTrainer(DistillationMixin, Seq2SeqTrainer):
@@ -42,4 +43,4 @@ class Seq2SeqDistillationTrainer(DistillationMixin, Seq2SeqTrainer):
         return (loss, *super().prediction_step(model, own, prediction_loss_only, *args, **kwargs)[1:])
 
 
-Seq2SeqDistillationTrainer.__signature__ = signature_of(Seq2SeqTrainer)
+Seq2SeqDistillationTrainer.__signature__ = signature_of(DistillationMixin, Seq2SeqTrainer)

@@ -19,7 +19,8 @@ except ImportError as error:
 from hf_distill.arguments import DistillationArguments
 from hf_distill.models.texts import text_positions
 from hf_distill.tasks.supervision import supervised
-from hf_distill.trainer import DistillationMixin, signature_of
+from hf_distill.trainer import DistillationMixin
+from hf_distill.training.signature import signature_of
 
 
 @dataclass
@@ -109,4 +110,4 @@ class SFTDistillationTrainer(DistillationMixin, SFTTrainer):
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
 
-SFTDistillationTrainer.__signature__ = signature_of(SFTTrainer)
+SFTDistillationTrainer.__signature__ = signature_of(DistillationMixin, SFTTrainer)

@@ -19,7 +19,8 @@ from hf_distill.models.outputs import core_of
 from hf_distill.rollouts.draws import STUDENT, TEACHER, draw, places
 from hf_distill.rollouts.room import check_context
 from hf_distill.rollouts.settings import Rollout, rollout_of
-from hf_distill.rollouts.writers import Now, Writers, check_student
+from hf_distill.rollouts.writers import Now, Writers, check_reads_nothing, check_student
+from hf_distill.tasks.reading import TeacherReading
 from hf_distill.tasks.supervision import STUDENT_WROTE
 from hf_distill.teachers import Teacher
 
@@ -93,6 +94,8 @@ class Rollouts:
         """
         if (asked := self.asked(alpha)) is None:
             return
+        if asked.on_policy:
+            check_reads_nothing(asked.on_policy, self.task, TeacherReading.of(self.args, now.student), now.student)
         check_student(asked, self.task, alpha, self.teacher, now)
         here = (now.student, self.teacher, self.tokenizer, self.args.output_dir, self.args.process_index)
         self._writers = Writers(asked, self.task, *here)

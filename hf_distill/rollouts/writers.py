@@ -37,6 +37,7 @@ from hf_distill.rollouts.writing import (
     write,
 )
 from hf_distill.tasks import CausalLM, ImageTextToText, ImageTextToTextSeq2Seq, Seq2SeqLM, Task
+from hf_distill.tasks.reading import TeacherReading
 from hf_distill.teachers.adapter_off import evaluating
 from hf_distill.teachers.teacher import Teacher
 
@@ -248,11 +249,6 @@ def check_student(asked: Rollout, task: Task, alpha: float, teacher: Teacher, no
             f"on_policy={asked.on_policy:g} adds rows that the supervised loss must not count, and "
             f"{type(core).__name__} computes a loss of its own: set alpha=1, or on_policy=0."
         )
-    if asked.on_policy and task.reads:
-        raise ValueError(
-            f"on_policy={asked.on_policy:g} lets the student write, which reads {', '.join(sorted(task.reads))} of "
-            "its teacher, who is not asked while it writes: set on_policy=0."
-        )
     if asked.on_policy and now.fsdp and not getattr(now.accelerator, "is_fsdp2", False):
         raise ValueError("on_policy was asked for under FSDP1, whose student cannot write: set fsdp_version to 2.")
     if now.fsdp and not task.shifts_labels:
@@ -268,6 +264,26 @@ def check_student(asked: Rollout, task: Task, alpha: float, teacher: Teacher, no
             f"rollout was asked for {type(core).__name__}, whose labels are those of the next "
             "position, which do not say where a prompt ends: use a model that shifts its labels itself, or leave "
             "rollout out."
+        )
+
+
+def check_reads_nothing(on_policy: float, task: Task, reading: TeacherReading | None, student: nn.Module) -> None:
+    """Refuse to let a student write that cannot do without what its teacher shows.
+
+    Args:
+        on_policy: the share of rows that it writes.
+        task: how the models are read.
+        reading: what its forward is given of the teacher; None: nothing.
+        student: the unwrapped student.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    read = ", ".join(sorted(task.reads)) or (str(reading) if reading and reading.required(student) else "")
+    if read:
+        raise ValueError(
+            f"on_policy={on_policy:g} lets the student write, which reads {read} of its teacher, who is not asked "
+            "while it writes: set on_policy=0."
         )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_distill.tasks.layout import LAYOUT
-from hf_distill.training.distillation import Compared, Distillation
+from hf_distill.training.compared import Compared
+from hf_distill.training.distillation import Distillation
 from hf_distill.training.supervised_loss import SupervisedLoss
 from hf_distill.training.window import Window
 

@@ -5,7 +5,6 @@ Knows: folders, what terms need and teachers serve. Does not know: how any of th
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,22 +24,16 @@ from hf_distill.teachers import Teacher
 logger = logging.getLogger(__name__)
 
 
-def check_alone(args: TrainingArguments, objective: Any, task: Task | None) -> None:
-    """Refuse without a teacher what is learned or read of one; alpha=0 says that an objective is meant so.
+def check_alone(args: TrainingArguments, objective: Any) -> None:
+    """Refuse without a teacher what is learned of one; alpha=0 says that an objective is meant so.
 
     Args:
         args: the run's arguments; one that stands there may be meant for other runs, and is told.
         objective: the trainer's own, or None.
-        task: how the models are read; None: nobody knows.
 
     Raises:
         ValueError: in one sentence, if there is one.
     """
-    if task is not None and task.reads:
-        raise ValueError(
-            f"{type(task).__name__} lets the student read {', '.join(sorted(task.reads))} of its teacher, but there "
-            "is none: pass teacher_model=, or a task that reads nothing."
-        )
     if objective is not None:
         raise ValueError(
             f"objective={objective!r} was given without a teacher to learn from: pass teacher_model=, or leave "
@@ -116,13 +109,13 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
             )
         served = {need.partition("@")[0] for need in teacher.serves if need.partition("@")[2] == one}
         needed = task.asked(objective.terms[name].teacher_needs)
-        if missing := sorted(need for need in needed if not _is_served(need, served)):
+        if missing := sorted(need for need in needed if not is_served(need, served)):
             raise ValueError(
                 f"{name} needs {missing} of the teacher {one!r}, which serves {sorted(served)} by itself: choose a "
                 f"term that it can serve{'' if served else ', or leave choose out'}."
             )
     needed = task.asked(objective.teacher_needs)
-    if missing := sorted(need for need in needed if not _is_served(need, teacher.serves)):
+    if missing := sorted(need for need in needed if not is_served(need, teacher.serves)):
         served = sorted(need for need in teacher.serves if "@" not in need)
         one = f', or let them listen to one with {{"teacher": "{next(iter(members))}"}}' if members else ""
         raise ValueError(
@@ -147,45 +140,13 @@ def check_objective(objective: Objective, task: Task, teacher: Teacher) -> None:
             term.check_few(temperature)
 
 
-def check_reads(task: Task, teacher: Teacher, args: TrainingArguments) -> None:
-    """Refuse a student that reads of its teacher what nobody can show it, or that is called without its teacher.
+def is_served(need: str, serves: Iterable[str]) -> bool:
+    """Say whether a teacher can show something: ``"tap"`` is at any path, ``"hidden"`` of any stream.
 
     Args:
-        task: how the models are read.
-        teacher: who is asked.
-        args: the run's arguments.
-
-    Raises:
-        ValueError: in one sentence.
+        need: what is asked for.
+        serves: what the teacher can show.
     """
-    if not task.reads:
-        return
-    name, read = type(task).__name__, ", ".join(sorted(task.reads))
-    if missing := sorted(need for need in task.reads if not _is_served(need, teacher.serves)):
-        raise ValueError(
-            f"{name} lets the student read {missing} of its teacher, {teacher.facts.name} serves "
-            f"{sorted(teacher.serves)}: pass a teacher that can show it, or name one of several ({missing[0]}@NAME)."
-        )
-    if teacher.temperature is not None and any(need.partition("@")[0] == "heads" for need in task.reads):
-        raise ValueError(
-            f"{name} lets the student read its teacher's logits, of which {teacher.facts.name} keeps a few ids: keep "
-            "whole logits."
-        )
-    takes = inspect.signature(task.inputs).parameters.values()
-    if not any(one.name == "teacher" or one.kind is one.VAR_KEYWORD for one in takes):
-        raise ValueError(
-            f"{name} lets the student read {read} of its teacher, but its inputs() takes no argument teacher: add it, "
-            "inputs(model, fed, batch, teacher=None)."
-        )
-    if getattr(args, "predict_with_generate", False):
-        raise ValueError(
-            f"predict_with_generate was asked for a student that reads {read} of its teacher, who is not asked while "
-            "it writes: leave it out."
-        )
-
-
-def _is_served(need: str, serves: Iterable[str]) -> bool:
-    """Whether a teacher can show something: ``"tap"`` is at any path, ``"hidden"`` of any stream."""
     what, _, one = need.partition("@")
     return need in serves or "@".join(filter(None, (what.partition(":")[0], one))) in serves
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,54 +23,27 @@ from hf_distill.signals import Signals, Sum
 from hf_distill.tasks import Task
 from hf_distill.tasks.layout import STEP, Layout
 from hf_distill.tasks.pairing import naming_lost_places
+from hf_distill.tasks.reading import TeacherReading
 from hf_distill.teachers import Teacher
+from hf_distill.training.alpha import TEMPERATURE, alpha_of
+from hf_distill.training.answered import answered
 from hf_distill.training.build_objective import build_objective, check_positions, make_visible
-from hf_distill.training.checks import check_objective, check_reads, named_facts
+from hf_distill.training.checks import check_objective, named_facts
+from hf_distill.training.compared import Compared
 from hf_distill.training.fused_logits import FusedLogits, FusionArguments, loss_weights
 from hf_distill.training.inside_forward import run_inside_forward
 from hf_distill.training.projections import attach_to_student
+from hf_distill.training.reading_checks import check_reads, check_required
 from hf_distill.training.shared_encoder import SharedEncoder
 from hf_distill.training.supervised_loss import SupervisedLoss
 from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
 
 logger = logging.getLogger(__name__)
-TEMPERATURE = 2.0
-"""The run's temperature where nobody sets one."""
 ASTRAY = (
     "The term %s counted %d %s than the %s of its batches, by which its loss is divided: let its Sum count what "
     "its unit says, or name another unit (rows, tokens, samples)."
 )
-
-
-def alpha_of(args: TrainingArguments, task: Task, taught: bool) -> float:
-    """Return the teacher's share of the loss: ``args.alpha``, or 0 without a teacher, 0.5 with one, 1 without labels.
-
-    Args:
-        args: the run's arguments.
-        task: how the models are read.
-        taught: whether there is a teacher.
-    """
-    usual = 0.0 if not taught else 0.5 if task.supervises() else 1.0
-    asked = getattr(args, "alpha", None)
-    return usual if asked is None else asked
-
-
-@dataclass
-class Compared:
-    """What came of one forward of the student.
-
-    Args:
-        outputs: what the student returned.
-        sums: name -> the sum of each term, and of the supervised loss (``"hard"``) where it is computed beside them.
-        unused: a zero with the graph of what no term uses now.
-        asked: the flags that the student was called with beside its inputs.
-    """
-
-    outputs: Any
-    sums: dict[str, Sum | Mapping[str, Sum]] = field(default_factory=dict)
-    unused: Tensor | float = 0.0
-    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Distillation:
@@ -86,6 +58,7 @@ class Distillation:
 
     Attributes:
         objective: what is learned; None until ``equip``.
+        reading: what the student's forward is given of the teacher; None: nothing, and until ``equip``.
     """
 
     def __init__(
@@ -98,6 +71,7 @@ class Distillation:
     ) -> None:
         self.task, self.teacher, self.args, self.own_tokens = task, teacher, args, own_tokens
         self.objective: Objective | None = None
+        self.reading: TeacherReading | None = None
         self._asked, self._built = objective, (None, None)  # what to learn, and for whom it was built
         self._astray, self._told = Tally(), set()  # by how much terms count otherwise than they are divided by
 
@@ -117,14 +91,19 @@ class Distillation:
         return self.teacher.columns | self.task.alignment_columns
 
     @property
+    def reads(self) -> frozenset[str]:
+        """What the student reads of its teacher, as its task says or its forward names it."""
+        return self.task.reads | (frozenset() if self.reading is None else self.reading.needs(self.task.streams))
+
+    @property
     def asks(self) -> bool:
         """Whether the teacher is asked at all: something is compared, or the student reads what it shows."""
-        return self.alpha > 0 or bool(self.task.reads)
+        return self.alpha > 0 or bool(self.reads)
 
     @property
     def teacher_needs(self) -> frozenset[str]:
         """What the teacher is asked for: what is compared of it, where something is, and what the student reads."""
-        return (self.task.asked(self.objective.teacher_needs) if self.alpha > 0 else frozenset()) | self.task.reads
+        return (self.task.asked(self.objective.teacher_needs) if self.alpha > 0 else frozenset()) | self.reads
 
     @property
     def needs_hidden(self) -> bool:
@@ -159,7 +138,10 @@ class Distillation:
         objective.set_streams(self.task.streams)
         objective.set_vectors(self.task.vectors)
         check_objective(objective, self.task, self.teacher)
-        check_reads(self.task, self.teacher, self.args)
+        self.reading = TeacherReading.of(self.args, student)
+        check_reads(self.task, self.teacher, self.args, self.reading)
+        if self.reading is not None:
+            check_required(self.reading, student, self.teacher, self.args)
         check_positions(objective, self.task, self.own_tokens)
         if not kept:
             # Equal on all ranks, and nobody else's random numbers move: with alpha=0 a run is plain Trainer's.
@@ -168,7 +150,7 @@ class Distillation:
                 objective.build(facts, self.teacher.facts, named_facts(self.teacher))
             self.objective, self._built = objective, (student, spec)
             self._fusing(supervised).check(student, sharded)
-            make_visible(objective, student, self.teacher, self._compiled, self.task.reads)
+            make_visible(objective, student, self.teacher, self._compiled, self.reads)
         self._sharing = SharedEncoder(self.args, student, self.task, self.teacher, objective.needs, sharded)
         attach_to_student(student, self.objective if self.alpha > 0 else None)
 
@@ -206,35 +188,41 @@ class Distillation:
             )
         if (told := getattr(batch.get(STEP), "answer", None)) is not None:
             return told
-        whole = any(need.partition("@")[0] == "heads" for need in self.task.reads)  # what a student reads are logits
+        whole = any(need.partition("@")[0] == "heads" for need in self.reads)  # what a student reads are logits
         linear = {LINEAR} if fused and teacher.linear and not whole else set()
         encoded = self._sharing.wants(batch) if self.alpha > 0 else frozenset()
-        return self._answer(batch, self.teacher_needs | linear | encoded, state)
+        return answered(self.teacher, batch, self.teacher_needs | linear | encoded, state.global_step)
 
-    def read(self, batch: Mapping[str, Any], state: TrainerState) -> Signals | None:
-        """Ask the teacher for what the student reads of it alone, for a call in which nothing is compared.
+    def read(
+        self,
+        student: nn.Module,
+        fed: Mapping[str, Any],
+        batch: Mapping[str, Any],
+        supervised: SupervisedLoss,
+        state: TrainerState,
+    ) -> dict[str, Any]:
+        """Return what the student is called with where nothing is compared; the teacher is asked for that alone.
 
         Args:
+            student: the unwrapped student.
+            fed: what the student reads of the batch.
             batch: the batch, on the trainer's device.
+            supervised: the supervised half of the loss.
             state: at which step the run is.
-
-        Returns:
-            What the teacher shows; None where the student reads nothing.
         """
-        return self._answer(batch, self.task.reads, state) if self.task.reads else None
+        shown = answered(self.teacher, batch, self.reads, state.global_step) if self.reads else None
+        return self._inputs(student, fed, batch, supervised, shown)
 
-    def _answer(self, batch: Mapping[str, Any], needs: frozenset[str], state: TrainerState) -> Signals:
-        with torch.no_grad():  # also of a teacher that somebody else trains
-            signals = self.teacher(batch, needs)
-        for name, what, lost in signals.lost(self.teacher.facts.name):
-            if lost.any():
-                rows = sorted({row[0] for row in lost.nonzero().tolist()})
-                raise ValueError(
-                    f"the teacher {name} gave infinite or NaN {what} for rows {rows} of the batch after step "
-                    f"{state.global_step}, nothing was trained on it: run the teacher in a wider dtype, or remove "
-                    "the rows."
-                )
-        return signals
+    def _inputs(
+        self,
+        student: nn.Module,
+        fed: Mapping[str, Any],
+        batch: Mapping[str, Any],
+        supervised: SupervisedLoss,
+        shown: Signals | None,
+    ) -> dict[str, Any]:
+        fed = supervised.inputs(student, fed, batch, shown)
+        return fed if self.reading is None else {**fed, **self.reading.given(shown, self.task, student)}
 
     def forward(
         self,
@@ -272,7 +260,7 @@ class Distillation:
         learns = self.alpha > 0
         fused = learns and not whole and self._fusing(supervised).applies(student, batch)
         taught = self.ask(batch, fused, state)
-        fed = supervised.inputs(student, fed, batch, taught)
+        fed = self._inputs(student, fed, batch, supervised, taught)
         needs = (self.objective.needs if learns else frozenset()) | ({LINEAR} if fused else set())
         asked = asking(needs, student)
         weights = loss_weights(self.objective, self.alpha, window) if fused else None

@@ -144,7 +144,7 @@ def two_processes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, READS, *TOKENS])
+@pytest.mark.parametrize("problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *TOKENS])
 def test_two_processes_equal_one(tmp_path, two_processes, problem):
     """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
     ranks_wrote = two_processes / problem

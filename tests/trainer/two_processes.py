@@ -21,7 +21,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import default_data_collator
 
-READS = "reads"
+from hf_distill import SequenceClassification
+
+READS = ("reads", "states")
 IMAGES_IN_TEXTS = ("llava", "qwen2_vl")  # two images in one row, and none in the next
 
 
@@ -76,9 +78,12 @@ def parts_of(problem):
         both = {"eval_dataset": rows((2, 0, 1, 1, 0, 1, 2, 0), 9), "teacher_model": make(7)}
         collate = partial(tiny_vision_language.collate, problem)
         return make(), rows((2, 0, 1, 1, 2, 0, 0, 1)), {**both, "data_collator": collate}
-    if problem == READS:
+    if problem == READS[0]:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.Reader(24), tiny.rows(8), {**both, "task": tiny_reads.Reading("hidden")}
+    if problem == READS[1]:
+        both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
+        return tiny_reads.States(), tiny.rows(8), {**both, "task": SequenceClassification(3, tiny.SINGLE)}
     if (case := tiny_tasks.CASES.get(problem)) is None:
         both = {"eval_dataset": tiny.rows(8, problem, seed=9), "teacher_model": tiny.teacher(problem)}
         return tiny.bert(problem=problem), tiny.rows(8, problem), both
@@ -129,7 +134,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, READS, *TOKENS):
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *TOKENS):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()
