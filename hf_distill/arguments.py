@@ -23,6 +23,7 @@ from hf_distill.tasks.alignment.settings import AlignmentArguments
 from hf_distill.tasks.reading import ReadingArguments
 from hf_distill.training.alpha import TEMPERATURE
 from hf_distill.training.fused_logits import FusionArguments
+from hf_distill.training.reader import ReaderArguments
 from hf_distill.training.shared_encoder import SharingArguments
 from hf_distill.training.whole_step import NegativesArguments
 
@@ -39,6 +40,7 @@ class DistillationArguments(
     SharingArguments,
     NegativesArguments,
     ReadingArguments,
+    ReaderArguments,
 ):
     """The fields that distillation adds to ``TrainingArguments``.
 
@@ -63,9 +65,9 @@ class DistillationArguments(
         teacher_prepass: run the teacher for all training rows before the first step, sorted by length: faster where
             rows are padded, and one rounding off what it would have answered in training order.
 
-        augmentation, rollout, teacher_alignment, fused_logits, share_encoder, accumulate_negatives, reads_teacher: see
-            ``TransferArguments``, ``RolloutArguments``, ``AlignmentArguments``, ``FusionArguments``,
-            ``SharingArguments``, ``NegativesArguments`` and ``ReadingArguments``.
+        augmentation, rollout, teacher_alignment, fused_logits, share_encoder, accumulate_negatives, reads_teacher,
+            reader: see ``TransferArguments``, ``RolloutArguments``, ``AlignmentArguments``, ``FusionArguments``,
+            ``SharingArguments``, ``NegativesArguments``, ``ReadingArguments`` and ``ReaderArguments``.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -126,7 +128,7 @@ class DistillationArguments(
 
     def __post_init__(self) -> None:
         """Check the values, then let ``TrainingArguments`` check its own."""
-        for name in ("objective", "teacher_quantization", "augmentation", "rollout", "reads_teacher"):
+        for name in ("objective", "teacher_quantization", "augmentation", "rollout", "reads_teacher", "reader"):
             if isinstance(value := getattr(self, name), str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))

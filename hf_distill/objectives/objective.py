@@ -33,6 +33,7 @@ class Objective(nn.Module):
 
     Attributes:
         weights: name -> weight at the step that ``at`` was last told of; a term of weight 0 is not computed.
+        reader: what else is trained with the student and no part of it, see ``training.reader``; None: nothing.
 
     Raises:
         ValueError: no term, a weight, teacher or temperature for a term that is not there, or one that cannot be used.
@@ -76,6 +77,7 @@ class Objective(nn.Module):
         if not any(self.weights.values()):
             raise ValueError(f"every weight of {sorted(terms)} is 0: set alpha=0 to train without the teacher.")
         self.terms = nn.ModuleDict(terms)
+        self.reader: nn.Module | None = None  # trained, saved and loaded beside them, and no part of the loss
 
     @property
     def needs(self) -> frozenset[str]:
@@ -219,9 +221,14 @@ class Objective(nn.Module):
         sums |= {name: term(*both[name], batch) for name, term in active.items() if name not in asked}
         return {name: sums[name] for name in (*active, "hard") if name in sums}
 
-    def zero_for_unused_parameters(self) -> Tensor | float:
-        """Return a zero with the graph of every parameter that no term uses now: DDP waits for each of them."""
-        idle = (p for name, term in self.terms.items() if not self.weights[name] for p in term.parameters())
+    def zero_for_unused_parameters(self, learns: bool = True) -> Tensor | float:
+        """Return a zero with the graph of every parameter that no term uses now: DDP waits for each of them.
+
+        Args:
+            learns: whether any term is computed at all.
+        """
+        unused = (term for name, term in self.terms.items() if not (learns and self.weights[name]))
+        idle = (p for term in unused for p in term.parameters())
         # FSDP2 and ZeRO-3 hold shares of them, and wait for nobody.
         return sum((0.0 * p.sum() for p in idle if type(p) is nn.Parameter and not hasattr(p, "ds_id")), 0.0)
 

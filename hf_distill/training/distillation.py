@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from hf_distill.models.outputs import asking
 from hf_distill.objectives import Objective
 from hf_distill.signals import Signals, Sum
 from hf_distill.tasks import Task
-from hf_distill.tasks.layout import STEP, Layout
+from hf_distill.tasks.layout import LAYOUT, STEP, Layout
 from hf_distill.tasks.pairing import naming_lost_places
 from hf_distill.tasks.reading import TeacherReading
 from hf_distill.teachers import Teacher
@@ -33,7 +33,8 @@ from hf_distill.training.compared import Compared
 from hf_distill.training.fused_logits import FusedLogits, FusionArguments, loss_weights
 from hf_distill.training.inside_forward import run_inside_forward
 from hf_distill.training.projections import attach_to_student
-from hf_distill.training.reading_checks import check_reads, check_required
+from hf_distill.training.reader import Reader
+from hf_distill.training.reading_checks import check_reads
 from hf_distill.training.shared_encoder import SharedEncoder
 from hf_distill.training.supervised_loss import SupervisedLoss
 from hf_distill.training.tally import Tally
@@ -93,7 +94,14 @@ class Distillation:
     @property
     def reads(self) -> frozenset[str]:
         """What the student reads of its teacher, as its task says or its forward names it."""
-        return self.task.reads | (frozenset() if self.reading is None else self.reading.needs(self.task.streams))
+        streams, reader = self.task.streams, self.reader
+        named = frozenset() if self.reading is None else self.reading.needs(streams)
+        return self.task.reads | named | (frozenset() if reader is None else {reader.place.need(streams)})
+
+    @property
+    def reader(self) -> Reader | None:
+        """What is added to the student's embeddings while it learns."""
+        return None if self.objective is None else self.objective.reader
 
     @property
     def asks(self) -> bool:
@@ -127,7 +135,8 @@ class Distillation:
             ValueError: in one sentence, if the two models cannot be compared by the objective.
         """
         spec = self._asked if self._asked is not None else getattr(self.args, "objective", None)
-        kept, facts = self._built[0] is student and self._built[1] == spec, Facts.of(student)
+        asked = spec, getattr(self.args, "reader", None)
+        kept, facts = self._built[0] is student and self._built[1] == asked, Facts.of(student)
         objective = self.objective
         if not kept:
             first = objective is None
@@ -139,20 +148,20 @@ class Distillation:
         objective.set_vectors(self.task.vectors)
         check_objective(objective, self.task, self.teacher)
         self.reading = TeacherReading.of(self.args, student)
-        check_reads(self.task, self.teacher, self.args, self.reading)
-        if self.reading is not None:
-            check_required(self.reading, student, self.teacher, self.args)
+        check_reads(self.task, self.teacher, self.args, self.reading, student)
         check_positions(objective, self.task, self.own_tokens)
         if not kept:
+            reader = None if asked[1] is None else Reader.of(asked[1])
             # Equal on all ranks, and nobody else's random numbers move: with alpha=0 a run is plain Trainer's.
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(self.args.seed)
                 objective.build(facts, self.teacher.facts, named_facts(self.teacher))
-            self.objective, self._built = objective, (student, spec)
+                objective.reader = None if reader is None else reader.build(student, self.task, self.teacher)
+            self.objective, self._built = objective, (student, asked)
             self._fusing(supervised).check(student, sharded)
             make_visible(objective, student, self.teacher, self._compiled, self.reads)
         self._sharing = SharedEncoder(self.args, student, self.task, self.teacher, objective.needs, sharded)
-        attach_to_student(student, self.objective if self.alpha > 0 else None)
+        attach_to_student(student, self.objective if self.alpha > 0 or self.reader is not None else None)
 
     @property
     def _compiled(self) -> bool:
@@ -268,7 +277,8 @@ class Distillation:
         def compare(outputs: Any) -> tuple[dict[str, Sum | Mapping[str, Sum]], Tensor | float]:
             read = learns or supervised.needs_signals
             shown = self.task.read(student, batch, outputs, captured) if read else None
-            sums, unused = soft(shown) if learns else ({}, 0.0)
+            idle = 0.0 if learns or self.reader is None else self.objective.zero_for_unused_parameters(False)
+            sums, unused = soft(shown) if learns else ({}, idle)
             if supervised.of_the_task and "hard" not in sums:  # last: gradients are then added in the order of old
                 sums["hard"] = supervised.sum(outputs, batch, shown)
             return sums, unused
@@ -280,7 +290,9 @@ class Distillation:
                 both = self.task.each_text(*both, batch)
             return self.objective(*both, batch, weights, shown), self.objective.zero_for_unused_parameters()
 
-        with capture(student, needs) as captured, run_inside_forward(student, compare, autocast):
+        told = (taught, self.task, fed, batch[LAYOUT], self.args.seed, state)
+        reads = nullcontext() if self.reader is None else self.reader.on(student, *told)
+        with reads, capture(student, needs) as captured, run_inside_forward(student, compare, autocast):
             with naming_lost_places(student, fed):
                 found = model(**fed, **asked)
         sums, unused = found["parts"]

@@ -168,7 +168,8 @@ class LogMixin:
 
         With a teacher also ``eval_agreement``, the share of rows in which both choose the same class, and ``eval_kl``,
         KL(teacher, student) at temperature 1; for language models ``eval_perplexity``, of all labels together
-        (``eval_loss/hard`` is a mean over batches, as Trainer's loss is).
+        (``eval_loss/hard`` is a mean over batches, as Trainer's loss is). With a ``reader`` these are of the student
+        by itself; all of them once more while every row reads are ``eval_read_loss``, ``eval_read_agreement``, ...
 
         Args:
             *args: as in ``Trainer.evaluation_loop``.
@@ -177,6 +178,20 @@ class LogMixin:
         Returns:
             Trainer's own output; predictions hold what they would hold without a teacher.
         """
+        output = self._evaluated(*args, **kwargs)
+        reader = None if self.distillation is None else self.distillation.reader
+        writes = getattr(self.args, "predict_with_generate", False)
+        if reader is None or writes or kwargs.get("description") != "Evaluation":
+            return output
+        prefix, reader.in_evaluation = f"{kwargs.get('metric_key_prefix', 'eval')}_read", True
+        try:
+            read = self._evaluated(*args, **{**kwargs, "metric_key_prefix": prefix}).metrics
+        finally:
+            reader.in_evaluation = False
+        output.metrics.update({name: value for name, value in read.items() if not name.endswith("_time")})
+        return output
+
+    def _evaluated(self, *args: Any, **kwargs: Any) -> Any:
         self._follow_args()
         self._evaluating, self._fidelity = Tally(), Tally()
         try:

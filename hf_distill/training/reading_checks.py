@@ -44,14 +44,18 @@ def check_reads_alone(args: TrainingArguments, task: Task | None, student: nn.Mo
             f"{type(core_of(student)).__name__} reads {reading} of its teacher, but there is none: pass "
             f"teacher_model=, or give {', '.join(missing)} a default in its forward."
         )
-    if (asked := getattr(args, "reads_teacher", None)) is not None:
-        logger.warning(
-            "reads_teacher=%r stands in the arguments, but there is no teacher: the student reads nothing of one.",
-            asked,
-        )
+    for name in ("reads_teacher", "reader"):
+        if (asked := getattr(args, name, None)) is not None:
+            logger.warning(
+                "%s=%r stands in the arguments, but there is no teacher: the student reads nothing of one.",
+                name,
+                asked,
+            )
 
 
-def check_reads(task: Task, teacher: Teacher, args: TrainingArguments, reading: TeacherReading | None = None) -> None:
+def check_reads(
+    task: Task, teacher: Teacher, args: TrainingArguments, reading: TeacherReading | None, student: nn.Module
+) -> None:
     """Refuse a student that reads of its teacher what nobody can show it, or that is called without its teacher.
 
     Args:
@@ -59,13 +63,14 @@ def check_reads(task: Task, teacher: Teacher, args: TrainingArguments, reading: 
         teacher: who is asked.
         args: the run's arguments.
         reading: what its forward is given; None: nothing beside what the task gives it.
+        student: the unwrapped student.
 
     Raises:
         ValueError: in one sentence.
     """
     if task.reads:
         name = type(task).__name__
-        _check_served(f"{name} lets the student read", task.reads, teacher)
+        check_served(f"{name} lets the student read", task.reads, teacher)
         takes = inspect.signature(task.inputs).parameters.values()
         if not any(one.name == "teacher" or one.kind is one.VAR_KEYWORD for one in takes):
             raise ValueError(
@@ -74,31 +79,16 @@ def check_reads(task: Task, teacher: Teacher, args: TrainingArguments, reading: 
             )
         _check_calls(", ".join(sorted(task.reads)), args)
     if reading is not None:
-        _check_served("reads_teacher lets the student read", reading.needs(task.streams), teacher)
+        check_served("reads_teacher lets the student read", reading.needs(task.streams), teacher)
         for place in reading.places.values():
             check_place(place, f"reads_teacher lets the student read {place}", task, teacher)
-
-
-def check_required(reading: TeacherReading, student: nn.Module, teacher: Teacher, args: TrainingArguments) -> None:
-    """Refuse calls in which nobody gives a forward what it cannot do without.
-
-    Args:
-        reading: what the student's forward is given.
-        student: the unwrapped student.
-        teacher: who is asked; one of the student's own kind has no teacher of its own.
-        args: the run's arguments.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    for one in (teacher.members or {"": teacher}).values():
-        if isinstance(one.model, nn.Module) and (missing := reading.required(one.model)):
-            raise ValueError(
-                f"the teacher {one.facts.name} reads a teacher itself and has none: give {', '.join(missing)} a "
-                "default in its forward, or pass another teacher."
-            )
-    if reading.required(student):
-        _check_calls(str(reading), args)
+        _check_required(reading, student, teacher, args)
+    for name, why in (
+        ("accumulate_negatives", "runs the student ahead of the step, without its teacher"),
+        ("torch_compile", "runs a student that nothing is added to"),
+    ):
+        if getattr(args, "reader", None) is not None and getattr(args, name, False):
+            raise ValueError(f"reader was asked for with {name}, which {why}: leave one of them out.")
 
 
 def check_place(place: Place, told: str, task: Task, teacher: Teacher) -> Facts:
@@ -135,7 +125,17 @@ def check_place(place: Place, told: str, task: Task, teacher: Teacher) -> Facts:
     return facts
 
 
-def _check_served(told: str, needs: frozenset[str], teacher: Teacher) -> None:
+def check_served(told: str, needs: frozenset[str], teacher: Teacher) -> None:
+    """Refuse what a teacher cannot show.
+
+    Args:
+        told: who reads, for a message.
+        needs: what is read.
+        teacher: who is asked.
+
+    Raises:
+        ValueError: in one sentence.
+    """
     if missing := sorted(need for need in needs if not is_served(need, teacher.serves)):
         raise ValueError(
             f"{told} {missing} of its teacher, {teacher.facts.name} serves "
@@ -154,3 +154,15 @@ def _check_calls(read: str, args: TrainingArguments) -> None:
                 f"{name} was asked for a student that reads {read} of its teacher, who is not asked while {why}: "
                 "leave it out."
             )
+
+
+def _check_required(reading: TeacherReading, student: nn.Module, teacher: Teacher, args: TrainingArguments) -> None:
+    """Refuse calls in which nobody gives a forward what it cannot do without."""
+    for one in (teacher.members or {"": teacher}).values():
+        if isinstance(one.model, nn.Module) and (missing := reading.required(one.model)):
+            raise ValueError(
+                f"the teacher {one.facts.name} reads a teacher itself and has none: give {', '.join(missing)} a "
+                "default in its forward, or pass another teacher."
+            )
+    if reading.required(student):
+        _check_calls(str(reading), args)

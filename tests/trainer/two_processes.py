@@ -23,7 +23,7 @@ from transformers import default_data_collator
 
 from hf_distill import SequenceClassification
 
-READS = ("reads", "states")
+READS = ("reads", "states", "reader")
 IMAGES_IN_TEXTS = ("llava", "qwen2_vl")  # two images in one row, and none in the next
 
 
@@ -84,6 +84,8 @@ def parts_of(problem):
     if problem == READS[1]:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.States(), tiny.rows(8), {**both, "task": SequenceClassification(3, tiny.SINGLE)}
+    if problem == READS[2]:
+        problem = tiny.SINGLE
     if (case := tiny_tasks.CASES.get(problem)) is None:
         both = {"eval_dataset": tiny.rows(8, problem, seed=9), "teacher_model": tiny.teacher(problem)}
         return tiny.bert(problem=problem), tiny.rows(8, problem), both
@@ -98,6 +100,8 @@ def settings_of(problem):
         return {"alpha": TOKENS[problem][1], "max_steps": 2, **alone}
     if problem in IMAGES_IN_TEXTS:  # no rank calls the tower of images in a batch of texts alone
         return {"max_steps": 1, "remove_unused_columns": False, "ddp_find_unused_parameters": True}
+    if problem == READS[2]:
+        return {"reader": {"reads": "hidden[-1]", "keep": 0.5}, "max_steps": 2}
     return {"objective": "auto" if problem in IMAGES else None, "max_steps": 1}
 
 
