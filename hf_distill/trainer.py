@@ -89,8 +89,8 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
             text_checks.check_text(task, self.model)
             align_by(task, getattr(self.args, "teacher_alignment", "tokens"))
         self.task = task
-        if task is not None and not self.label_names:
-            self.label_names = list(task.label_names)  # Trainer finds them by the name of the class
+        if task is not None and not task.labelled_by(self.label_names, self.args.label_names):
+            self.label_names = list(task.label_names)  # Trainer finds them by the names of forward's arguments
             self.can_return_loss |= task.paired
         self.loss_is_scaled_for_ga = None if task is None else True
         self.teacher: Teacher | None = None

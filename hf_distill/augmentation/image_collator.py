@@ -208,7 +208,7 @@ def decoded(found: Any, who: str) -> Image.Image:
         ((3, 2), 'RGB')
     """
     try:
-        return _opened(found).convert("RGB")  # which reads a file to its end
+        return opened(found).convert("RGB")  # which reads a file to its end
     except UNREADABLE as error:
         reason = _reason(error, found)
         raise ValueError(
@@ -236,7 +236,7 @@ def classes_in(found: Any, who: str) -> Image.Image:
         ((2, 1), 'L', 149)
     """
     try:
-        numbers = np.asarray(found if isinstance(found, np.ndarray) else _opened(found))
+        numbers = np.asarray(found if isinstance(found, np.ndarray) else opened(found))
     except UNREADABLE as error:
         reason = _reason(error, found)
         raise ValueError(
@@ -267,8 +267,12 @@ def _reason(error: Exception, found: Any) -> str:
     return f"{found['path']}: {reason}" if named else reason
 
 
-def _opened(found: Any) -> Image.Image:
-    """Open what a data set holds for an image."""
+def opened(found: Any) -> Image.Image:
+    """Open what a data set holds for an image, with the channels that it has.
+
+    Args:
+        found: as ``decoded`` takes it.
+    """
     data = found
     if isinstance(found, Mapping):  # as datasets holds an image that is not decoded yet
         data = found.get("bytes") if found.get("bytes") is not None else Path(found.get("path") or "")

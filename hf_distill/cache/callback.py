@@ -59,7 +59,9 @@ class Watch(TrainerCallback):
             ValueError: not all training rows can be asked for before the first step.
         """
         self.trainer = trainer
-        self._round = getattr(trainer.data_collator, "recurring", None) or 1
+        collator = trainer.data_collator
+        never = sys.maxsize if getattr(collator, "always_new", False) else 1
+        self._round = getattr(collator, "recurring", None) or never
         self._ranks, self.device = trainer.accelerator.num_processes, trainer.args.device
         if self.prepass and (self.cached.collective or not hasattr(trainer.train_dataset, "__len__")):
             what = "the teacher is sharded over ranks" if self.cached.collective else "the training set has no length"
@@ -74,7 +76,7 @@ class Watch(TrainerCallback):
         self._epoch = 0
         self.repeats = self._round < state.num_train_epochs < sys.maxsize
         steps = args.eval_strategy == "steps" and state.max_steps > 2 * max(1, state.eval_steps or 1)
-        self.reevaluates = args.eval_strategy != "no" and (self.repeats or steps)
+        self.reevaluates = args.eval_strategy != "no" and (1 < state.num_train_epochs < sys.maxsize or steps)
         self.stopped, self._before, self._rows, self._hits, self._passing = False, 0, 0, 0, 0
         if self.prepass:
             self._asking = True

@@ -85,7 +85,7 @@ class Scoring(ABC):
     """
 
     score: ClassVar[str]
-    plotted: ClassVar[tuple[str, str]]
+    plotted: tuple[str, str]
     share: ClassVar[bool] = False
     lower_is_better: ClassVar[bool] = False
     columns: Mapping[str, Column]

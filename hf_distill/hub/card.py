@@ -120,6 +120,7 @@ def add_distillation(run: Trained, repository: str | None, rollout: str, asked: 
         ],
         together=str(teacher) if "" not in members else "",
         student=_described(run),
+        base_name=base.name if base else "",
         base=base.shown if base and base.hub else "",
         best=_best(run),
         lineage=lineage(core_of(run.model)),
@@ -137,6 +138,7 @@ def add_distillation(run: Trained, repository: str | None, rollout: str, asked: 
         alpha=f"{run.distillation.alpha:g}",
         temperature=f"{run.distillation.temperature:g}",
         rollout=rollout,
+        library=run.task.library,
         auto_class=run.task.auto_class,
         processor_class=run.task.processor_class,
         processor=run.task.processor_class.removeprefix("Auto").removeprefix("Image").lower(),
@@ -161,7 +163,8 @@ def _metadata(data: ModelCardData, run: Trained, base: Origin | None) -> None:
     kept = (tag for tag in data.tags or [] if not tag.startswith("base_model:"))
     ours = [f"base_model:adapter:{data.base_model}"] if adapter and data.base_model else []
     data.tags = sorted({*kept, *ours, *TAGS})
-    data.library_name = "peft" if adapter else data.library_name or "transformers"
+    ours = None if run.task is None or run.task.library == "transformers" else run.task.library
+    data.library_name = "peft" if adapter else ours or data.library_name or "transformers"
     if run.task is not None:
         data.pipeline_tag = data.get("pipeline_tag") or run.task.pipeline_tag
     if report.get("models"):
@@ -170,7 +173,9 @@ def _metadata(data: ModelCardData, run: Trained, base: Origin | None) -> None:
 
 def _adapted(run: Trained) -> str:
     """The PEFT class that loads the student with its adapter; empty where it has none."""
-    return run.task.auto_class.replace("Auto", "AutoPeft", 1) if hasattr(run.model, "get_base_model") else ""
+    if not hasattr(run.model, "get_base_model"):
+        return ""
+    return run.task.auto_class.replace("Auto", "AutoPeft", 1) if run.task.library == "transformers" else "PeftModel"
 
 
 def _pipeline(run: Trained) -> str:

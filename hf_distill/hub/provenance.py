@@ -15,7 +15,7 @@ from huggingface_hub.errors import HTTPError
 from yaml import YAMLError
 
 from hf_distill.models.snapshots import commit_of, commits_of
-from hf_distill.students.lineage import named
+from hf_distill.students.lineage import named, steps_of
 
 LICENCE = ("license", "license_name", "license_link")
 
@@ -101,7 +101,7 @@ def base_of(config: Any) -> Origin | None:
     if own.hub:
         return own
     base = None
-    for step in getattr(config, "distillation", None) or []:
+    for step in steps_of(config):
         if step.get("step") == "fresh_student":
             base = None
         elif (earlier := Origin.of(step.get("teacher") or "", step.get("revision"))).hub:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hf_distill.models.denoisers import config_of
 from hf_distill.models.image_text import vector_size
 from hf_distill.models.meta import image_widths, reads_images_alone
 from hf_distill.models.outputs import core_of
@@ -68,6 +69,8 @@ class Facts:
             'Linear'
         """
         config = getattr(model, "config", None)
+        if known := config_of(model):
+            return cls(name=known.get("_name_or_path") or type(core_of(model)).__name__, **_of_diffusers(known))
         if config is None or not hasattr(config, "to_dict"):
             return cls(name=type(model).__name__)
         id2label = getattr(config, "id2label", None)
@@ -160,6 +163,14 @@ class Facts:
         if self.kept is None or len(self.kept) != self.hidden_size or not set(self.kept) <= set(theirs):
             return None
         return tuple(theirs.index(dimension) for dimension in self.kept)
+
+
+def _of_diffusers(config: Mapping[str, Any]) -> dict[str, int | None]:
+    """The sizes of a transformer of diffusers; a UNet has no one width."""
+    heads, size = config.get("num_attention_heads"), config.get("attention_head_dim")
+    if "num_layers" not in config or not isinstance(heads, int) or not isinstance(size, int):
+        return {}
+    return {"num_layers": config["num_layers"], "num_heads": heads, "hidden_size": heads * size}
 
 
 def _has_decoder(model: Any) -> bool:

@@ -1,9 +1,10 @@
 """Students: how to make one from its teacher."""
 
+from hf_distill.students.denoisers import cut_unet
 from hf_distill.students.fresh import fresh_student, resized_config
 from hf_distill.students.layers import keep_layers
 from hf_distill.students.lineage import lineage
 from hf_distill.students.vocabulary import trim_vocabulary
 from hf_distill.students.width import shrink_width
 
-__all__ = ["fresh_student", "keep_layers", "lineage", "resized_config", "shrink_width", "trim_vocabulary"]
+__all__ = ["cut_unet", "fresh_student", "keep_layers", "lineage", "resized_config", "shrink_width", "trim_vocabulary"]

@@ -13,12 +13,14 @@ from typing import Literal
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_distill.models.denoisers import of_diffusers
 from hf_distill.models.meta import built
 from hf_distill.models.sharding import unsharded
+from hf_distill.students.denoisers import keep_blocks
 from hf_distill.students.depth import Stack, find_stacks, reshaped
 from hf_distill.students.lineage import record
 from hf_distill.students.positions import Moves, carry, check, entries, settle
-from hf_distill.students.stages import asked, nearest
+from hf_distill.students.stages import asked, chosen_layers, nearest
 
 PRESETS = ("uniform", "top", "lowest")
 VISION = "vision_config"
@@ -42,6 +44,9 @@ def keep_layers(
     A model in stages, whose configuration holds a list of depths (ResNet, ConvNeXt, Swin, SegFormer and their like),
     is cut stage by stage, and no stage vanishes. Where a stage's first layer changes the width, or a layer is of
     another kind than its neighbours, a count takes the nearest layers that fit.
+
+    A denoiser of diffusers keeps some of its transformer blocks, a UNet so many layers in each stage; see
+    ``hf_distill.students.denoisers``.
 
     Args:
         teacher: any ``PreTrainedModel`` with lists of layers, or with one layer that is passed several times.
@@ -75,6 +80,13 @@ def keep_layers(
     """
     if preset not in PRESETS:
         raise ValueError(f"preset={preset!r} was asked for: use {', '.join(PRESETS)}.")
+    if of_diffusers(teacher):
+        if decoder_layers is not None or vision_layers is not None:
+            raise ValueError(
+                f"decoder_layers or vision_layers were asked of {type(teacher).__name__}, a denoiser, which has "
+                "neither: name its blocks with layers."
+            )
+        return keep_blocks(teacher, layers, preset)
     whole = unsharded(teacher)  # ZeRO-3 may have partitioned it while it was loaded
     chosen = _choices(whole, layers, preset, decoder_layers)
     of_images = {} if vision_layers is None else _of_images(whole, vision_layers, preset)
@@ -132,7 +144,7 @@ def _choices(
             )
         if staged:
             return _staged(model, stacks, layers, preset)
-        return {stacks[0]: _chosen(layers, stacks[0].depth, preset, "")}
+        return {stacks[0]: chosen_layers(layers, stacks[0].depth, preset, "")}
     stacks.sort(key=lambda stack: stack.decodes)
     if [stack.decodes for stack in stacks] != [False, True]:
         shown = [f"{'.'.join((*s.owner, s.key))}={s.depth} ({', '.join(s.paths)})" for s in stacks]
@@ -148,8 +160,8 @@ def _choices(
         )
     theirs = layers if decoder_layers is None else decoder_layers
     return {
-        encoder: _chosen(layers, encoder.depth, preset, "'s encoder"),
-        decoder: _chosen(theirs, decoder.depth, preset, "'s decoder"),
+        encoder: chosen_layers(layers, encoder.depth, preset, "'s encoder"),
+        decoder: chosen_layers(theirs, decoder.depth, preset, "'s decoder"),
     }
 
 
@@ -161,7 +173,7 @@ def _of_images(model: PreTrainedModel, layers: Sequence[int] | int, preset: str)
             f"vision_layers={layers} was asked of {type(model).__name__}, in which {len(stacks)} stacks of layers "
             "read images beside a text, and one is expected: leave vision_layers out, and name others with layers."
         )
-    return {stacks[0]: _chosen(layers, stacks[0].depth, preset, "'s vision tower")}
+    return {stacks[0]: chosen_layers(layers, stacks[0].depth, preset, "'s vision tower")}
 
 
 def _staged(
@@ -169,7 +181,7 @@ def _staged(
 ) -> dict[Stack, list[int]]:
     """Decide which layers of each stage stay."""
     each = asked(layers, [stack.depth for stack in stacks], type(model).__name__)
-    chosen = {stack: _chosen(one, stack.depth, preset, "") for stack, one in zip(stacks, each, strict=True)}
+    chosen = {stack: chosen_layers(one, stack.depth, preset, "") for stack, one in zip(stacks, each, strict=True)}
     before, after = built(type(model), model.config), _made(model, chosen)
     for stack, one in zip(stacks, each, strict=True):
         if isinstance(one, int):  # which ones is ours to say
@@ -189,23 +201,3 @@ def _made(model: PreTrainedModel, chosen: Mapping[Stack, Sequence[int]]) -> PreT
             f"{numbers if len(numbers) > 1 else numbers[0]} layers were asked of {type(model).__name__}, which cannot "
             f"be built so ({type(error).__name__}: {' '.join(str(error).split())[:80]}): keep others, or more."
         ) from error
-
-
-def _chosen(layers: Sequence[int] | int | None, depth: int, preset: str, of: str) -> list[int]:
-    if layers is None:
-        return [*range(depth)]
-    if isinstance(layers, int):
-        if not 1 <= layers <= depth:
-            raise ValueError(f"{layers} layers were asked of a model{of} with {depth}: ask for 1 to {depth}.")
-        spread = [round(i * (depth - 1) / max(1, layers - 1)) for i in range(layers)]
-        return {"uniform": spread, "top": [*range(depth - layers, depth)], "lowest": [*range(layers)]}[preset]
-    if any(not isinstance(layer, int) for layer in layers):
-        raise ValueError(
-            f"layers {list(layers)} were asked of a model{of} with one stack of {depth}: name some of 0 to "
-            f"{depth - 1}, in order, or say how many; a list for each stage is for models in stages."
-        )
-    if not layers or sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < depth:
-        raise ValueError(
-            f"layers {list(layers)} were asked of a model{of} with {depth}: name some of 0 to {depth - 1}, in order."
-        )
-    return list(layers)

@@ -33,9 +33,26 @@ def record(student: Any, teacher: Any, step: str, **what: Any) -> None:
         [{'step': 'keep_layers', 'teacher': 'BertModel', 'revision': None, 'layers': [0]}]
     """
     facts = Facts.of(teacher)
-    earlier = getattr(teacher.config, "distillation", None) or []
     who = {"step": step, "teacher": named(facts.name), "revision": facts.revision}
-    student.config.distillation = [*copy.deepcopy(list(earlier)), {**who, **what}]
+    steps = [*copy.deepcopy(steps_of(teacher.config)), {**who, **what}]
+    if hasattr(student, "register_to_config"):  # of diffusers, which warns of words that its classes do not know
+        student.register_to_config(_distillation=steps)
+    else:
+        student.config.distillation = steps
+
+
+def steps_of(config: Any) -> list[Any]:
+    """Return the steps in which a model was made, oldest first.
+
+    Args:
+        config: a model's, of transformers or of diffusers; None has none.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> steps_of(BertConfig(distillation=[{"step": "keep_layers"}])), steps_of(None)
+        ([{'step': 'keep_layers'}], [])
+    """
+    return list(getattr(config, "distillation", None) or getattr(config, "_distillation", None) or [])
 
 
 def named(name: str) -> str:
@@ -67,7 +84,7 @@ def lineage(model: Any) -> list[str]:
         ['Layers 0 and 3 of `big` were kept.']
     """
     config = model if isinstance(model, PretrainedConfig) else getattr(model, "config", None)
-    return [_sentence(dict(step)) for step in getattr(config, "distillation", None) or []]
+    return [_sentence(dict(step)) for step in steps_of(config)]
 
 
 def _sentence(step: dict[str, Any]) -> str:
@@ -113,7 +130,13 @@ def _trimmed(whom: str, step: dict[str, Any]) -> str:
     return f"Of the {step['before']:,} tokens of {whom} the {step['after']:,} that a corpus needs were kept."
 
 
+def _cut(whom: str, step: dict[str, Any]) -> str:
+    middle = "" if step["mid_block"] else ", and no middle block"
+    return f"Of {whom} each stage kept {step['pairs']} of {step['of']} layers{middle}."
+
+
 SENTENCES = {
+    "cut_unet": _cut,
     "keep_layers": _kept_layers,
     "shrink_width": _shrunk,
     "fresh_student": _fresh,

@@ -32,6 +32,41 @@ def counts_of(layers: int, depths: Sequence[int]) -> list[int]:
     return counts
 
 
+def chosen_layers(layers: Sequence[int] | int | None, depth: int, preset: str, of: str) -> list[int]:
+    """Say which layers of one stack stay.
+
+    Args:
+        layers: which, or how many; None: all.
+        depth: how many there are.
+        preset: which ones a count means: ``uniform``, ``top`` or ``lowest``.
+        of: what a message says behind "a model".
+
+    Raises:
+        ValueError: layers that are not there.
+
+    Example:
+        >>> chosen_layers(2, 6, "uniform", ""), chosen_layers(2, 6, "top", ""), chosen_layers([1, 4], 6, "top", "")
+        ([0, 5], [4, 5], [1, 4])
+    """
+    if layers is None:
+        return [*range(depth)]
+    if isinstance(layers, int):
+        if not 1 <= layers <= depth:
+            raise ValueError(f"{layers} layers were asked of a model{of} with {depth}: ask for 1 to {depth}.")
+        spread = [round(i * (depth - 1) / max(1, layers - 1)) for i in range(layers)]
+        return {"uniform": spread, "top": [*range(depth - layers, depth)], "lowest": [*range(layers)]}[preset]
+    if any(not isinstance(layer, int) for layer in layers):
+        raise ValueError(
+            f"layers {list(layers)} were asked of a model{of} with one stack of {depth}: name some of 0 to "
+            f"{depth - 1}, in order, or say how many; a list for each stage is for models in stages."
+        )
+    if not layers or sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < depth:
+        raise ValueError(
+            f"layers {list(layers)} were asked of a model{of} with {depth}: name some of 0 to {depth - 1}, in order."
+        )
+    return list(layers)
+
+
 def asked(layers: Sequence[Any] | int | None, depths: Sequence[int], name: str) -> list[int | list[int]]:
     """Read what was asked of a model in stages.
 

@@ -4,6 +4,7 @@ from hf_distill.tasks.audio_classification import AudioClassification
 from hf_distill.tasks.audio_features import AudioFeatures
 from hf_distill.tasks.candidates import CandidateCollator
 from hf_distill.tasks.ctc import CTC
+from hf_distill.tasks.denoising import Denoising
 from hf_distill.tasks.depth_estimation import DepthEstimation
 from hf_distill.tasks.image_classification import ImageClassification
 from hf_distill.tasks.image_text import ImageText
@@ -24,6 +25,7 @@ TASKS: tuple[type[Task], ...] = (
     AudioClassification, CTC, SpeechSeq2Seq, ObjectDetection, SemanticSegmentation, DepthEstimation,
     ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM,
     ImageTextToText, ImageTextToTextSeq2Seq, CausalLM, Seq2SeqLM, AudioFeatures, ImageText, SentenceEmbedding,
+    Denoising,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
@@ -35,6 +37,7 @@ __all__ = [
     "AudioFeatures",
     "CandidateCollator",
     "CausalLM",
+    "Denoising",
     "DepthEstimation",
     "ImageClassification",
     "ImageText",

@@ -6,7 +6,7 @@ Knows: batches, model outputs, the supervised loss as a sum. Does not know: obje
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -26,7 +26,8 @@ class Task(Counting, Comparing):
     """The contract of every task; what it says of a batch is in ``Counting``, of two models in ``Comparing``.
 
     Attributes:
-        auto_class: the transformers class that loads a model for this task from a path or the Hub.
+        library: whose class that is, ``transformers`` or ``diffusers``.
+        auto_class: the class that loads a model for this task from a path or the Hub.
         pipeline_tag: the task's name on the Hub.
         processor_class: the transformers class that loads what makes a model's inputs, for the card.
         noun: what its models read, for the card.
@@ -50,6 +51,7 @@ class Task(Counting, Comparing):
         known: the tasks of this package, in the order in which they are tried for a model.
     """
 
+    library: ClassVar[str] = "transformers"
     auto_class: ClassVar[str]
     pipeline_tag: ClassVar[str]
     processor_class: ClassVar[str] = "AutoTokenizer"
@@ -118,6 +120,16 @@ class Task(Counting, Comparing):
     def supervises(cls) -> bool:
         """Say whether anything but a teacher can teach it: labels, or pairs."""
         return bool(cls.label_names) or cls.paired
+
+    def labelled_by(self, found: Sequence[str] | None, asked: Sequence[str] | None) -> bool:
+        """Say whether the names that a trainer has for labels may stay, and are not to be the task's.
+
+        Args:
+            found: those that it has; by itself it takes any argument of a forward for one that is called so, as the
+                classes that a denoiser is told.
+            asked: those that the user named.
+        """
+        return bool(found) and (bool(asked) or set(self.label_names) <= set(found))
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:

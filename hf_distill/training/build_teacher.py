@@ -17,6 +17,7 @@ from torch import nn
 from hf_distill.cache.hub import HUB, pulled
 from hf_distill.cache.store import holds_answers
 from hf_distill.cache.teacher import CachedTeacher
+from hf_distill.models.denoisers import load_denoiser
 from hf_distill.models.timm import timm_named
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import tokenizer_at
@@ -74,6 +75,13 @@ def build_teacher(
             "teacher_dtype out."
         )
     if path:
+        if task.library == "diffusers":
+            if quantization is not None:
+                raise ValueError(
+                    f"teacher_quantization={quantization!r} was given for a denoiser at {spec}: load it quantised by "
+                    "diffusers, and pass the model."
+                )
+            return LiveTeacher(load_denoiser(spec, f"the teacher at {spec}"), dtype=dtype)
         options = {} if dtype is None else {"dtype": dtype}
         if quantization is not None:
             options["quantization_config"] = quantization_config(quantization)

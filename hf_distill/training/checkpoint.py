@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
 
+from hf_distill.models.denoisers import of_diffusers
 from hf_distill.models.outputs import core_of
 from hf_distill.models.sharding import whole_state
 from hf_distill.objectives.objective import CHILD, Objective
 from hf_distill.training.renamed_weights import is_renamed, load_renamed
 
+DIFFUSERS = "diffusion_pytorch_model.safetensors"
+"""What diffusers calls a model's weights."""
 FILE = "distillation.safetensors"
 """The objective's parameters, beside the student's in a checkpoint; never in a published folder."""
 
@@ -142,6 +146,14 @@ class CheckpointMixin:
             state = self.model.state_dict() if state_dict is None else state_dict
             state_dict = {name: value for name, value in state.items() if not name.startswith(f"{CHILD}.")}
         super()._save(output_dir, state_dict)
+        if of_diffusers(self.model) and not hasattr(self.model, "get_base_model"):
+            self._as_diffusers(Path(output_dir or self.args.output_dir))
+
+    def _as_diffusers(self, folder: Path) -> None:
+        """Let diffusers load what was saved; in a checkpoint the weights keep the name that Trainer resumes from."""
+        core_of(self.accelerator.unwrap_model(self.model, keep_torch_compile=False)).save_config(folder)
+        if not self._in_checkpoint:
+            (folder / SAFE_WEIGHTS_NAME).replace(folder / DIFFUSERS)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """The last files of a rank; then wait, so that `trainer_state.json` follows everybody's."""

@@ -11,7 +11,7 @@ import tiny
 import tiny_tasks
 import torch
 from safetensors.torch import load_file
-from two_processes import IMAGES, IMAGES_IN_TEXTS, READS, TOKENS, parts_of, settings_of
+from two_processes import IMAGES, IMAGES_IN_TEXTS, NOISE, READS, TOKENS, parts_of, settings_of
 
 SPLITS = [(2, 4), (4, 2), (3, 3)]
 
@@ -144,7 +144,9 @@ def two_processes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *TOKENS])
+@pytest.mark.parametrize(
+    "problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *NOISE, *TOKENS]
+)
 def test_two_processes_equal_one(tmp_path, two_processes, problem):
     """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
     ranks_wrote = two_processes / problem

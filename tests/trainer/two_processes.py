@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -21,9 +22,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import default_data_collator
 
-from hf_distill import SequenceClassification
+from hf_distill import DenoisingCollator, SequenceClassification
 
 READS = ("reads", "states", "reader")
+NOISE = ("denoising",) if find_spec("diffusers") else ()  # noise that each rank draws for its own rows
 IMAGES_IN_TEXTS = ("llava", "qwen2_vl")  # two images in one row, and none in the next
 
 
@@ -78,6 +80,14 @@ def parts_of(problem):
         both = {"eval_dataset": rows((2, 0, 1, 1, 0, 1, 2, 0), 9), "teacher_model": make(7)}
         collate = partial(tiny_vision_language.collate, problem)
         return make(), rows((2, 0, 1, 1, 2, 0, 0, 1)), {**both, "data_collator": collate}
+    if problem in NOISE:
+        import tiny_denoisers
+
+        student, conditions = tiny_denoisers.dit(1), {"class_labels": "label"}
+        told = {"conditions": conditions, "nothing": {"class_labels": 3}, "drop": 0.3}
+        collate = DenoisingCollator(student, tiny_denoisers.ddpm(), **told)
+        both = {"eval_dataset": tiny_denoisers.latents(8, 9), "teacher_model": tiny_denoisers.dit(3, seed=7)}
+        return student, tiny_denoisers.latents(8), {**both, "data_collator": collate}
     if problem == READS[0]:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.Reader(24), tiny.rows(8), {**both, "task": tiny_reads.Reading("hidden")}
@@ -138,7 +148,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *TOKENS):
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *NOISE, *TOKENS):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()
