@@ -371,6 +371,7 @@ def test_a_teacher_that_sees_padding_needs_rows_of_one_length(made, capsys):
             assert fill(run.teacher, rows, collator, tokens=64) == 57
 
 
+@pytest.mark.slow
 def test_a_full_disk_says_so_and_nothing_is_lost(made, capsys):
     folder, _ = made
     program = (

@@ -15,6 +15,7 @@ NAMES = [
     "causal_lm",
     "distil_whisper",
     "image_classification",
+    "image_generation",
     "image_text",
     "object_detection",
     "question_answering",
