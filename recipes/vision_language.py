@@ -20,12 +20,12 @@ from datasets import DatasetDict
 from transformers import AutoModelForImageTextToText
 
 from hf_distill.experiments import Experiment, ModelKind, Recipe, run, say
+from hf_distill.experiments.data.few_labels import everything
 from hf_distill.experiments.data.files import described
 from hf_distill.experiments.data.visual_questions import (
     ANSWER,
     QUESTION,
     VisualQuestionArguments,
-    all_questions,
     load_visual_questions,
 )
 from hf_distill.experiments.question_collator import QuestionCollator
@@ -75,7 +75,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     with args.main_process_first(desc="reading the questions"):
         splits = load_visual_questions(recipe, args.seed)
     say(args, f"{recipe.source}: {described(splits, recipe.tested)}")
-    taught, known = all_questions(splits)
+    taught, known = everything(splits, ANSWER)
     processor = shared_processor(recipe, chain(known[QUESTION][:], known[ANSWER][:]))
     made_here = not (recipe.teacher_model_name_or_path or recipe.student_model_name_or_path)
     collate = QuestionCollator(processor, recipe.max_length, keep=made_here)

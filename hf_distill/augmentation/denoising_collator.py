@@ -140,7 +140,7 @@ class DenoisingCollator:
             The noisy latents [B, C, height, width] under the model's own name for them, ``timestep`` [B], ``target``
             as the latents, and the conditions. A model that reads tokens is given [B, T, 4 C], and their places.
         """
-        clean = self._stacked([self._read(row, self.latents, number) for number, row in enumerate(rows)])
+        clean = self._stacked([self.read(row, self.latents, number) for number, row in enumerate(rows)])
         made = {name: self._condition(name, column, rows) for name, column in self.conditions.items()}
         draws = [torch.Generator().manual_seed(self._chance(one)) for one in clean]
         noise = torch.stack([torch.randn(one.shape, generator=draw) for one, draw in zip(clean, draws, strict=True)])
@@ -166,7 +166,20 @@ class DenoisingCollator:
         content = array("q", [self.seed, epoch, *latents.shape]).tobytes() + latents.numpy().tobytes()
         return xxhash.xxh3_64_intdigest(content) >> 1  # as a generator takes it
 
-    def _read(self, row: Mapping[str, Any], column: str, number: int) -> Tensor:
+    def read(self, row: Mapping[str, Any], column: str, number: int) -> Tensor:
+        """Return a column of a row as a model reads it; of a picture its bytes, brought to -1 to 1.
+
+        Args:
+            row: of the data set.
+            column: its name.
+            number: of the row in its batch, for a message.
+
+        Returns:
+            [C, height, width], or as the column holds it.
+
+        Raises:
+            ValueError: the row has no such column, or its picture cannot be read.
+        """
         if (found := row.get(column)) is None:
             raise ValueError(
                 f"row {number} of a batch has no {column!r}, only {sorted(row)}: name the columns (latents=, "
@@ -200,7 +213,7 @@ class DenoisingCollator:
         return torch.stack([one.float() for one in latents])
 
     def _condition(self, name: str, column: str, rows: Sequence[Mapping[str, Any]]) -> Tensor:
-        found = [self._read(row, column, number) for number, row in enumerate(rows)]
+        found = [self.read(row, column, number) for number, row in enumerate(rows)]
         if len(forms := sorted({tuple(one.shape) for one in found})) > 1:
             raise ValueError(
                 f"the condition {name} ({column!r}) has the shapes {', '.join(str(list(one)) for one in forms)} in "

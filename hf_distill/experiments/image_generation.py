@@ -226,7 +226,7 @@ class GenerationScoring(Scoring):
 
     def _images(self, rows: Dataset) -> Tensor:
         pictures: Sequence[Any] = rows["image"][:]
-        return torch.stack([self.collator._read({"image": one}, "image", 0) for one in pictures])
+        return torch.stack([self.collator.read({"image": one}, "image", 0) for one in pictures])
 
 
 class Judge(TrainerCallback):

@@ -108,7 +108,7 @@ def load_pair_processor(path: str, who: str) -> Any:
     """
     try:
         found = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:  # what each version raises where a part is missing
         raise ValueError(
             f"{who} has no processor that can be loaded: save the one that it was trained with."
         ) from error

@@ -11,7 +11,6 @@ from typing import Any
 
 from transformers import (
     AutoConfig,
-    AutoProcessor,
     LlamaConfig,
     LlavaConfig,
     LlavaProcessor,
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from hf_distill.experiments.experiment import Experiment
+from hf_distill.experiments.image_text import load_pair_processor
 from hf_distill.experiments.models import ModelArguments
 from hf_distill.experiments.tokenizers import text_tokenizer
 from hf_distill.models.outputs import core_of
@@ -109,7 +109,7 @@ def shared_processor(recipe: VisionLanguageArguments, texts: Iterable[str]) -> A
     paths = [path for path in (recipe.student_model_name_or_path, recipe.teacher_model_name_or_path) if path]
     if not paths:
         return small_processor(texts, recipe.image_size, recipe.patch_size, recipe.max_length)
-    found = [_loaded(path) for path in paths]
+    found = [load_pair_processor(path, f"the model {path}") for path in paths]
     if len(found) == 2 and found[0].tokenizer.get_vocab() != found[1].tokenizer.get_vocab():
         raise ValueError(
             f"the student {paths[0]} and the teacher {paths[1]} read the same batch, but their tokenizers "
@@ -117,20 +117,6 @@ def shared_processor(recipe: VisionLanguageArguments, texts: Iterable[str]) -> A
             "teacher's family."
         )
     return found[0]
-
-
-def _loaded(path: str) -> Any:
-    try:
-        found = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:  # what each version raises where a part is missing
-        raise ValueError(
-            f"the model {path} has no processor that can be loaded: save the one that it was trained with."
-        ) from error
-    if not (hasattr(found, "image_processor") and hasattr(found, "tokenizer")):
-        raise ValueError(
-            f"the model {path} has a {type(found).__name__}, which does not read both images and texts: name another."
-        )
-    return found
 
 
 def small_processor(texts: Iterable[str], image_size: int, patch_size: int, max_length: int) -> LlavaProcessor:

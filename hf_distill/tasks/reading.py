@@ -18,9 +18,8 @@ from hf_distill.models.outputs import core_of
 from hf_distill.signals import BINARY, DenseLogits, Signals
 from hf_distill.tasks.task import Task
 
-LAYERS = {"hidden": "hidden", "attention": "attention"}
-NAMED = {"heads": "heads", "vectors": "vectors", "values": "values", "taps": "tap"}
-"""What is called by a number, by a name -> what a teacher is asked for; see ``Term.needs``."""
+LAYERS, NAMED = ("hidden", "attention"), ("heads", "vectors", "values", "taps")
+"""What is called by the number of a layer, and by a name."""
 FORM = re.compile(r"(\w+)((?:\[[^\[\]]+\])*)(?:@(.+))?")
 KNOWN = "hidden[-1], attention[-1], logits, heads[NAME], vectors[NAME], values[NAME], taps[PATH] or streams[NAME][-1]"
 
@@ -116,7 +115,7 @@ class Place(NamedTuple):
         elif self.kind == "taps":
             need = f"tap:{self.name}"
         else:
-            need = {**LAYERS, **NAMED}[self.kind]
+            need = self.kind
         return f"{need}@{self.who}" if self.who else need
 
     def take(self, shown: Signals, task: Task) -> Tensor:

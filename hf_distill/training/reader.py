@@ -257,7 +257,7 @@ def embedding_of(model: nn.Module) -> nn.Module | None:
     """
     try:
         found = core_of(model).get_input_embeddings()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # no model of transformers, or one without such a table
         return None
     return found if len(_shape(found)) == 2 else None
 

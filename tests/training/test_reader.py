@@ -200,7 +200,11 @@ def look_up(batch):
 
 
 def test_the_answers_of_a_function_are_read(tmp_path):
-    made(tmp_path, HALF, teacher_model=FunctionTeacher(look_up)).train()
+    run = made(tmp_path, HALF, teacher_model=FunctionTeacher(look_up))
+    run.train()
+    projection = run.distillation.reader.projection.weight
+    assert projection.shape[1] == 3
+    assert float(projection.detach().abs().min()) > 1e-6  # a third of each class, told as logarithms, is no zero
 
 
 @pytest.mark.parametrize(

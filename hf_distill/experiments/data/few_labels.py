@@ -51,12 +51,19 @@ def everything(splits: DatasetDict, column: str = "label") -> tuple[Dataset, Dat
 
     Args:
         splits: as ``few_labels`` returns them, or with all labels.
-        column: with the label; what a row without one hides stands under ``hidden_`` and its name.
+        column: with the label; what a row without one hides stands under ``hidden_`` and its name, None where nobody
+            knows it: then the teacher does not learn from the row.
     """
     train, hidden = splits["train"], splits.get("unlabeled")
     if hidden is None:
         return train, train
-    known = hidden.remove_columns(column).rename_column(f"hidden_{column}", column)
-    parts = (hidden.remove_columns(f"hidden_{column}"), known)
-    taught, known = (concatenate_datasets([train, part.select_columns(train.column_names)]) for part in parts)
+    secret = f"hidden_{column}"
+    known = hidden
+    if hidden.data.column(secret).null_count:
+        known = hidden.filter(lambda one: one is not None, input_columns=secret)
+    known = known.remove_columns(column).rename_column(secret, column)
+    parts = [part.select_columns(train.column_names) for part in (hidden, known)]
+    if parts[0].features != train.features:  # no row of it may have a label, and its column no type then
+        parts = [part.cast(train.features) for part in parts]
+    taught, known = (concatenate_datasets([train, part]) for part in parts)
     return taught, known

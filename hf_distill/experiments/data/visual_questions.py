@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Features, Image, Value, concatenate_datasets
+from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from hf_distill.experiments.data.canvases import CONTRAST, NOISE, PAPER
 from hf_distill.experiments.data.files import DataArguments, Splits, check_columns, cut, limited, read_files
@@ -77,23 +77,6 @@ def load_visual_questions(data: VisualQuestionArguments, seed: int) -> Splits:
     splits, left_out = with_texts(splits, [QUESTION], data.source)
     splits = limited(data, cut(splits, seed), seed)
     return Splits(_told(data, splits, seed), left_out)
-
-
-def all_questions(splits: DatasetDict) -> tuple[Dataset, Dataset]:
-    """Put the training rows together: as a student reads them, and as a teacher that is trained on all answers.
-
-    Args:
-        splits: as ``load_visual_questions`` returns them.
-    """
-    train, hidden = splits["train"], splits.get("unlabeled")
-    if hidden is None:
-        return train, train
-    known = hidden.filter(lambda text: text is not None, input_columns=HIDDEN)
-    known = known.remove_columns(ANSWER).rename_column(HIDDEN, ANSWER)
-    return tuple(
-        concatenate_datasets([train, part.select_columns(train.column_names).cast(train.features)])
-        for part in (hidden, known)
-    )
 
 
 def _pictures(rows: Dataset, whose: str, folder: Path) -> Dataset:

@@ -5,10 +5,10 @@ import pytest
 from datasets import Dataset, DatasetDict, Value
 
 from hf_distill.experiments.data import visual_questions
+from hf_distill.experiments.data.few_labels import everything
 from hf_distill.experiments.data.visual_questions import (
     CELL,
     VisualQuestionArguments,
-    all_questions,
     load_visual_questions,
     questions_about_digits,
 )
@@ -45,18 +45,18 @@ def read(image, pool):
 @pytest.mark.parametrize("split", FEW)
 def test_each_answer_is_what_is_on_the_picture_and_digits_are_those_of_the_split(drawn, pools, split):
     places = {f"{r} {c}": (i, j) for i, r in enumerate(("top", "bottom")) for j, c in enumerate(("left", "right"))}
+
+    def right(kind, words, seen):
+        if kind == "which":
+            return str(seen[places[" ".join(words[3:5])]])
+        if kind == "there":
+            return "yes" if int(words[3]) in seen.values() else "no"
+        return str({"count": len(seen), "largest": max(seen.values()), "sum": sum(seen.values())}[kind])
+
     for row in drawn[split]:
         seen, far = read(row["image"], pools[split])
         assert far < 0.02
-        words = row["question"].split()
-        right = {
-            "which": lambda: str(seen[places[" ".join(words[3:5])]]),  # noqa: B023
-            "there": lambda: "yes" if int(words[3]) in seen.values() else "no",  # noqa: B023
-            "count": lambda: str(len(seen)),  # noqa: B023
-            "largest": lambda: str(max(seen.values())),  # noqa: B023
-            "sum": lambda: str(sum(seen.values())),  # noqa: B023
-        }
-        assert row["answer"] == right[row["kind"]]()
+        assert row["answer"] == right(row["kind"], row["question"].split(), seen)
 
 
 def test_digits_of_the_test_are_on_no_training_picture(drawn, pools):
@@ -81,13 +81,13 @@ def test_answers_are_hidden_and_a_teacher_knows_them():
     assert {name: len(rows) for name, rows in splits.items()} == {
         "train": 10, "validation": 5, "test": 5, "unlabeled": 20,
     }  # fmt: skip
-    taught, known = all_questions(splits)
+    taught, known = everything(splits, "answer")
     assert sum(one is None for one in taught["answer"]) == 20
     assert None not in known["answer"][:]
     assert known["answer"][10:] == splits["unlabeled"]["hidden_answer"][:]
     assert taught["question"][:] == known["question"][:]
     whole = load(max_train_samples=30, max_eval_samples=5)
-    assert all_questions(whole) == (whole["train"], whole["train"])
+    assert everything(whole, "answer") == (whole["train"], whole["train"])
     answers = dict(zip(zip(whole["train"]["question"], map(str, whole["train"]["image"]), strict=True),
                        whole["train"]["answer"], strict=True))  # fmt: skip
     assert all(answers[row["question"], str(row["image"])] == row["answer"] for row in known)
@@ -109,7 +109,7 @@ def test_rows_without_an_answer_are_taught_in_training_and_left_out_of_the_test(
     assert splits["train"]["answer"][:] == ["a", "c", "d"]
     assert splits["unlabeled"]["answer"][:] == [None] * 3
     assert splits["validation"]["answer"][:] == ["a", "b", "c"]
-    taught, known = all_questions(splits)
+    taught, known = everything(splits, "answer")
     assert (len(taught), len(known)) == (6, 3)
 
 
