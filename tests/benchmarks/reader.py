@@ -26,7 +26,7 @@ from hf_distill.reports import markdown_table
 
 SPLITS = ("train", "validation", "test")
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
-KL = {"alpha": 0.9, "temperature": 4.0}
+KL = {"alpha": 0.9, "temperature": 1.0}
 ARMS = {
     "alone": None,
     "KL": KL,
