@@ -4,10 +4,11 @@
 
 FOLDER holds train, validation and test.jsonl.gz (``text``, ``label``). One 2 x 192 teacher learns from all rows; its
 log-probabilities of every row are kept in a table. A student of 2 x 64 learns from the first ``--rows`` of them,
-alone, by KL, by KL with a ``reader`` that fades (all rows read at first, none from 60 % of the steps on), and by KL
-with one that always reads. Of each the learning rate is chosen on the validation rows with the first seed, as the
-student will be used: by itself, and for the last one beside its teacher. All is kept in ``runs.jsonl``: start again to
-go on. The table shows test accuracies, mean and standard error over seeds, with and without reading.
+alone, by KL (at two temperatures), by KL with a ``reader`` that fades (all rows read at first, none from 60 % of the
+steps on), and by KL with one that always reads. Of each the learning rate is chosen on the validation rows with the
+first seed, as the student will be used: by itself, and for the last one beside its teacher. All is kept in
+``runs.jsonl``: start again to go on. The table shows test accuracies, mean and standard error over seeds, with and
+without reading.
 """
 
 import argparse
@@ -30,6 +31,7 @@ KL = {"alpha": 0.9, "temperature": 1.0}
 ARMS = {
     "alone": None,
     "KL": KL,
+    "KL, T = 2": {**KL, "temperature": 2.0},
     "KL, reader fades": {**KL, "reader": "logits"},
     "KL, reader always": {**KL, "reader": {"reads": "logits", "keep": 1.0}},
 }
@@ -108,11 +110,12 @@ def main():
     parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="NAME")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     study, table = Study(asked.data, asked.output, asked.rows, asked.epochs), []
     study.teacher()
-    for arm in ARMS:
+    for arm in asked.arms:
         used = "validation, reads" if arm.endswith("always") else "validation, alone"
         rate = max(RATES, key=lambda r, a=arm, u=used: study.student(a, r, asked.seeds[0])[u])
         runs, cells = [study.student(arm, rate, seed) for seed in asked.seeds], []
