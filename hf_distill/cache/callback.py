@@ -31,10 +31,13 @@ class Watch(TrainerCallback):
     Args:
         cached: the teacher.
         prepass: ask for all training rows before the first step.
+
+    Attributes:
+        each_epoch: whether rows come again in the next epoch, though the collator has several views of them.
     """
 
     def __init__(self, cached: Any, prepass: bool = False) -> None:
-        self.cached, self.prepass = cached, prepass
+        self.cached, self.prepass, self.each_epoch = cached, prepass, False
         self.repeats = self.reevaluates = self.stopped = False
         self.device: Any = "cpu"
         self.trainer: Trainer | None = None
@@ -74,7 +77,7 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Learn whether the run sees a row more than once; a stream of unknown length does not say."""
         self._epoch = 0
-        self.repeats = self._round < state.num_train_epochs < sys.maxsize
+        self.repeats = (1 if self.each_epoch else self._round) < state.num_train_epochs < sys.maxsize
         steps = args.eval_strategy == "steps" and state.max_steps > 2 * max(1, state.eval_steps or 1)
         self.reevaluates = args.eval_strategy != "no" and (1 < state.num_train_epochs < sys.maxsize or steps)
         self.stopped, self._before, self._rows, self._hits, self._passing = False, 0, 0, 0, 0

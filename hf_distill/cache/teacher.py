@@ -140,7 +140,7 @@ class CachedTeacher(TeacherAround):
         """Put the keys of rows into the batches, made before anything is cast or moved; see ``Teacher.prefetch``."""
         self.memory.window, self._counted = {}, False
         self.notice()
-        if not batches or not self._keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
+        if not batches or not self.keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
             return
         for batch in batches:
             batch[self.column] = tuple(self.keys(batch))
@@ -155,7 +155,7 @@ class CachedTeacher(TeacherAround):
         batch = plain(batch)
         self.notice()
         kept, seen = needs - {LINEAR, ENCODED}, needs & {ENCODED}  # what is kept is kept whole, or not at all
-        if not self._keeps(kept, training) or not self.check(batch, kept):
+        if not self.keeps(kept, training) or not self.check(batch, kept):
             return self.teacher(batch, needs)
         needs = self.memory.serve(kept)
         keys = keys or self.keys(batch)
@@ -222,8 +222,13 @@ class CachedTeacher(TeacherAround):
 
     # ---- Whether ----
 
-    def _keeps(self, needs: frozenset[str], training: bool) -> bool:
-        """Whether answers are kept, or looked for, at all."""
+    def keeps(self, needs: frozenset[str], training: bool) -> bool:
+        """Say whether answers are kept, or looked for, at all.
+
+        Args:
+            needs: what is going to be asked for.
+            training: whether it is asked in a training step.
+        """
         strangers = sorted(need for need in needs if need not in KEPT and not need.startswith("tap:"))
         others = [need for need in strangers if need.partition(":")[0] in KEPT]
         if others and not (self.memory.off or self._told):
@@ -279,10 +284,8 @@ class CachedTeacher(TeacherAround):
             return
         changed = self._changes.found()
         if whole and not changed and self._weights is not None:
-            changed = self.teacher.fingerprint(self.watch.trainer.model) not in (
-                None,
-                self._weights,
-            )  # None: it is sharded
+            found = self.teacher.fingerprint(self.watch.trainer.model)
+            changed = found not in (None, self._weights)  # None: it is sharded
         self._moved = self._stop("it has changed since it was asked" if changed else "")
 
     def _stop(self, reason: str) -> bool:

@@ -17,6 +17,7 @@ from hf_distill.models.texts import IDS
 
 OTHERS = ("OwlViT", "Owlv2", "Flava")
 """Their texts are several a row, or their vectors one a position, though the methods have the same names."""
+TOWERS = ("image", "text")
 PROJECTIONS = ("text_projection", "text_model.head")
 """Where the last linear map of a text is; the images' has the same width."""
 
@@ -37,6 +38,27 @@ def has_two_towers(model: nn.Module) -> bool:
         return False
     scaled = hasattr(core, "logit_scale") or isinstance(getattr(core, "temperature", None), nn.Parameter)
     return scaled and {IDS, IMAGES} <= set(inspect.signature(core.forward).parameters)
+
+
+def tower_columns(model: nn.Module) -> dict[str, frozenset[str]]:
+    """Say which columns of a batch either tower reads, and the other does not.
+
+    Args:
+        model: a model of two towers.
+
+    Returns:
+        ``"image"`` and ``"text"`` -> names; a column that stands under neither belongs to no tower alone.
+
+    Example:
+        >>> class Clip(nn.Module):
+        ...     def get_image_features(self, pixels, scale): ...
+        ...     def get_text_features(self, ids, mask, scale): ...
+        >>> {side: sorted(names) for side, names in tower_columns(Clip()).items()}
+        {'image': ['pixels'], 'text': ['ids', 'mask']}
+    """
+    core = core_of(model)
+    image, text = (frozenset(inspect.signature(getattr(core, f"get_{side}_features")).parameters) for side in TOWERS)
+    return dict(zip(TOWERS, (image - text, text - image), strict=True))
 
 
 def scale_and_bias(core: Any) -> tuple[Tensor, Tensor | None]:

@@ -18,6 +18,8 @@ from hf_distill.cache.hub import HUB, pulled
 from hf_distill.cache.store import holds_answers
 from hf_distill.cache.teacher import CachedTeacher
 from hf_distill.models.denoisers import load_denoiser
+from hf_distill.cache.towers import CachedTowers
+from hf_distill.models.image_text import has_two_towers
 from hf_distill.models.timm import timm_named
 from hf_distill.tasks import Task
 from hf_distill.tasks.alignment.tokenizers import tokenizer_at
@@ -126,7 +128,7 @@ def with_cache(
         prepass: ask for all training rows before the first step, sorted by length.
 
     Returns:
-        A ``CachedTeacher``, or the teacher as it is.
+        A ``CachedTeacher``, ``CachedTowers`` of a model of images and texts, or the teacher as it is.
 
     Raises:
         ValueError: answers are to be kept of a teacher that changes while the student learns.
@@ -155,6 +157,8 @@ def with_cache(
         return teacher
     if cache == "off" and not whole_window:
         return teacher
+    if cache == "auto" and not (whole_window or prepass) and has_two_towers(teacher.model):
+        return CachedTowers(teacher, gb)
     folder = None if known else cache
     return CachedTeacher(
         teacher, folder, 0 if cache == "off" else gb, whole_window=whole_window, prepass=prepass and cache != "off"
