@@ -72,7 +72,7 @@ class Watch(TrainerCallback):
                 f"teacher_prepass=True was asked, but {what}: leave it out, or fill a folder with hf-distill cache."
             )
         if self not in trainer.callback_handler.callbacks:
-            trainer.add_callback(self)
+            trainer.callback_handler.callbacks.append(self)  # add_callback warns where another teacher has one too
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Learn whether the run sees a row more than once; a stream of unknown length does not say."""

@@ -262,12 +262,7 @@ class CachedTeacher(TeacherAround):
         return not self._stop(reason)
 
     def _can_keep(self, shown: Signals, asked: Mapping[str, Any]) -> bool:
-        """Say whether an answer to some rows can be taken apart, which the first one's does not say of a later one's.
-
-        Args:
-            shown: the answer.
-            asked: the rows.
-        """
+        """Whether an answer to some rows can be taken apart, which the first one's does not say of a later one's."""
         reason, batch = unkeepable(shown, self.task.positions), self._spans(asked)
         if not reason and not self.task.frames and batch is not None and shown.mask is not None:
             if not np.array_equal(spans_of(shown.mask), batch):

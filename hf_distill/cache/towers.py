@@ -16,19 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_distill.cache.teacher import CachedTeacher
 from hf_distill.models.facts import Facts
 from hf_distill.models.image_text import TOWERS, tower_columns
 from hf_distill.signals import Signals
-from hf_distill.tasks.batches import plain, take
+from hf_distill.tasks.batches import take
 from hf_distill.teachers.around import TeacherAround
 from hf_distill.teachers.live import LiveTeacher
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
+Asked = list[CachedTeacher]
 VECTORS = frozenset({"vectors"})
 """What two towers can be asked for apart."""
 
@@ -37,14 +38,15 @@ class Tower(TeacherAround):
     """One tower of a model of two: it shows the vectors of one side, and reads the columns of that side alone.
 
     Args:
-        teacher: the model, prepared by whoever else asks it.
+        whole: who asks the model for pairs: it prepares the model, and notices where that changes.
         side: ``"image"`` or ``"text"``.
+        own: the names of what this tower reads; see ``tower_columns``.
     """
 
     serves = VECTORS
 
-    def __init__(self, teacher: LiveTeacher, side: str) -> None:
-        self.teacher, self.side = teacher, side
+    def __init__(self, whole: CachedTeacher, side: str, own: frozenset[str]) -> None:
+        self.whole, self.teacher, self.side, self.own = whole, whole.teacher, side, own
 
     @property
     def facts(self) -> Facts:
@@ -60,17 +62,23 @@ class Tower(TeacherAround):
         """Take over the model's task; see ``Teacher.prepare``."""
         self.task = self.teacher.task
 
+    def held(self) -> list[nn.Module | Tensor]:
+        """Nothing, for one look at the model is enough; see ``Teacher.held``."""
+        return []
+
+    def fingerprint(self, student: nn.Module | None = None) -> str | None:
+        """Return the hash that was made of the model's weights; see ``Teacher.fingerprint``."""
+        return self.whole.memory.known.get("weights")
+
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what the tower reads; see ``Teacher.inputs``."""
-        own = tower_columns(self.model)[self.side]
-        return {name: value for name, value in self.teacher.inputs(batch).items() if name in own}
+        return {name: value for name, value in self.teacher.inputs(batch).items() if name in self.own}
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Ask for all rows of this side beside the first of the other; see ``Teacher.__call__``."""
         every = self.teacher.inputs(batch)
-        own = self.inputs(batch)
-        beside = take({name: value for name, value in every.items() if name not in own}, [0])
-        shown = self.teacher({**own, **beside}, needs)
+        beside = take({name: value for name, value in every.items() if name not in self.own}, [0])
+        shown = self.teacher({**every, **beside}, needs)
         vectors = {name: one for name, one in shown.vectors.items() if (name == "text") == (self.side == "text")}
         return Signals({}, mask=shown.mask if self.side == "text" else None, vectors=vectors)
 
@@ -96,7 +104,8 @@ class CachedTowers(TeacherAround):
 
     def __init__(self, teacher: LiveTeacher, gb: float = 4.0) -> None:
         self.teacher = CachedTeacher(teacher, gb=gb)
-        self.towers = {side: CachedTeacher(Tower(teacher, side), gb=gb / len(TOWERS)) for side in TOWERS}
+        own, share = tower_columns(teacher.model), gb / len(TOWERS)
+        self.towers = {side: CachedTeacher(Tower(self.teacher, side, own[side]), gb=share) for side in TOWERS}
         self.towers["text"].watch.each_epoch = True  # however many views an image has
         self.task = teacher.task
 
@@ -132,31 +141,34 @@ class CachedTowers(TeacherAround):
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Answer a batch, by both towers or whole; see ``Teacher.__call__``."""
         training = self.teacher.watch.training or any(one.column in batch for one in self._every)
-        asked = self._asked([batch], needs, training)
-        shown = [one(batch, needs) for one in asked]
-        if len(shown) == 1 or any(one.memory.off for one in asked):  # which an answer may have shown
-            return shown[0] if len(shown) == 1 else self.teacher(batch, needs)
-        image, text = shown
-        return replace(text, vectors={**image.vectors, **text.vectors})
+        if len(asked := self._asked([batch], needs, training)) > 1:
+            image, text = (one(batch, needs) for one in asked)
+            if not any(one.memory.off for one in asked):  # which the answers may have shown
+                return replace(text, vectors={**image.vectors, **text.vectors})
+        return self.teacher(batch, needs)
 
-    def _asked(self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str], training: bool) -> list[CachedTeacher]:
-        """Who is asked: the towers, or the whole model. The others forget what they were asked before."""
-        towers = list(self.towers.values())
-        apart = needs == VECTORS and self.task.paired and not self.collective
-        apart = apart and any(one.keeps(needs, training) for one in towers)
-        apart = apart and not any(one.memory.off for one in towers)
-        apart = apart and all(self._reads_apart(batch) for batch in batches)
-        asked = towers if apart else [self.teacher]
+    def _asked(
+        self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str], training: bool
+    ) -> list[CachedTeacher]:
+        """Who is asked: the towers, or the model for pairs. What the others know is not needed any more."""
+        asked = list(self.towers.values()) if self._apart(batches, needs, training) else [self.teacher]
         for one in self._every:
             if one not in asked and len(one.memory):
                 one.memory.forget()
         return asked
 
-    def _reads_apart(self, batch: Mapping[str, Any]) -> bool:
-        """Whether each column is read by one tower, and by one alone."""
-        read = self.inputs(plain(batch)).keys()
-        own = tower_columns(self.model)
-        return bool(own) and read <= frozenset().union(*own.values())
+    def _apart(self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str], training: bool) -> bool:
+        """Whether the towers can be asked apart, and one of them keeps what it shows."""
+        towers = self.towers.values()
+        if needs != VECTORS or not self.task.paired or self.collective or any(one.memory.off for one in towers):
+            return False
+        if not any(one.keeps(needs, training) for one in towers):
+            return False
+        own = frozenset().union(*(one.teacher.own for one in towers))
+        if not all(self.teacher.teacher.inputs(batch).keys() <= own for batch in batches):
+            return False
+        self.teacher.notice()
+        return not self.teacher.memory.off
 
     # ---- What a trainer tells it ----
 
