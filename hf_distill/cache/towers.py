@@ -23,6 +23,7 @@ from hf_distill.models.facts import Facts
 from hf_distill.models.image_text import TOWERS, tower_columns
 from hf_distill.signals import Signals
 from hf_distill.tasks.batches import take
+from hf_distill.tasks.samples import rows_of
 from hf_distill.teachers.around import TeacherAround
 from hf_distill.teachers.live import LiveTeacher
 
@@ -107,7 +108,7 @@ class CachedTowers(TeacherAround):
         own, share = tower_columns(teacher.model), gb / len(TOWERS)
         self.towers = {side: CachedTeacher(Tower(self.teacher, side, own[side]), gb=share) for side in TOWERS}
         self.towers["text"].watch.each_epoch = True  # however many views an image has
-        self.task = teacher.task
+        self.task, self._unkept = teacher.task, 0  # and how many rows a tower was asked for that keeps none
 
     facts = property(lambda self: self.teacher.facts)
     serves = property(lambda self: self.teacher.serves)
@@ -142,6 +143,7 @@ class CachedTowers(TeacherAround):
         """Answer a batch, by both towers or whole; see ``Teacher.__call__``."""
         training = self.teacher.watch.training or any(one.column in batch for one in self._every)
         if len(asked := self._asked([batch], needs, training)) > 1:
+            self._unkept += training * rows_of(batch) * sum(not one.keeps(needs, training) for one in asked)
             image, text = (one(batch, needs) for one in asked)
             if not any(one.memory.off for one in asked):  # which the answers may have shown
                 return replace(text, vectors={**image.vectors, **text.vectors})
@@ -175,7 +177,8 @@ class CachedTowers(TeacherAround):
     def cache_hits(self) -> tuple[int, int]:
         """Return how many images and texts of training batches were kept ones, of how many."""
         counted = [one.cache_hits() for one in self._every]
-        return sum(hits for hits, _ in counted), sum(rows for _, rows in counted)
+        unkept, self._unkept = self._unkept, 0
+        return sum(hits for hits, _ in counted), sum(rows for _, rows in counted) + unkept
 
     def save(self, checkpoint: str | Path, rank: int, name: str = "", answers: bool = True) -> None:
         """Let each write what it remembers, under its tower's name; see ``Teacher.save``."""
