@@ -48,6 +48,7 @@ class Tower(TeacherAround):
 
     def __init__(self, whole: CachedTeacher, side: str, own: frozenset[str]) -> None:
         self.whole, self.teacher, self.side, self.own = whole, whole.teacher, side, own
+        self.shown: Signals | None = None  # what the model has just shown for the very pairs that are asked for next
 
     @property
     def facts(self) -> Facts:
@@ -77,9 +78,10 @@ class Tower(TeacherAround):
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Ask for all rows of this side beside the first of the other; see ``Teacher.__call__``."""
-        every = self.teacher.inputs(batch)
-        beside = take({name: value for name, value in every.items() if name not in self.own}, [0])
-        shown = self.teacher({**every, **beside}, needs)
+        if (shown := self.shown) is None:
+            every = self.teacher.inputs(batch)
+            beside = take({name: value for name, value in every.items() if name not in self.own}, [0])
+            shown = self.teacher({**every, **beside}, needs)
         vectors = {name: one for name, one in shown.vectors.items() if (name == "text") == (self.side == "text")}
         return Signals({}, mask=shown.mask if self.side == "text" else None, vectors=vectors)
 
@@ -143,8 +145,17 @@ class CachedTowers(TeacherAround):
         """Answer a batch, by both towers or whole; see ``Teacher.__call__``."""
         training = self.teacher.watch.training or any(one.column in batch for one in self._every)
         if len(asked := self._asked([batch], needs, training)) > 1:
-            self._unkept += training * rows_of(batch) * sum(not one.keeps(needs, training) for one in asked)
-            image, text = (one(batch, needs) for one in asked)
+            keeping = [one.keeps(needs, training) for one in asked]
+            self._unkept += training * rows_of(batch) * keeping.count(False)
+            new = all(not keeps or _all_new(one, batch) for one, keeps in zip(asked, keeping, strict=True))
+            shown = self.teacher.teacher(batch, needs) if new else None  # both in one forward
+            for one in asked:
+                one.teacher.shown = shown
+            try:
+                image, text = (one(batch, needs) for one in asked)
+            finally:
+                for one in asked:
+                    one.teacher.shown = None
             if not any(one.memory.off for one in asked):  # which the answers may have shown
                 return replace(text, vectors={**image.vectors, **text.vectors})
         return self.teacher(batch, needs)
@@ -191,3 +202,9 @@ class CachedTowers(TeacherAround):
         self.teacher.load(checkpoint, name)
         for side, one in self.towers.items():
             one.load(checkpoint, f"{name}-{side}")
+
+
+def _all_new(one: CachedTeacher, batch: Mapping[str, Any]) -> bool:
+    """Whether a tower has to be asked for every row of a batch, and is not going to be tried with others."""
+    keys = batch.get(one.column) or one.keys(batch)
+    return one.memory.probed and len(one.memory.look(keys)[1]) == len(keys)

@@ -115,8 +115,10 @@ def test_a_caption_of_two_images_is_asked_once_in_its_epoch_too(tmp_path):
 
 @EACH
 def test_where_no_side_repeats_alone_it_is_the_live_teacher_to_the_bit(tmp_path, kind):
-    run = trained(tmp_path, tiny_clip.model(kind), kind=kind)
+    teacher = Counted(kind)
+    run = trained(tmp_path, teacher.model, kind=kind)
     assert kept(run) == (0, 8, 8)
+    assert teacher.calls[-2:] == [(4, 4), (4, 4)]  # where both are new, they are asked together
     assert tiny.losses(run) == live(tmp_path, kind=kind)
 
 
