@@ -26,7 +26,7 @@ class ImageTextCollator:
 
     A caption is a text, or several, of which chance takes one in training and the first is taken otherwise. As the
     view of an image, it hangs on ``seed``, the image's own pixels and the epoch alone; with ``recurring=K`` on the
-    epoch modulo K, so a teacher whose vectors are kept is asked K times for a pair, however long the training is.
+    epoch modulo K, so a teacher whose vectors are kept is asked K times for an image, however long the training is.
 
     Args:
         processor: the student's, which holds an ``image_processor`` and a ``tokenizer`` (CLIPProcessor, ...).

@@ -30,7 +30,6 @@ from hf_distill.teachers.live import LiveTeacher
 if TYPE_CHECKING:
     from transformers import Trainer
 
-Asked = list[CachedTeacher]
 VECTORS = frozenset({"vectors"})
 """What two towers can be asked for apart."""
 

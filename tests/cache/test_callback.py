@@ -34,8 +34,9 @@ def epoch(seen, batches):
     seen.on_epoch_end(None, None, None)
 
 
-def begun(epochs=3, **args):
+def begun(epochs=3, views=1, each_epoch=False, **args):
     seen = Watch(Cached())
+    seen.each_epoch, seen._round = each_epoch, views
     asked = SimpleNamespace(**{"eval_strategy": "no", **args})
     state = SimpleNamespace(num_train_epochs=epochs, max_steps=100, eval_steps=args.get("eval_steps"))
     seen.on_train_begin(asked, state, None)
@@ -89,6 +90,12 @@ def test_the_rest_of_an_epoch_that_was_resumed_says_nothing_of_the_next():
 def test_whether_rows_are_seen_more_than_once(epochs, args, repeats, reevaluates):
     seen = begun(epochs, **args)
     assert (seen.repeats, seen.reevaluates) == (repeats, reevaluates)
+
+
+@pytest.mark.parametrize(("views", "each_epoch", "repeats"), [(3, False, False), (2, False, True), (3, True, True)])
+def test_rows_that_have_no_views_come_again_in_each_epoch(views, each_epoch, repeats):
+    assert begun(3, views, each_epoch).repeats is repeats
+    assert not begun(1, views, each_epoch).repeats
 
 
 def test_rows_are_told_once():
