@@ -17,8 +17,8 @@ from torch import nn
 from hf_distill.cache.hub import HUB, pulled
 from hf_distill.cache.store import holds_answers
 from hf_distill.cache.teacher import CachedTeacher
-from hf_distill.models.denoisers import load_denoiser
 from hf_distill.cache.towers import CachedTowers
+from hf_distill.models.denoisers import load_denoiser
 from hf_distill.models.image_text import has_two_towers
 from hf_distill.models.timm import timm_named
 from hf_distill.tasks import Task
