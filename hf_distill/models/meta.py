@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,10 +18,20 @@ from transformers import PretrainedConfig, PreTrainedModel
 from hf_distill.models.outputs import core_of
 
 IMAGES = "pixel_values"
-_SEEN: WeakKeyDictionary[nn.Module, tuple[int, ...] | None] = WeakKeyDictionary()
-_TRIED: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], str]] = WeakKeyDictionary()
 MANY = 32
 """So many forms of images are tried of a model; a run with more of them has its own sizes, and one that reads them."""
+
+
+@dataclass
+class _Shown:
+    """What was seen of models of one class and configuration: how wide their states are, why a form is not read."""
+
+    widths: list[tuple[int, ...] | None] = field(default_factory=list)
+    tried: dict[tuple[int, ...], str] = field(default_factory=dict)
+
+
+_OF_SHAPE: dict[tuple[type, str], _Shown] = {}
+_OF_MODEL: WeakKeyDictionary[nn.Module, _Shown] = WeakKeyDictionary()
 
 
 def built(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
@@ -92,9 +103,10 @@ def image_widths(model: nn.Module) -> tuple[int, ...] | None:
     core = core_of(model)
     if not reads_images_alone(core):
         return None
-    if core not in _SEEN:
-        _SEEN[core] = _measured(core)
-    return _SEEN[core]
+    shown = _shown(core)
+    if not shown.widths:
+        shown.widths.append(_measured(core))
+    return shown.widths[0]
 
 
 def form_of(model: nn.Module) -> tuple[int, int, int]:
@@ -135,33 +147,52 @@ def unread(model: nn.Module, form: tuple[int, ...]) -> str:
     core = core_of(model)
     if not reads_images_alone(core) or form == (named := form_of(core)):
         return ""
-    tried = _TRIED.setdefault(core, {})
+    shown = _shown(core)
+    tried = shown.tried
     if form not in tried and len(tried) < MANY:
+        tried[form] = ""
         try:
-            _run(core, named)
+            twin = _twin(core)
+            if not any(shown.widths):  # which were measured by such a run
+                _run(twin, named)
         except Exception:  # it cannot be run so at all: nothing is known
-            tried[form] = ""
             return ""
         try:
-            _run(core, form)
-            tried[form] = ""
+            _run(twin, form)
         except Exception as error:  # whatever its class says
             tried[form] = " ".join(str(error).split())[:100].rstrip(".") or type(error).__name__
     return tried.get(form, "")
 
 
-def _run(core: PreTrainedModel, form: tuple[int, ...]) -> Any:
-    """What the class shows for one image, without weights."""
+def _shown(core: PreTrainedModel) -> _Shown:
+    """What is known of a model; another one of the same class and configuration, a copy of it say, shows the same."""
+    if core not in _OF_MODEL:
+        try:
+            shape = type(core), core.config.to_json_string(use_diff=False)
+        except TypeError:  # a user's own configuration, which cannot be written down
+            _OF_MODEL[core] = _Shown()
+        else:
+            _OF_MODEL[core] = _OF_SHAPE.setdefault(shape, _Shown())
+    return _OF_MODEL[core]
+
+
+def _twin(core: PreTrainedModel) -> PreTrainedModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return built(type(core), core.config).eval()
+
+
+def _run(twin: PreTrainedModel, form: tuple[int, ...]) -> Any:
+    """What a model without weights shows for one image."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        twin = built(type(core), core.config).eval()
         pixels = torch.zeros(1, *form, device=next(twin.parameters()).device)
         return twin(pixel_values=pixels, output_hidden_states=True, return_dict=True)
 
 
 def _measured(core: PreTrainedModel) -> tuple[int, ...] | None:
     try:
-        shown = _run(core, form_of(core))
+        shown = _run(_twin(core), form_of(core))
         states = shown.get("hidden_states") or shown["encoder_hidden_states"]  # a detector's, before its queries
         return tuple(flat(state).shape[-1] for state in states) or None
     except Exception:  # a class that cannot be built or run without weights is one that nothing is known of

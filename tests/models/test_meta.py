@@ -1,13 +1,23 @@
 """What is measured of image models is what they show, and nothing of it is random or costs memory."""
 
+import copy
+
 import pytest
 import tiny
 import tiny_images
 import torch
-from transformers import CLIPConfig, CLIPForImageClassification, ImageGPTConfig, ImageGPTForImageClassification
+from transformers import (
+    CLIPConfig,
+    CLIPForImageClassification,
+    ImageGPTConfig,
+    ImageGPTForImageClassification,
+    ViTConfig,
+    ViTModel,
+)
 
+from hf_distill.models import meta
 from hf_distill.models.facts import Facts
-from hf_distill.models.meta import built, flat, image_widths
+from hf_distill.models.meta import built, flat, image_widths, unread
 
 
 @pytest.mark.parametrize("kind", tiny_images.KINDS)
@@ -23,6 +33,21 @@ def test_widths_are_those_of_the_hidden_states(kind):
     facts = Facts.of(model)
     assert (facts.hidden_size, facts.num_layers) == (widths[-1], len(widths) - 1)
     assert [facts.width(layer) for layer in range(len(widths))] == list(widths)
+
+
+def test_a_copy_is_not_run_again_and_another_configuration_is(monkeypatch):
+    made = []
+    monkeypatch.setattr(meta, "built", lambda *given: made.append(1) or built(*given))
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 5}
+    small, copied, taller = (ViTModel(ViTConfig(image_size=size, **sizes)) for size in (32, 32, 48))
+    for model, seen in ((small, 1), (copied, 1), (taller, 2)):
+        assert image_widths(model) == (12, 12)
+        assert len(made) == seen
+    for model, seen in ((small, 3), (copied, 3), (taller, 4)):
+        assert "doesn't match model" in unread(model, (3, 64, 64))
+        assert len(made) == seen
+    small.config.mine = object()  # which cannot be written down
+    assert image_widths(copy.deepcopy(small)) == (12, 12)
 
 
 def test_a_tower_of_images_is_not_taken_for_the_tower_of_texts_beside_it():
