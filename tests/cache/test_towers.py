@@ -6,13 +6,14 @@ import pytest
 import tiny
 import tiny_clip
 import torch
+from default_run import slow_but
 from torch import nn
 
 from hf_distill import CachedTeacher, ImageText, LiveTeacher
 from hf_distill.cache.towers import VECTORS, CachedTowers
 from hf_distill.training.build_teacher import with_cache
 
-EACH = pytest.mark.parametrize("kind", tiny_clip.KINDS)
+EACH = pytest.mark.parametrize("kind", slow_but(["clip"], tiny_clip.KINDS))
 
 
 class Counted:
@@ -76,7 +77,7 @@ def kept(run):
     return len(run.teacher.teacher.memory), *(len(one.memory) for one in run.teacher.towers.values())
 
 
-@pytest.mark.parametrize("recurring", [None, 3])
+@pytest.mark.parametrize("recurring", slow_but([None], [None, 3]))
 def test_texts_are_asked_once_beside_new_views_of_their_images(tmp_path, recurring, caplog):
     teacher, collator = Counted(), Views(images=True, recurring=recurring)
     with caplog.at_level(logging.WARNING):

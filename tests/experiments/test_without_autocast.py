@@ -5,6 +5,7 @@ from functools import wraps
 import numpy as np
 import pytest
 import torch
+from default_run import slow_but
 from recipe_runs import QUIET, columns, pairs, rows, tagged_rows, texts, write
 from torch.nn import functional as F
 from transformers import (
@@ -53,7 +54,7 @@ def logits(kind, folder, job):
         return [model(**job.options["data_collator"]([row])).logits[0] for row in job.splits["test"]]
 
 
-@pytest.mark.parametrize("cache", ["auto", "off"])
+@pytest.mark.parametrize("cache", slow_but(["auto"], ["auto", "off"]))
 def test_a_classifier(tmp_path, cache):
     path = write(tmp_path / "rows.jsonl", rows(60))
     report, job, models = done(

@@ -149,12 +149,14 @@ def test_a_student_with_other_tokens_is_refused_before_anything_is_trained(tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_given_student_brings_its_own_tokens_to_a_teacher_trained_here(tmp_path, teacher):
     run(tmp_path, "--student_model_name_or_path", teacher[0], "--train_file", teacher[1], "--skip_alone")
     student, ours = (AutoTokenizer.from_pretrained(path) for path in (tmp_path / "run", teacher[0]))
     assert student.get_vocab() == ours.get_vocab()
 
 
+@pytest.mark.slow
 def test_a_given_teacher_can_be_fine_tuned_first(tmp_path, teacher):
     run(tmp_path, "--teacher_model_name_or_path", teacher[0], "--finetune_teacher", "--train_file", teacher[1])
     (kept,) = (tmp_path / "run").glob("_teacher-*")
@@ -162,6 +164,7 @@ def test_a_given_teacher_can_be_fine_tuned_first(tmp_path, teacher):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_lora_saves_an_adapter_and_merging_writes_full_weights(tmp_path, teacher):
     flags = [
         "--teacher_model_name_or_path",

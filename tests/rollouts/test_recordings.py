@@ -8,6 +8,7 @@ import speech_runs
 import tiny
 import tiny_speech
 import torch
+from default_run import slow_but
 from speech_runs import MODELS, ONCE, WAYS, rows, trainer
 from torch import nn
 
@@ -123,7 +124,7 @@ def without_mask(given):
     return {name: value for name, value in tiny_speech.collate(given).items() if name != "attention_mask"}
 
 
-@pytest.mark.parametrize("kind", ["whisper", "moonshine"])
+@pytest.mark.parametrize("kind", slow_but(["whisper"], ["whisper", "moonshine"]))
 def test_8_x_1_equals_2_x_4_also_where_no_mask_says_what_is_padding(tmp_path, kind):
     mixed, found, data = {"on_policy": 0.4, "seq_kd": 0.4, "max_new_tokens": 2}, [], rows(kind, labels=False)
     if kind == "moonshine":  # each two as long: then the same padding, none, is heard in both

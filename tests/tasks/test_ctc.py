@@ -6,6 +6,7 @@ import pytest
 import tiny
 import tiny_speech
 import torch
+from default_run import slow_but
 from torch.nn import functional as F
 
 from hf_distill import CTC, Task
@@ -42,7 +43,7 @@ def test_the_sum_divided_is_the_models_own_loss(kind, reduction):
     assert found.count == 4
 
 
-@pytest.mark.parametrize("kind", tiny_speech.CTCS)
+@pytest.mark.parametrize("kind", slow_but(["wav2vec2", "features"], tiny_speech.CTCS))
 @pytest.mark.parametrize("objective", ["forward_kl", "auto"])
 def test_8_x_1_equals_2_x_4(tmp_path, kind, objective):
     """One micro-batch has a transcript that does not fit, and one that is empty."""

@@ -121,6 +121,7 @@ def test_pixels_without_a_distance_are_taught_and_not_supervised(tmp_path):
     assert tiny.losses(run, "loss/value_l1")[0] > 0
 
 
+@pytest.mark.slow
 def test_a_function_may_be_the_teacher(tmp_path):
     model = tiny_depth.glpn((12, 20), stride=1, seed=7).eval()
     function = FunctionTeacher(lambda batch: model(batch["pixel_values"]).predicted_depth)
@@ -132,6 +133,7 @@ def test_a_function_may_be_the_teacher(tmp_path):
     assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_one_of_several_teachers_is_compared_by_its_name(tmp_path):
     two = {"near": tiny_depth.glpn((12, 20), stride=1, seed=7), "far": tiny_depth.depth_anything(seed=2)}
     asked = {"value_l1": {"teacher": "far"}}

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import tiny_vision_language as tiny_vl
 import torch
+from default_run import slow_but
 from peft import LoraConfig, get_peft_model
 from transformers import (
     BertConfig,
@@ -31,8 +32,9 @@ from hf_distill import (
 )
 from hf_distill.models.vision_tower import layers_of
 
-FEW = ("llava", "qwen2_vl", "idefics3")
-FAMILIES = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in tiny_vl.FAMILIES]
+USUAL = ("llava", "qwen2_vl")
+FEW = slow_but(USUAL, (*USUAL, "idefics3"))
+FAMILIES = slow_but(USUAL, tiny_vl.FAMILIES)
 
 
 def trainer(folder, family, teacher=None, images=(1, 2, 0, 1, 2, 0, 1, 1), student=None, args=None, **parts):

@@ -9,9 +9,7 @@ from hf_distill import ObjectDetection, Task
 from hf_distill.tasks.matching import BACKGROUND
 
 EXACT = [  # but D-FINE, whose loss_ddf is weighed by its micro-batch
-    pytest.param(name, marks=[] if name in ("detr", "rtdetr") else pytest.mark.slow)
-    for name in detectors.KINDS
-    if name != "dfine"
+    pytest.param(name, marks=[] if name == "detr" else pytest.mark.slow) for name in detectors.KINDS if name != "dfine"
 ]
 
 

@@ -179,6 +179,7 @@ def test_a_compiled_teacher_is_the_same_teacher(tmp_path, objective):
     assert run.teacher.facts == plain.teacher.facts
 
 
+@pytest.mark.slow
 def test_a_compiled_teacher_runs_compiled(tmp_path):
     ran = []
 
