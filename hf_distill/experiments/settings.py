@@ -164,7 +164,8 @@ def say(args: transformers.TrainingArguments, text: str) -> None:
 
 def arguments_for(args: RecipeTrainingArguments, folder: str, **changes: Any) -> RecipeTrainingArguments:
     """Return the run's arguments for a model beside the student: without a teacher, checkpoints or the Hub."""
-    plain = {"alpha": 0.0, "augmentation": None, "rollout": None, "save_strategy": "no", "push_to_hub": False}
+    plain = {"alpha": 0.0, "save_strategy": "no", "push_to_hub": False}
+    plain |= dict.fromkeys(("augmentation", "rollout", "reader", "reads_teacher"))
     changes = plain | changes
     changes.setdefault("load_best_model_at_end", False)
     return replace(args, **{"output_dir": str(Path(args.output_dir) / folder), **changes})

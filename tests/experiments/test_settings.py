@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification, MarianConfig
 
 from hf_distill import DistillationTrainingArguments, cli
 from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.settings import RecipeTrainingArguments, arguments_for
 
 bert_chinese = recipe_module("bert_chinese")
 causal_lm = recipe_module("causal_lm")
@@ -118,6 +119,13 @@ def test_layers_of_a_given_teacher_are_counted_before_it_is_fine_tuned(tmp_path)
     refused(bert_chinese, tmp_path, *given, *made, message="student_layers=4 .* it has 3: ask for 1 to 3")
     given = ["--teacher_model_name_or_path", str(tmp_path / "writer"), *made, "--student_decoder_layers", "3"]
     refused(translation, tmp_path, *given, message="student_decoder_layers=3 .* it has 2: ask for 1 to 2")
+
+
+def test_a_student_alone_reads_no_teacher(tmp_path):
+    whole = RecipeTrainingArguments(str(tmp_path), reader="logits", reads_teacher={"told": "logits"}, bf16=False)
+    alone = arguments_for(whole, "_alone")
+    assert (alone.reader, alone.reads_teacher, alone.alpha) == (None, None, 0.0)
+    assert alone.output_dir == str(tmp_path / "_alone")
 
 
 @pytest.mark.parametrize("recipe", [causal_lm, translation])
