@@ -71,6 +71,8 @@ _HOME = {
     "fresh_student": "students",
     "trim_vocabulary": "students",
     "lineage": "students",
+    "DraftHead": "students",
+    "speculate": "students",
 }
 
 __all__ = [*_HOME, "__version__"]

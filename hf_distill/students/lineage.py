@@ -135,8 +135,14 @@ def _cut(whom: str, step: dict[str, Any]) -> str:
     return f"Of {whom} each stage kept {step['pairs']} of {step['of']} layers{middle}."
 
 
+def _drafted(whom: str, step: dict[str, Any]) -> str:
+    read = _some("layer", step["layers"])
+    return f"It reads what enters {read} of {whom}, whose embeddings and head it has, and began as a random layer."
+
+
 SENTENCES = {
     "cut_unet": _cut,
+    "draft_head": _drafted,
     "keep_layers": _kept_layers,
     "shrink_width": _shrunk,
     "fresh_student": _fresh,
