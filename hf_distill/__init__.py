@@ -33,6 +33,7 @@ _HOME = {
     "ObjectDetection": "tasks",
     "DepthEstimation": "tasks",
     "Denoising": "tasks",
+    "Drafting": "tasks",
     "AudioClassification": "tasks",
     "AudioFeatures": "tasks",
     "CTC": "tasks",

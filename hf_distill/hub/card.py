@@ -139,6 +139,10 @@ def add_distillation(run: Trained, repository: str | None, rollout: str, asked: 
         temperature=f"{run.distillation.temperature:g}",
         rollout=rollout,
         library=run.task.library,
+        usage=run.task.usage.format(
+            repository=repository or run.args.hub_model_id or model_name,
+            teacher=", ".join(one.name for one in teachers.values()),
+        ),
         auto_class=run.task.auto_class,
         processor_class=run.task.processor_class,
         processor=run.task.processor_class.removeprefix("Auto").removeprefix("Image").lower(),
@@ -183,7 +187,7 @@ def _pipeline(run: Trained) -> str:
     from transformers.pipelines import PIPELINE_REGISTRY
 
     tag = run.task.pipeline_tag
-    if tag not in PIPELINE_REGISTRY.get_supported_tasks() or _adapted(run):
+    if tag not in PIPELINE_REGISTRY.get_supported_tasks() or _adapted(run) or run.task.usage:
         return ""
     if tag == "text-classification" and _paired(run):
         return '{"text": "A text of yours.", "text_pair": "The one that belongs to it."}'

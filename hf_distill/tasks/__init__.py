@@ -6,6 +6,7 @@ from hf_distill.tasks.candidates import CandidateCollator
 from hf_distill.tasks.ctc import CTC
 from hf_distill.tasks.denoising import Denoising
 from hf_distill.tasks.depth_estimation import DepthEstimation
+from hf_distill.tasks.drafting import Drafting
 from hf_distill.tasks.image_classification import ImageClassification
 from hf_distill.tasks.image_text import ImageText
 from hf_distill.tasks.image_text_to_text import ImageTextToText, ImageTextToTextSeq2Seq
@@ -22,7 +23,7 @@ from hf_distill.tasks.task import Task
 from hf_distill.tasks.token_classification import TokenClassification
 
 TASKS: tuple[type[Task], ...] = (
-    AudioClassification, CTC, SpeechSeq2Seq, ObjectDetection, SemanticSegmentation, DepthEstimation,
+    Drafting, AudioClassification, CTC, SpeechSeq2Seq, ObjectDetection, SemanticSegmentation, DepthEstimation,
     ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM,
     ImageTextToText, ImageTextToTextSeq2Seq, CausalLM, Seq2SeqLM, AudioFeatures, ImageText, SentenceEmbedding,
     Denoising,
@@ -39,6 +40,7 @@ __all__ = [
     "CausalLM",
     "Denoising",
     "DepthEstimation",
+    "Drafting",
     "ImageClassification",
     "ImageText",
     "ImageTextToText",

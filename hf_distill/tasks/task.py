@@ -32,6 +32,8 @@ class Task(Counting, Comparing):
         processor_class: the transformers class that loads what makes a model's inputs, for the card.
         noun: what its models read, for the card.
         example: what a pipeline of transformers is given, in Python, for the card.
+        usage: how a student is used, in Python, for the card, where ``library`` has no class that loads it; in braces
+            ``repository`` and ``teacher``.
         default_objective: what is learned from the teacher if the user names nothing.
         own_loss: only the model itself knows its supervised loss: it is given the labels, and ``hard`` returns None,
             or makes a sum of what the model returned.
@@ -57,6 +59,7 @@ class Task(Counting, Comparing):
     processor_class: ClassVar[str] = "AutoTokenizer"
     noun: ClassVar[str] = "texts"
     example: ClassVar[str] = '"Some text of yours."'
+    usage: ClassVar[str] = ""
     default_objective: str | Mapping[str, Any] = "forward_kl"
     own_loss: bool = False
     shifts_labels: bool = False
