@@ -12,7 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 import tiny_detectors
+import tiny_drafts
 import tiny_images
+import tiny_language
 import tiny_reads
 import tiny_segmenters
 import tiny_speech
@@ -20,11 +22,11 @@ import tiny_tasks
 import tiny_vision_language
 import torch
 from safetensors.torch import save_file
-from transformers import default_data_collator
+from transformers import DataCollatorForSeq2Seq, default_data_collator
 
 from hf_distill import DenoisingCollator, SequenceClassification
 
-READS = ("reads", "states", "reader")
+READS = ("reads", "states", "reader", "draft")
 NOISE = ("denoising",) if find_spec("diffusers") else ()  # noise that each rank draws for its own rows
 IMAGES_IN_TEXTS = ("llava", "qwen2_vl")  # two images in one row, and none in the next
 
@@ -94,6 +96,10 @@ def parts_of(problem):
     if problem == READS[1]:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.States(), tiny.rows(8), {**both, "task": SequenceClassification(3, tiny.SINGLE)}
+    if problem == READS[3]:
+        both = {"eval_dataset": tiny_language.texts(8, 9), "teacher_model": tiny_drafts.teacher()}
+        collate = DataCollatorForSeq2Seq(tiny_language.tokenizer())
+        return tiny_drafts.draft(), tiny_language.texts(), {**both, "data_collator": collate}
     if problem == READS[2]:
         problem = tiny.SINGLE
     if (case := tiny_tasks.CASES.get(problem)) is None:
