@@ -26,9 +26,9 @@ from hf_distill.tasks.reading import TeacherReading
 
 PLAIN = "plain draft"
 NOTE = (
-    f'"Distilled" is the draft head. "{PLAIN[0].upper()}{PLAIN[1:]}" is one layer with the same embeddings and head that reads no state, trained for '
-    'the same steps under the same teacher. "Accepted" are the drafted tokens that the teacher takes at each of its '
-    'passes, one of its own not counted; "times as fast" is against the teacher\'s own generate.'
+    '"Distilled" is the draft head. "Plain draft" is one layer with the same embeddings and head that reads no state, '
+    'trained for the same steps under the same teacher. "Accepted" are the drafted tokens that the teacher takes at '
+    'each of its passes, one of its own not counted; "times as fast" is against the teacher\'s own generate.'
 )
 
 

@@ -14,6 +14,7 @@ NAMES = [
     "bert_chinese",
     "causal_lm",
     "distil_whisper",
+    "draft_head",
     "image_classification",
     "image_generation",
     "image_text",
