@@ -23,6 +23,9 @@ from hf_distill.students.lineage import record
 
 STATES = ("low_states", "middle_states", "high_states")
 """The arguments of a draft's forward that its teacher fills."""
+SHARE = 0.1
+"""By what a fusion begins to multiply the last state. The layer and the head see each state normalised, so it is the
+same to them; but beside one of full size what a new layer adds hardly counts for hundreds of steps."""
 
 
 @dataclass
@@ -76,7 +79,7 @@ class DraftHead(PreTrainedModel):
     """A student that always reads its teacher: at position t the token at t, and the teacher's states of t - 1.
 
     It predicts the token at t + 1, of which the teacher has said nothing by then. What is read are the states that
-    enter three of the teacher's layers; one matrix makes one state of them, at the beginning that of the last. A
+    enter three of the teacher's layers; one matrix makes one state of them, at the beginning a tenth of the last. A
     draft of several tokens goes on from its own states: ``forward`` does so ``config.unrolled`` times, and each later
     pass attends to the first one's keys of all positions but its last, as when a text is written.
 
@@ -153,7 +156,7 @@ class DraftHead(PreTrainedModel):
         width = config.hidden_size
         with torch.no_grad():
             draft.fc.weight.zero_()
-            draft.fc.weight[:, -width:] = torch.eye(width)
+            draft.fc.weight[:, -width:] = SHARE * torch.eye(width)
             theirs = (teacher.get_input_embeddings(), teacher.model.norm, head)
             for own, part in zip(draft._of_the_teacher, theirs, strict=True):
                 own.weight.copy_(part.weight)

@@ -1,5 +1,6 @@
 """Draft heads: what they read and when, what an unrolled pass sees, the layout that servers load."""
 
+import copy
 import json
 
 import pytest
@@ -26,11 +27,14 @@ def run(head, teacher, ids=IDS, mask=None, change=None):
 
 
 @pytest.mark.parametrize("kind", ["llama", *tiny_drafts.CLASSES])
-def test_it_begins_as_the_last_state_that_is_read_with_the_teachers_embeddings_and_head(kind):
+def test_it_begins_as_a_tenth_of_the_last_state_with_the_teachers_embeddings_and_head(kind):
     teacher = tiny_drafts.teacher(kind)
     head = tiny_drafts.draft(teacher)
     read = tiny_drafts.states(teacher, head, IDS)
-    assert torch.equal(head.fused(*read), read[-1])
+    assert torch.allclose(head.fused(*read), 0.1 * read[-1], atol=1e-6)
+    full = copy.deepcopy(head)
+    full.fc.weight.data *= 10  # what attends and what is predicted is the same, but for what the layer adds
+    assert torch.allclose(head.norm(head.fused(*read)), full.norm(full.fused(*read)), atol=1e-3)
     assert torch.equal(head.embed_tokens.weight, teacher.get_input_embeddings().weight)
     assert torch.equal(head.lm_head.weight, teacher.lm_head.weight)
     assert torch.equal(head.norm.weight, teacher.model.norm.weight)
