@@ -64,6 +64,8 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> DraftE
         args: of the drafts' training.
         root: where a teacher that is trained here is kept.
     """
+    if recipe.source == recipe.embedded and recipe.max_train_samples is None:
+        recipe.max_train_samples = 5000  # the run without an argument is to take less than five minutes
     with args.main_process_first(desc="reading the rows"):
         given, column, chat = load_texts_or_chats(recipe, args.seed, recipe.text_column, recipe.messages_column)
         tokenizer = shared_tokenizer(

@@ -100,6 +100,14 @@ def test_padding_changes_nothing(left):
         assert torch.allclose(found[number, :, first:], own[:, first:], atol=1e-5)
 
 
+def test_eager_attention_gives_the_same():
+    teacher = tiny_drafts.teacher()
+    head = tiny_drafts.draft(teacher)
+    wanted = run(head, teacher)
+    head.set_attn_implementation("eager")
+    assert torch.allclose(run(head, teacher), wanted, atol=1e-5)
+
+
 NAMES = {
     "embed_tokens.weight": [32, 16], "fc.weight": [16, 48], "lm_head.weight": [32, 16], "norm.weight": [16],
     "midlayer.hidden_norm.weight": [16], "midlayer.input_layernorm.weight": [16],

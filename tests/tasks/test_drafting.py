@@ -115,6 +115,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
     assert all(torch.allclose(one, two, atol=1e-7) for one, two in both)
 
 
+def test_under_autocast_it_learns_what_it_does_in_float32(tmp_path):
+    found = []
+    for bf16 in (False, True):
+        run = trainer(tmp_path, args={"alpha": 1.0, "bf16": bf16, "per_device_train_batch_size": 8, "max_steps": 4})
+        run.train()
+        found.append(tiny.losses(run))
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
 def test_training_brings_every_pass_nearer(tmp_path):
     teacher, rows = tiny_drafts.teacher(), tiny_language.texts(16)
     head = tiny_drafts.draft(teacher)
