@@ -45,6 +45,11 @@ def check_supervision(task: Task, alpha: float, smoothing: bool) -> None:
             f"label_smoothing_factor was given, which smooths one column of labels, {type(task).__name__} has "
             f"{columns}{'' if task.plain_labels else ', no class numbers'}: leave it out."
         )
+    if alpha < 1 and smoothing and isinstance(task, EachPosition) and len(task.heads) > 1:
+        raise ValueError(
+            f"label_smoothing_factor was given, which smooths the labels of one head, {type(task).__name__} has "
+            f"{len(task.heads)}: leave it out."
+        )
     if task.loss_unit not in task.units:
         raise ValueError(
             f"loss_unit={task.loss_unit!r} was given by {type(task).__name__}, whose batches are counted in "

@@ -147,6 +147,8 @@ def test_what_cannot_be_is_refused_in_a_sentence(tmp_path):
         trainer(tmp_path, deeper, tiny_drafts.teacher(layers=3))
     with pytest.raises(ValueError, match="has states of width 24, the draft head reads those of width 16: make it"):
         trainer(tmp_path, tiny_drafts.draft(), tiny_drafts.teacher(width=24))
+    with pytest.raises(ValueError, match="smooths the labels of one head, Drafting has 3: leave it out"):
+        trainer(tmp_path, args={"alpha": 0.5, "label_smoothing_factor": 0.1})
     packed = trainer(tmp_path, data_collator=DataCollatorWithFlattening())
     with pytest.raises(ValueError, match="the batch has position_ids, as packed rows do, and a draft head reads one"):
         packed.train()
