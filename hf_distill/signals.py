@@ -179,11 +179,13 @@ class Value(NamedTuple):
         tensor: [B, N, D]: N things of each sample, D numbers of each thing.
         rows: bool [B, N]; a thing that does not count has no value and no gradient.
         weights: of a teacher, float [B, N]: what each thing counts in its sample; None: all that count count alike.
+        form: how the D numbers lie, (height, width) of an image or (samples,) of a wave; empty: nobody says.
     """
 
     tensor: Tensor
     rows: Tensor
     weights: Tensor | None = None
+    form: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -185,15 +185,7 @@ class DenoisingCollator:
                 f"row {number} of a batch has no {column!r}, only {sorted(row)}: name the columns (latents=, "
                 "conditions=), and set remove_unused_columns=False if a transform makes them."
             )
-        if isinstance(found, Tensor):
-            return found
-        if isinstance(found, (Mapping, bytes)):  # as datasets holds a picture that is not decoded yet
-            found = _decoded(found, f"row {number} of a batch")
-        values = torch.as_tensor(np.array(found))  # a copy: what a picture holds cannot be written
-        if column != self.latents or values.dtype != torch.uint8:
-            return values
-        values = values[None] if values.ndim == 2 else values.permute(2, 0, 1)  # a picture's bytes
-        return values.float() / 127.5 - 1
+        return pixels_of(found, f"row {number} of a batch", column == self.latents)
 
     def _stacked(self, latents: Sequence[Tensor]) -> Tensor:
         forms = sorted({tuple(one.shape) for one in latents})
@@ -220,6 +212,32 @@ class DenoisingCollator:
                 "one batch: pad embeddings of prompts to one length, as their text encoder does."
             )
         return torch.stack(found)
+
+
+def pixels_of(found: Any, who: str, picture: bool = True) -> Tensor:
+    """Return the numbers of what a row holds.
+
+    Args:
+        found: a tensor, an array, a list; a picture, or one that is not decoded yet.
+        who: how a message names the row.
+        picture: bytes are those of a picture, and go from -1 to 1 [C, height, width].
+
+    Raises:
+        ValueError: a picture that cannot be decoded.
+
+    Example:
+        >>> pixels_of(np.array([[0, 255]], dtype=np.uint8), "a row").tolist()
+        [[[-1.0, 1.0]]]
+    """
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(found, (Mapping, bytes)):  # as datasets holds a picture that is not decoded yet
+        found = _decoded(found, who)
+    values = torch.as_tensor(np.array(found))  # a copy: what a picture holds cannot be written
+    if not picture or values.dtype != torch.uint8:
+        return values
+    values = values[None] if values.ndim == 2 else values.permute(2, 0, 1)  # a picture's bytes
+    return values.float() / 127.5 - 1
 
 
 def packed(latents: Tensor) -> Tensor:

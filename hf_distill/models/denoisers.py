@@ -175,12 +175,13 @@ def quieten(model: nn.Module) -> None:
             module.dropout_prob = 0.0
 
 
-def load_denoiser(path: str | Path, who: str) -> nn.Module:
+def load_denoiser(path: str | Path, who: str, parts: tuple[str, ...] = ("transformer", "unet")) -> nn.Module:
     """Load a denoiser from its own folder, that of its pipeline, or the Hub.
 
     Args:
         path: a folder or an id.
         who: how a message names it.
+        parts: what its folder is called inside of a pipeline's.
 
     Raises:
         ImportError: diffusers is not installed.
@@ -192,15 +193,15 @@ def load_denoiser(path: str | Path, who: str) -> nn.Module:
         raise ImportError(
             f'{who} is loaded by diffusers, which is not installed: pip install "hf_distill[diffusers]".'
         ) from error
-    inside = next((name for name in ("transformer", "unet") if (Path(path) / name).is_dir()), None)
+    inside = next((name for name in parts if (Path(path) / name).is_dir()), None)
     options = {} if inside is None else {"subfolder": inside}
     try:
         kind = getattr(diffusers, diffusers.AutoModel.load_config(str(path), **options)["_class_name"])
     except (OSError, KeyError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{who} could not be read as a model of diffusers ({reason}): name the folder of its transformer or unet, "
-            "or pass the model."
+            f"{who} could not be read as a model of diffusers ({reason}): name the folder of its "
+            f"{' or '.join(parts)}, or pass the model."
         ) from error
     model, info = kind.from_pretrained(str(path), output_loading_info=True, **options)
     if missing := sorted(info["missing_keys"]):

@@ -7,6 +7,7 @@ from hf_distill.tasks.ctc import CTC
 from hf_distill.tasks.denoising import Denoising
 from hf_distill.tasks.depth_estimation import DepthEstimation
 from hf_distill.tasks.drafting import Drafting
+from hf_distill.tasks.generating import Generating
 from hf_distill.tasks.image_classification import ImageClassification
 from hf_distill.tasks.image_text import ImageText
 from hf_distill.tasks.image_text_to_text import ImageTextToText, ImageTextToTextSeq2Seq
@@ -26,7 +27,7 @@ TASKS: tuple[type[Task], ...] = (
     Drafting, AudioClassification, CTC, SpeechSeq2Seq, ObjectDetection, SemanticSegmentation, DepthEstimation,
     ImageClassification, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, MaskedLM,
     ImageTextToText, ImageTextToTextSeq2Seq, CausalLM, Seq2SeqLM, AudioFeatures, ImageText, SentenceEmbedding,
-    Denoising,
+    Denoising, Generating,
 )  # fmt: skip
 """In the order in which they are tried: some classes are in several mappings of transformers."""
 Task.known = TASKS
@@ -41,6 +42,7 @@ __all__ = [
     "Denoising",
     "DepthEstimation",
     "Drafting",
+    "Generating",
     "ImageClassification",
     "ImageText",
     "ImageTextToText",

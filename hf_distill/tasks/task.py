@@ -64,7 +64,7 @@ class Task(Counting, Comparing):
     own_loss: bool = False
     shifts_labels: bool = False
     reads_labels: ClassVar[bool] = False
-    label_names: ClassVar[tuple[str, ...]] = ("labels",)
+    label_names: tuple[str, ...] = ("labels",)
     paired: ClassVar[bool] = False
     of_text: ClassVar[bool] = False
     plain_labels: ClassVar[bool] = True
@@ -107,7 +107,7 @@ class Task(Counting, Comparing):
             model: any module.
             taught: there is a teacher, so the task needs no labels of its own.
         """
-        known = (task for task in Task.known if taught or task.supervises())
+        known = (task for task in Task.known if taught or task.label_names or task.paired)
         return next((found for task in known if (found := task.from_model(model)) is not None), None)
 
     @classmethod
@@ -119,10 +119,9 @@ class Task(Counting, Comparing):
             model: any module.
         """
 
-    @classmethod
-    def supervises(cls) -> bool:
+    def supervises(self) -> bool:
         """Say whether anything but a teacher can teach it: labels, or pairs."""
-        return bool(cls.label_names) or cls.paired
+        return bool(self.label_names) or self.paired
 
     def labelled_by(self, found: Sequence[str] | None, asked: Sequence[str] | None) -> bool:
         """Say whether the names that a trainer has for labels may stay, and are not to be the task's.

@@ -143,7 +143,7 @@ class LiveTeacher(Teacher):
 
     def _check_head(self, task: Task) -> None:
         name = type(core_of(self.model)).__name__
-        if task.label_names and name in HEADLESS:
+        if task.label_names and name in HEADLESS and name != task.auto_class:
             raise ValueError(
                 f"{name} was given as teacher, but it gives hidden states and no logits: load it with the "
                 "AutoModelFor... class of your task."

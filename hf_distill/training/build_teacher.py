@@ -18,10 +18,11 @@ from hf_distill.cache.hub import HUB, pulled
 from hf_distill.cache.store import holds_answers
 from hf_distill.cache.teacher import CachedTeacher
 from hf_distill.cache.towers import CachedTowers
+from hf_distill.models.decoders import load_decoder
 from hf_distill.models.denoisers import load_denoiser
 from hf_distill.models.image_text import has_two_towers
 from hf_distill.models.timm import timm_named
-from hf_distill.tasks import Task
+from hf_distill.tasks import Generating, Task
 from hf_distill.tasks.alignment.tokenizers import tokenizer_at
 from hf_distill.teachers.column import COLUMN, ColumnTeacher
 from hf_distill.teachers.ensemble import Several
@@ -80,10 +81,11 @@ def build_teacher(
         if task.library == "diffusers":
             if quantization is not None:
                 raise ValueError(
-                    f"teacher_quantization={quantization!r} was given for a denoiser at {spec}: load it quantised by "
-                    "diffusers, and pass the model."
+                    f"teacher_quantization={quantization!r} was given for a model of diffusers at {spec}: load it "
+                    "quantised by diffusers, and pass the model."
                 )
-            return LiveTeacher(load_denoiser(spec, f"the teacher at {spec}"), dtype=dtype)
+            load = load_decoder if isinstance(task, Generating) else load_denoiser
+            return LiveTeacher(load(spec, f"the teacher at {spec}"), dtype=dtype)
         options = {} if dtype is None else {"dtype": dtype}
         if quantization is not None:
             options["quantization_config"] = quantization_config(quantization)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from hf_distill.models.decoders import VAEDecoder, save_whole
 from hf_distill.models.denoisers import of_diffusers
 from hf_distill.models.outputs import core_of
 from hf_distill.models.sharding import whole_state
@@ -146,12 +147,16 @@ class CheckpointMixin:
             state = self.model.state_dict() if state_dict is None else state_dict
             state_dict = {name: value for name, value in state.items() if not name.startswith(f"{CHILD}.")}
         super()._save(output_dir, state_dict)
-        if of_diffusers(self.model) and not hasattr(self.model, "get_base_model"):
-            self._as_diffusers(Path(output_dir or self.args.output_dir))
+        folder, core = Path(output_dir or self.args.output_dir), self._core
+        if isinstance(core, VAEDecoder):
+            if not self._in_checkpoint:
+                save_whole(core, folder / SAFE_WEIGHTS_NAME, folder / DIFFUSERS)
+        elif of_diffusers(self.model) and not hasattr(self.model, "get_base_model"):
+            self._as_diffusers(folder)
 
     def _as_diffusers(self, folder: Path) -> None:
         """Let diffusers load what was saved; in a checkpoint the weights keep the name that Trainer resumes from."""
-        core_of(self.accelerator.unwrap_model(self.model, keep_torch_compile=False)).save_config(folder)
+        self._core.save_config(folder)
         if not self._in_checkpoint:
             (folder / SAFE_WEIGHTS_NAME).replace(folder / DIFFUSERS)
 
@@ -180,8 +185,7 @@ class CheckpointMixin:
 
     def _load_renamed(self, checkpoint: str | Path) -> None:
         if self._renamed is not None:
-            student = core_of(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
-            if not load_renamed(student, checkpoint):
+            if not load_renamed(self._core, checkpoint):
                 super()._issue_warnings_after_load(self._renamed)
 
     def _load_objective(self, checkpoint: str | Path) -> None:
@@ -211,6 +215,11 @@ class CheckpointMixin:
             super()._issue_warnings_after_load(load_result)
 
     # ---- Attaching ----
+
+    @property
+    def _core(self) -> nn.Module:
+        """What is inside of the student's wrappers."""
+        return core_of(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
 
     @property
     def _carried(self) -> bool:

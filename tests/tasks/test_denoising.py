@@ -266,7 +266,7 @@ def test_a_teacher_that_cannot_be_loaded_so_is_refused(tmp_path, folder):
     model = tiny_d.dit(2)
     model.save_pretrained(tmp_path)
     if folder == "teacher_quantization":
-        with pytest.raises(ValueError, match="teacher_quantization='torchao_int8' was given for a denoiser at"):
+        with pytest.raises(ValueError, match="teacher_quantization='torchao_int8' was given for a model of"):
             build_teacher(str(tmp_path), Denoising(), quantization="torchao_int8")
         return
     state = {n: v for n, v in model.state_dict().items() if not n.startswith("proj_out_2")}
