@@ -1,12 +1,13 @@
-"""A term by which the student learns vectors that a small discriminator cannot tell from the teacher's.
+"""A term by which the student learns vectors or samples that a small discriminator cannot tell from the teacher's.
 
-Knows: one vector for each row, a discriminator that is trained in the same step. Does not know: tasks, heads, a second
-optimizer, other rows of the batch.
+Knows: one vector, image or wave for each row, a discriminator that is trained in the same step. Does not know: tasks,
+heads, a second optimizer, other rows of the batch.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_distill.models.facts import Facts
+from hf_distill.objectives.discriminators import CONVOLUTIONS, PatchDiscriminator
 from hf_distill.objectives.layers import Layers
 from hf_distill.objectives.pooled import PooledTerm
+from hf_distill.objectives.values import counted_in_both
+from hf_distill.signals import Signals, Sum
 
 
 class Adversarial(PooledTerm):
@@ -27,15 +31,24 @@ class Adversarial(PooledTerm):
     What is logged is the discriminator's loss: log 2 = 0.69 where it cannot tell. There is no dropout and no batch
     norm: no row sees another. The mean over pairs of layers is taken, each with a discriminator of its own.
 
+    With ``on="sample"`` it is what a generator makes that is judged, by convolutions that say of each patch whose it
+    is; the mean over a sample's patches is what a sample costs. The teacher's sample stands for the real one, so no
+    image is needed.
+
     Args:
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
         hidden: width of the discriminator's first layer; at least 1.
         reversal: how strongly the student is moved against the discriminator; greater than 0.
         stream: which sequence of positions; see ``HiddenTerm``.
+        on: the value that is judged, one of ``Task.values``, in place of hidden states; its first layers are narrower
+            than ``hidden``.
+        channels: of what is judged: 3 of a picture in colours, 1 of a wave.
+        axes: 2 of an image, 1 of a wave.
 
     Raises:
-        ValueError: layers that cannot be read, another word for pool, or a number that is too small.
+        ValueError: layers that cannot be read, another word for pool, a number that is too small, or layers of a
+            value.
 
     Reference:
         Ganin, Lempitsky: Unsupervised Domain Adaptation by Backpropagation, arXiv:1409.7495, section 3.2.
@@ -62,16 +75,45 @@ class Adversarial(PooledTerm):
         hidden: int = 128,
         reversal: float = 1.0,
         stream: str | None = None,
+        on: str | None = None,
+        channels: int = 3,
+        axes: int = 2,
     ) -> None:
         super().__init__(layers, pool, stream)
+        if on is not None and (layers is not None or stream is not None):
+            raise ValueError(
+                f"on={on!r} was given to adversarial beside layers or a stream, which are of hidden states: leave "
+                "one of them out."
+            )
+        if axes not in CONVOLUTIONS or channels < 1:
+            raise ValueError(
+                f"channels={channels} and axes={axes} were given to adversarial: give at least one channel, and 2 "
+                "axes of an image, 1 of a wave."
+            )
         if hidden < 1:
             raise ValueError(f"hidden={hidden} was given to adversarial: give at least 1.")
         if not math.isfinite(reversal) or reversal <= 0:
             raise ValueError(f"reversal={reversal} was given to adversarial: give a number greater than 0.")
         self.hidden, self.reversal, self.discriminators = hidden, reversal, nn.ModuleDict()
+        self.of, self.channels, self.axes = on, channels, axes
+        if on is not None:
+            self.needs = frozenset({"values"})
+
+    def set_streams(self, names: Sequence[str]) -> None:
+        """Follow a stream only where no value was named; see ``Term.set_streams``."""
+        if self.of is None:
+            super().set_streams(names)
+
+    def set_vectors(self, names: Sequence[str]) -> None:
+        """Compare vectors only where no value was named; see ``PooledTerm.set_vectors``."""
+        if self.of is None:
+            super().set_vectors(names)
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Make a discriminator for each pair of layers, and projections where widths differ; see ``Term.build``."""
+        if self.of is not None:
+            self.discriminators = nn.ModuleDict({self.of: PatchDiscriminator(self.channels, self.axes, self.hidden)})
+            return
         super().build(student, teacher)
         teacher = teacher.stream(self.other)
         self.discriminators = nn.ModuleDict(
@@ -83,6 +125,23 @@ class Adversarial(PooledTerm):
             }
         )
 
+    def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
+        """Add over the samples; see ``Term.forward``."""
+        if self.of is None:
+            return super().forward(student, teacher, batch)
+        form = student.values[self.of].form
+        ours, theirs, _ = counted_in_both(self.name, self.of, student.values[self.of], teacher.values.get(self.of))
+        if len(form) != self.axes or ours.shape[1] != self.channels:
+            raise ValueError(
+                f"adversarial was asked to judge {self.of} of {self.channels} channels and {self.axes} axes, the "
+                f"student shows {[ours.shape[1], *form]}: give channels={ours.shape[1]} and axes={len(form)}."
+            )
+        both = torch.cat((reversed_gradient(ours, self.reversal), theirs)).unflatten(2, form)
+        # One call for both: ZeRO-3 gathers a module's parameters anew for each.
+        mine, real = self.discriminators[self.of](both).float().chunk(2)
+        total = (F.softplus(mine) + F.softplus(-real)).mean(dim=1).sum() / 2
+        return Sum(total, torch.tensor(len(ours), device=ours.device))
+
     def cost(self, pair: str, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Return the discriminator's loss; see ``HiddenTerm.cost``."""
         discriminator = self.discriminators[pair]
@@ -93,7 +152,8 @@ class Adversarial(PooledTerm):
 
     def extra_repr(self) -> str:
         """Show the width and the strength too in ``print(term)``."""
-        return f"{super().extra_repr()}, hidden={self.hidden}, reversal={self.reversal:g}"
+        shown = super().extra_repr() if self.of is None else f"on={self.of}"
+        return f"{shown}, hidden={self.hidden}, reversal={self.reversal:g}"
 
 
 class _Reversed(torch.autograd.Function):

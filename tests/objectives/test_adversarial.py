@@ -5,7 +5,9 @@ import reference
 import torch
 from vectors import MASK, built, compared, of_rows, same_gradient, states
 
+from hf_distill.models.facts import Facts
 from hf_distill.objectives.adversarial import Adversarial
+from hf_distill.signals import Signals, Value
 
 
 def scores(term, vectors):
@@ -64,3 +66,35 @@ def test_one_optimizer_brings_the_student_to_the_teacher():
 def test_numbers_that_cannot_be_used_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Adversarial(**options)
+
+
+def shown(made, form):
+    flat = made.flatten(2)
+    return Signals({}, values={"sample": Value(flat, torch.ones(flat.shape[:2], dtype=torch.bool), form=form)})
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((4, 3, 5, 7), 2), ((4, 1, 21), 1)])
+@pytest.mark.parametrize("reversal", [1.0, 0.25])
+def test_of_samples_each_patch_is_judged_and_the_mean_is_what_a_sample_costs(shape, axes, reversal):
+    torch.manual_seed(0)
+    term = Adversarial(on="sample", channels=shape[1], axes=axes, hidden=8, reversal=reversal)
+    term.build(Facts(), Facts())
+    student, teacher = torch.randn(shape).requires_grad_(), torch.randn(shape)
+    total, count = term(shown(student, shape[2:]), shown(teacher, shape[2:]), {})
+    judge = term.discriminators["sample"]
+    each = [
+        reference.discriminated(*(judge(one[None])[0].double() for one in both)) / judge(both[0][None]).numel()
+        for both in zip(student, teacher, strict=True)
+    ]
+    assert (term.needs, term.unit, count) == ({"values"}, "samples", 4)
+    assert total.item() == pytest.approx(sum(each).item(), rel=1e-5)
+    total, wanted = 100 * total, 100 * sum(each)
+    assert same_gradient(total, wanted, list(judge.parameters()))
+    assert same_gradient(total, -reversal * wanted, [student])
+
+
+def test_samples_are_judged_in_place_of_layers():
+    with pytest.raises(ValueError, match="on='sample' was given to adversarial beside layers or a stream"):
+        Adversarial("last", on="sample")
+    with pytest.raises(ValueError, match="channels=3 and axes=3 were given to adversarial"):
+        Adversarial(on="sample", axes=3)
