@@ -11,7 +11,7 @@ import tiny
 import tiny_tasks
 import torch
 from safetensors.torch import load_file
-from two_processes import IMAGES, IMAGES_IN_TEXTS, NOISE, READS, TOKENS, parts_of, settings_of
+from two_processes import IMAGES, IMAGES_IN_TEXTS, LATENTS, NOISE, READS, TOKENS, parts_of, settings_of
 
 SPLITS = [(2, 4), (4, 2), (3, 3)]
 
@@ -145,7 +145,7 @@ def two_processes(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *NOISE, *TOKENS]
+    "problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *NOISE, *LATENTS, *TOKENS]
 )
 def test_two_processes_equal_one(tmp_path, two_processes, problem):
     """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
@@ -161,7 +161,8 @@ def test_two_processes_equal_one(tmp_path, two_processes, problem):
         ranks = [json.loads((ranks_wrote / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
         assert [rank["world_size"] for rank in ranks] == [2, 2]  # an unnoticed single process would prove nothing
         assert ranks[0]["parts"] == ranks[1]["parts"]
-        soft = "loss/forward_kl" if problem in TOKENS else "loss/pooled_mse"
+        kinds = {**dict.fromkeys(TOKENS, "loss/forward_kl"), **dict.fromkeys(LATENTS, "loss/value_mse")}
+        soft = kinds.get(problem, "loss/pooled_mse")
         assert {"eval_loss", f"eval_{'loss/hard' if alone.alpha < 1 else soft}"} <= set(evaluated)
         assert set(ranks[0]["evaluated"]) == {name for name in evaluated if "loss" in name}
         for part, value in ranks[0]["evaluated"].items():

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
 import tiny_detectors
 import tiny_drafts
+import tiny_generators
 import tiny_images
 import tiny_language
 import tiny_reads
@@ -24,10 +25,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import DataCollatorForSeq2Seq, default_data_collator
 
-from hf_distill import DenoisingCollator, SequenceClassification
+from hf_distill import DenoisingCollator, Generating, LatentCollator, SequenceClassification, latent_rows
 
 READS = ("reads", "states", "reader", "draft")
 NOISE = ("denoising",) if find_spec("diffusers") else ()  # noise that each rank draws for its own rows
+LATENTS = ("latents",)  # drawn by each rank for its own rows, what is made of them judged by a discriminator
 IMAGES_IN_TEXTS = ("llava", "qwen2_vl")  # two images in one row, and none in the next
 
 
@@ -90,6 +92,11 @@ def parts_of(problem):
         collate = DenoisingCollator(student, tiny_denoisers.ddpm(), **told)
         both = {"eval_dataset": tiny_denoisers.latents(8, 9), "teacher_model": tiny_denoisers.dit(3, seed=7)}
         return student, tiny_denoisers.latents(8), {**both, "data_collator": collate}
+    if problem in LATENTS:
+        collate = LatentCollator({"z": (3,)}, {"class_labels": "label"})
+        both = {"eval_dataset": latent_rows(8, 2), "teacher_model": tiny_generators.Gan(8, seed=7)}
+        task = Generating(supervised=False)
+        return tiny_generators.Gan(4), latent_rows(8, 3), {**both, "data_collator": collate, "task": task}
     if problem == READS[0]:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.Reader(24), tiny.rows(8), {**both, "task": tiny_reads.Reading("hidden")}
@@ -116,6 +123,9 @@ def settings_of(problem):
         return {"alpha": TOKENS[problem][1], "max_steps": 2, **alone}
     if problem in IMAGES_IN_TEXTS:  # no rank calls the tower of images in a batch of texts alone
         return {"max_steps": 1, "remove_unused_columns": False, "ddp_find_unused_parameters": True}
+    if problem in LATENTS:
+        judged = {"on": "sample", "channels": 1, "hidden": 8}
+        return {"objective": {"value_mse": 1.0, "adversarial": judged}, "max_steps": 1}
     if problem == READS[2]:
         return {"reader": {"reads": "hidden[-1]", "keep": 0.5}, "max_steps": 2}
     return {"objective": "auto" if problem in IMAGES else None, "max_steps": 1}
@@ -154,7 +164,7 @@ def record(folder, problem):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *NOISE, *TOKENS):
+    for problem in (*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *NOISE, *LATENTS, *TOKENS):
         (Path(sys.argv[1]) / problem).mkdir(exist_ok=True)
         record(Path(sys.argv[1]) / problem, problem)
     torch.distributed.destroy_process_group()
