@@ -83,7 +83,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
         self.distillation: Distillation | None = None  # its `objective`: Trainer's search keeps its score under that
         self.rollout = rollout
-        self._core: tuple[nn.Module | None, nn.Module | None] = (None, None)  # a model, and what is in its wrappers
+        self._bare: tuple[nn.Module | None, nn.Module | None] = (None, None)  # a model, and what is in its wrappers
         self._window, self._training, self._evaluating, self._loss_only = None, Tally(), None, False
         task = task or (Task.find(self.model) if teacher_model is None else Task.of(self.model))
         if task is not None:
@@ -145,9 +145,9 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         self.distillation.equip(self._unwrapped(self.model), self._supervised(), sharded)
 
     def _unwrapped(self, model: nn.Module) -> nn.Module:
-        if self._core[0] is not model:  # Accelerate looks each time which packages are installed, for a millisecond
-            self._core = (model, self.accelerator.unwrap_model(model, keep_torch_compile=False))
-        return self._core[1]
+        if self._bare[0] is not model:  # Accelerate looks each time which packages are installed, for a millisecond
+            self._bare = (model, self.accelerator.unwrap_model(model, keep_torch_compile=False))
+        return self._bare[1]
 
     # ---- Settings: read anew each time, because a hyperparameter search changes them between trials ----
 
