@@ -220,7 +220,7 @@ def main():
             found = [first]
         else:
             found = []
-        rate = rates[kind]
+        rate = rates.setdefault(kind, asked.rates[0])  # where neither is asked for that is tuned
         found += [study.run(name, rate, seed, steps)[1] for seed in asked.seeds[len(found) :]]
         taken[name] = np.mean([one["seconds"] for one in found])
         numbers = {key: spread([one[key] for one in found]) for key in found[0]}
