@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, LlamaConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq
 
 from hf_distill.arguments import check_folder
 from hf_distill.experiments import Experiment, ModelArguments, ModelKind, Recipe, run, say, shared_tokenizer
 from hf_distill.experiments.assisted_generation import prompts
-from hf_distill.experiments.causal_lm import LanguageModelScoring, perplexity, token_losses
+from hf_distill.experiments.causal_lm import LanguageModelScoring, blank_llama, perplexity, token_losses
 from hf_distill.experiments.data.chats import encoded, load_texts_or_chats, texts_in
 from hf_distill.experiments.data.files import DataArguments, described
 from hf_distill.experiments.settings import RecipeTrainingArguments
@@ -100,17 +100,6 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         notes={"left_out": nothing} if nothing else {},
         rows_dir=recipe.rows_dir,
     )
-
-
-def blank_llama(recipe: Arguments, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
-    """Shape a teacher that is trained from nothing."""
-    width = recipe.teacher_hidden_size
-    return LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, tie_word_embeddings=True,
-        num_hidden_layers=recipe.teacher_layers, num_attention_heads=max(1, width // 64),
-        max_position_embeddings=max(512, recipe.max_length), pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
 
 
 RECIPE = Recipe(Arguments, TrainingArguments, experiment)

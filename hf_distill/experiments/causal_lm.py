@@ -1,7 +1,7 @@
-"""How well language models predict held-out text, and how near they are to their teacher there.
+"""How well language models predict held-out text, and how near they are to their teacher there; a teacher made here.
 
-Knows: trainers, distributions over the next token, how figures are shown. Does not know: where texts come from, how
-models were trained.
+Knows: trainers, distributions over the next token, shapes of Llama, how figures are shown. Does not know: where texts
+come from, how models were trained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction, LlamaConfig, PreTrainedTokenizerBase, Trainer
 
 from hf_distill.experiments.assisted_generation import accepted_tokens
 from hf_distill.experiments.scoring import Column, Measurement, Scoring, percent
@@ -23,6 +23,22 @@ from hf_distill.reports import GapClosed
 
 IGNORED = -100
 KEYS = ("loss", "accuracy", "kl", "agreement")
+
+
+def blank_llama(recipe: Any, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """Shape a teacher that is trained from nothing.
+
+    Args:
+        recipe: its sizes.
+        tokenizer: of its vocabulary.
+    """
+    width = recipe.teacher_hidden_size
+    return LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, tie_word_embeddings=True,
+        num_hidden_layers=recipe.teacher_layers, num_attention_heads=max(1, width // 64),
+        max_position_embeddings=max(512, recipe.max_length), pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
 
 
 def token_losses(logits: Tensor | tuple, labels: Tensor) -> Tensor:

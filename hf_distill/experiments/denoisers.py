@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hf_distill.experiments.models import ModelArguments, ModelKind
-from hf_distill.models.denoisers import load_denoiser
+from hf_distill.models.denoisers import load_diffusers_model
 from hf_distill.students.layers import PRESETS
 
 MISSING = 'this recipe needs diffusers, which is not installed: pip install "hf_distill[diffusers]".'
@@ -89,7 +89,7 @@ class Denoisers:
             path: a folder or an id.
             dtype: of its weights; None: as they are.
         """
-        model = load_denoiser(path, f"the model {path}")
+        model = load_diffusers_model(path, f"the model {path}")
         return model if dtype is None else model.to(dtype)
 
     @staticmethod

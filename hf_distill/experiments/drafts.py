@@ -1,6 +1,6 @@
 """Two drafts of one teacher: a head that reads what it saw, and a plain layer that does not.
 
-Knows: how both are made, who is trained when, which settings there are. Does not know: where texts come from, how a
+Knows: how both are made, which settings there are. Does not know: where texts come from, how a
 draft is measured, how a loss is computed.
 """
 
@@ -13,12 +13,9 @@ from typing import Any
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, set_seed
 
 from hf_distill import DraftHead
-from hf_distill.experiments.draft_head import PLAIN
-from hf_distill.experiments.experiment import Experiment, make_teacher, report, train
-from hf_distill.experiments.gate import decide
+from hf_distill.experiments.experiment import Experiment
 from hf_distill.experiments.models import ModelArguments
-from hf_distill.experiments.settings import RecipeTrainingArguments, arguments_for, say
-from hf_distill.hub.push import check_repository
+from hf_distill.experiments.settings import RecipeTrainingArguments, arguments_for
 from hf_distill.students.draft_layout import COPIED
 
 
@@ -67,32 +64,6 @@ class DraftArguments(ModelArguments):
 class DraftExperiment(Experiment):
     """The teacher, a draft head that reads it, and a plain draft under the same teacher for as many steps."""
 
-    def run(self, started: float) -> dict[str, Any]:
-        """Train both and measure; see ``distil``.
-
-        Args:
-            started: when the run began, as ``time.time()`` tells it.
-        """
-        args = self.args
-        check_repository(args)
-        teacher = make_teacher(self)
-        student = self.distilled(teacher, args)
-        say(args, "training the draft head, which reads its teacher")
-        train(student, args.resume_from_checkpoint)
-        student.save_model(_internal_call=True)
-        trainers = {"distilled": student}
-        if not self.recipe.skip_alone:
-            say(args, "training the plain draft under the same teacher, for as many steps")
-            plain = self.alone(teacher, arguments_for(args, "_plain", alpha=args.alpha))
-            train(plain)
-            plain.save_model()
-            trainers = {PLAIN: plain, **trainers}
-        report(self, trainers, started)
-        decide(student.report, student.is_world_process_zero())
-        if args.push_to_hub:
-            student.push_to_hub()
-        return student.report
-
     def distilled(self, teacher: PreTrainedModel | str, args: RecipeTrainingArguments) -> Trainer:
         """Make the trainer of the draft head; see the base."""
         return self.trainer(self.head(teacher, args.seed), args, teacher)
@@ -100,6 +71,10 @@ class DraftExperiment(Experiment):
     def alone(self, teacher: PreTrainedModel | str, args: RecipeTrainingArguments) -> Trainer:
         """Make the trainer of the plain draft, which has the same teacher; see the base."""
         return self.trainer(plain_draft(self.head(teacher, args.seed)), args, teacher)
+
+    def arguments_alone(self, **changes: Any) -> RecipeTrainingArguments:
+        """Return the head's arguments for the plain draft: the teacher's share is the same; see the base."""
+        return arguments_for(self.args, "_plain", alpha=self.args.alpha, **changes)
 
     def head(self, teacher: PreTrainedModel | str, seed: int) -> DraftHead:
         """Make a draft head, in float32 whatever its teacher is in.

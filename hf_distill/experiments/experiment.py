@@ -126,6 +126,14 @@ class Experiment:
         """
         return self.trainer(make_student(self.recipe, self.kind, teacher, args.seed), args)
 
+    def arguments_alone(self, **changes: Any) -> RecipeTrainingArguments:
+        """Return how the student is trained that is measured beside the distilled one.
+
+        Args:
+            **changes: what is otherwise than in the distilled one's arguments.
+        """
+        return arguments_for(self.args, "_alone", **changes)
+
     def distilled(self, teacher: PreTrainedModel | str, args: RecipeTrainingArguments) -> Trainer:
         """Make the trainer of the same student under its teacher.
 
@@ -169,11 +177,12 @@ def distil(experiment: Experiment, started: float) -> dict[str, Any]:
     if not recipe.skip_alone:
         # It cannot learn from a row without a label, so its epochs are shorter: it is given as many steps instead.
         steps = {"max_steps": student.state.max_steps} if "unlabeled" in experiment.splits else {}
-        say(args, "training the student alone" + (", on the labelled rows, for as many steps" if steps else ""))
-        alone = experiment.alone(teacher, arguments_for(args, "_alone", **steps))
+        name = experiment.scoring.baseline
+        say(args, f"training the {name}" + (", on the labelled rows, for as many steps" if steps else ""))
+        alone = experiment.alone(teacher, experiment.arguments_alone(**steps))
         train(alone)
         alone.save_model()
-        trainers = {"student alone": alone, **trainers}
+        trainers = {name: alone, **trainers}
     report(experiment, trainers, started)
     decide(student.report, student.is_world_process_zero())
     if args.push_to_hub:
@@ -186,7 +195,7 @@ def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: flo
 
     Args:
         experiment: all of it.
-        trainers: of ``distilled`` and, if there is one, ``student alone`` before it.
+        trainers: of ``distilled`` and, if there is one, the student beside it before it (``Scoring.baseline``).
         started: when the run began.
         card: whether to write a model card too.
     """

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hf_distill.models.denoisers import config_of, load_denoiser, of_diffusers
+from hf_distill.models.denoisers import config_of, load_diffusers_model, of_diffusers
 from hf_distill.models.outputs import core_of
 
 FAMILY = ("Autoencoder", "AsymmetricAutoencoder")
@@ -146,7 +146,7 @@ def load_decoder(path: str | Path, who: str) -> nn.Module:
         ImportError: diffusers is not installed.
         ValueError: it cannot be read so, or is no autoencoder.
     """
-    model = load_denoiser(path, who, (INSIDE,))
+    model = load_diffusers_model(path, who, (INSIDE,))
     if not is_autoencoder(model):
         raise ValueError(
             f"{who} is a {type(model).__name__}: name the folder of an autoencoder of diffusers, or pass the model."

@@ -175,8 +175,8 @@ def quieten(model: nn.Module) -> None:
             module.dropout_prob = 0.0
 
 
-def load_denoiser(path: str | Path, who: str, parts: tuple[str, ...] = ("transformer", "unet")) -> nn.Module:
-    """Load a denoiser from its own folder, that of its pipeline, or the Hub.
+def load_diffusers_model(path: str | Path, who: str, parts: tuple[str, ...] = ("transformer", "unet")) -> nn.Module:
+    """Load a model of diffusers from its own folder, that of its pipeline, or the Hub.
 
     Args:
         path: a folder or an id.

@@ -26,7 +26,8 @@ MANY = 32
 class _Shown:
     """What was seen of models of one class and configuration: how wide their states are, why a form is not read."""
 
-    widths: list[tuple[int, ...] | None] = field(default_factory=list)
+    measured: bool = False
+    widths: tuple[int, ...] | None = None
     tried: dict[tuple[int, ...], str] = field(default_factory=dict)
 
 
@@ -104,9 +105,9 @@ def image_widths(model: nn.Module) -> tuple[int, ...] | None:
     if not reads_images_alone(core):
         return None
     shown = _shown(core)
-    if not shown.widths:
-        shown.widths.append(_measured(core))
-    return shown.widths[0]
+    if not shown.measured:
+        shown.measured, shown.widths = True, _measured(core)
+    return shown.widths
 
 
 def form_of(model: nn.Module) -> tuple[int, int, int]:
@@ -153,7 +154,7 @@ def unread(model: nn.Module, form: tuple[int, ...]) -> str:
         tried[form] = ""
         try:
             twin = _twin(core)
-            if not any(shown.widths):  # which were measured by such a run
+            if shown.widths is None:  # which are measured by such a run
                 _run(twin, named)
         except Exception:  # it cannot be run so at all: nothing is known
             return ""

@@ -19,7 +19,7 @@ from hf_distill.cache.store import holds_answers
 from hf_distill.cache.teacher import CachedTeacher
 from hf_distill.cache.towers import CachedTowers
 from hf_distill.models.decoders import load_decoder
-from hf_distill.models.denoisers import load_denoiser
+from hf_distill.models.denoisers import load_diffusers_model
 from hf_distill.models.image_text import has_two_towers
 from hf_distill.models.timm import timm_named
 from hf_distill.tasks import Generating, Task
@@ -84,7 +84,7 @@ def build_teacher(
                     f"teacher_quantization={quantization!r} was given for a model of diffusers at {spec}: load it "
                     "quantised by diffusers, and pass the model."
                 )
-            load = load_decoder if isinstance(task, Generating) else load_denoiser
+            load = load_decoder if isinstance(task, Generating) else load_diffusers_model
             return LiveTeacher(load(spec, f"the teacher at {spec}"), dtype=dtype)
         options = {} if dtype is None else {"dtype": dtype}
         if quantization is not None:

@@ -219,10 +219,9 @@ class CheckpointMixin:
     @property
     def _core(self) -> nn.Module:
         """What is inside of the student's wrappers."""
-        return core_of(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+        return core_of(self._unwrapped(self.model))
 
     @property
     def _carried(self) -> bool:
         """Whether the student carries an objective with parameters."""
-        student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return isinstance(getattr(student, CHILD, None), Objective)
+        return isinstance(getattr(self._unwrapped(self.model), CHILD, None), Objective)
