@@ -79,6 +79,7 @@ def test_the_card(default):
     assert "{" not in text.split("---", 2)[2].replace("{:,}", "")
 
 
+@pytest.mark.slow
 def test_a_second_run_keeps_the_teacher_and_the_first_run(default, monkeypatch, capsys):
     monkeypatch.chdir(default[0])
     first = (default[0] / "outputs/bert_chinese/run-1/model.safetensors").read_bytes()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from default_run import slow_but
 from huggingface_hub import ModelCard
 from recipe_runs import QUIET, TEXTS, write
 from transformers import AutoModel, AutoTokenizer
@@ -40,7 +41,7 @@ def texts(tmp_path):
     return write(tmp_path / "texts.jsonl", [{"text": f"{TEXTS[i % 5]}{TEXTS[i % 3]}{i}"} for i in range(60)])
 
 
-@pytest.mark.parametrize("pool", ["mean", "first"])
+@pytest.mark.parametrize("pool", slow_but(["mean"], ["mean", "first"]))
 def test_the_whole_job(tmp_path, teacher, texts, pool):
     report = run(tmp_path, "--teacher_model_name_or_path", teacher, "--train_file", texts, "--pool", pool)
     assert [row["name"] for row in report["models"]] == ["teacher", "untaught student", "distilled"]

@@ -69,6 +69,7 @@ def test_the_row_and_the_file_of_a_torn_image_are_told(tmp_path, how, content):
         trainer(tmp_path, good, **parts).evaluate(data)
 
 
+@pytest.mark.slow
 def test_a_worker_of_the_loader_tells_it_too(tmp_path):
     data = pictures(bad=5, content=TORN[0])
     args = {"dataloader_num_workers": 1}

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import tiny_speech
 from datasets import Audio, Dataset
+from default_run import slow_but
 from tiny_waves import arrays, sine, wav, waves
 from transformers import (
     DefaultDataCollator,
@@ -35,7 +36,7 @@ def trainer(folder, data, collate=None, evaluation=None, **args):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", slow_but([0], [0, 1]))
 def test_a_bad_recording_is_named_by_its_row_of_the_data_set_and_its_file(tmp_path, workers):
     torn = rows(row5=wav(sine(0.15))[:1000])
     told = (
