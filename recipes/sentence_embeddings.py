@@ -107,7 +107,7 @@ def tokenised(recipe: Arguments, seed: int, tokenizer: PreTrainedTokenizerBase) 
     return Splits(made, splits.left_out)
 
 
-RECIPE = Recipe(Arguments, TrainingArguments, experiment, labelled=False)
+RECIPE = Recipe(Arguments, TrainingArguments, experiment, labelled=False, compared=False)
 
 if __name__ == "__main__":
     run(RECIPE)

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     if describe("compare", WHAT, argv):
         return
     recipe, rest = load_recipe(argv)
-    if not recipe.labelled:
+    if not recipe.compared:
         raise ValueError(f"{recipe.name} has no student alone to compare with: take a recipe with labels.")
     from hf_distill.experiments import over_seeds  # torch is not for --help
 

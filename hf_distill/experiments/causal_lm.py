@@ -19,7 +19,7 @@ from transformers import EvalPrediction, LlamaConfig, PreTrainedTokenizerBase, T
 from hf_distill.experiments.assisted_generation import accepted_tokens
 from hf_distill.experiments.scoring import Column, Measurement, Scoring, percent
 from hf_distill.objectives.functional import forward_kl
-from hf_distill.reports import GapClosed
+from hf_distill.reports import GapClosed, ratio_shares
 
 IGNORED = -100
 KEYS = ("loss", "accuracy", "kl", "agreement")
@@ -102,7 +102,7 @@ class LanguageModelScoring(Scoring):
     def evaluate(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
         """Let the students and their teacher read the same text, each true token after the other; see ``Scoring``.
 
-        A row's value is its sum over tokens, scaled so that the mean over rows is the mean over all tokens.
+        The mean over rows is the mean over all tokens, see ``ratio_shares``.
         """
         models = {name: one.model.eval() for name, one in trainers.items()}
         names, sums, counts = ["teacher", *models], [], []
@@ -123,8 +123,8 @@ class LanguageModelScoring(Scoring):
             sums.append(total.cpu().numpy())
             counts.append(count.cpu().numpy())
         sums, counts = np.concatenate(sums).astype(np.float64), np.concatenate(counts)
-        scaled = sums * (len(counts) / counts.sum())
-        each = {name: {key: scaled[:, m, k] for k, key in enumerate(KEYS)} for m, name in enumerate(names)}
+        shares = ratio_shares(sums, counts)
+        each = {name: {key: shares[:, m, k] for k, key in enumerate(KEYS)} for m, name in enumerate(names)}
         return {
             name: Measurement(one, {"perplexity": float(np.exp(one["loss"].mean()))}) for name, one in each.items()
         }

@@ -20,7 +20,7 @@ from hf_distill.experiments.assisted_generation import accepted_tokens
 from hf_distill.experiments.drafted_texts import saved
 from hf_distill.experiments.scoring import Column, Measurement, Scoring
 from hf_distill.objectives.functional import forward_kl
-from hf_distill.reports import GapClosed
+from hf_distill.reports import GapClosed, ratio_shares
 from hf_distill.students.draft_head import STATES
 from hf_distill.tasks.reading import TeacherReading
 
@@ -43,6 +43,7 @@ class DraftScoring(Scoring):
 
     score: ClassVar[str] = "kl"
     lower_is_better: ClassVar[bool] = True
+    is_loss: ClassVar[bool] = True
     plotted: ClassVar[tuple[str, str]] = ("agreement", "first drafted tokens that are the teacher's")
     hub: ClassVar[Mapping[str, str]] = {"kl_divergence": "kl", "agreement": "agreement"}
     baseline: ClassVar[str] = PLAIN
@@ -56,7 +57,7 @@ class DraftScoring(Scoring):
             "times as fast": lambda row: (
                 f"{row['speedup']:.2f} ± {row['speedup_error']:.2f}" if "speedup" in row else ""
             ),
-            "same texts": lambda row: f"{row['identical']} of {row['texts']}" if "identical" in row else "",
+            "same texts": lambda row: f"{row['identical']:g} of {row['texts']:g}" if "identical" in row else "",
         }
         self.columns = {
             "KL to the teacher": lambda row: f"{row['kl']:.4f} ± {row['kl_error']:.4f}",
@@ -65,7 +66,7 @@ class DraftScoring(Scoring):
         }
 
     def evaluate(self, trainers: Mapping[str, Trainer], rows: Dataset, reference: Trainer) -> dict[str, Measurement]:
-        """Let all drafts read the same text; see ``Scoring``. A row's value is its sum, scaled as a mean of tokens."""
+        """Let all drafts read the same text; see ``Scoring``. Means are those of tokens, see ``ratio_shares``."""
         models, totals, counts = {name: one.model.eval() for name, one in trainers.items()}, [], []
         needs = frozenset({"heads"}) | reference.distillation.reads
         for batch in reference.get_test_dataloader(rows):
@@ -81,19 +82,19 @@ class DraftScoring(Scoring):
                     shown = model(**fed, **told)
                     passes = (shown.logits, *(shown.get("further_logits") or ()))
                     found |= {(name, n): _compared(one, taught, known[n]) for n, one in enumerate(passes)}
-            each = torch.stack(list(found.values()), dim=1), torch.stack([one.sum(1) for one in known], dim=1)
-            total, count = reference.accelerator.gather_for_metrics(each)
+            counted = torch.stack([one.sum(1) for one in known], dim=1)
+            compared = torch.stack(list(found.values()), dim=1) if found else counted.new_zeros(len(counted), 0, 2)
+            total, count = reference.accelerator.gather_for_metrics((compared, counted))
             totals.append(total.cpu().numpy())
             counts.append(count.cpu().numpy())
         summed, numbers = np.concatenate(totals).astype(np.float64), np.concatenate(counts)
-        scale = len(numbers) / numbers.sum(axis=0)
-        scaled = {key: summed[:, place] * scale[key[1]] for place, key in enumerate(found)}
-        measured = {n: Measurement({"kl": scaled[n, 0][:, 0], "agreement": scaled[n, 0][:, 1]}) for n in models}
-        for (name, number), values in scaled.items():
+        shares = {key: ratio_shares(summed[:, place], numbers[:, key[1]]) for place, key in enumerate(found)}
+        measured = {n: Measurement({"kl": shares[n, 0][:, 0], "agreement": shares[n, 0][:, 1]}) for n in models}
+        for (name, number), values in shares.items():
             if number:
                 told = {f"kl_{number + 1}": values[:, 0].mean(), f"agreement_{number + 1}": values[:, 1].mean()}
                 measured[name].figures = {**measured[name].figures, **{key: float(one) for key, one in told.items()}}
-        perfect = {"kl": np.zeros(len(numbers)), "agreement": numbers[:, 0] * scale[0]}
+        perfect = {"kl": np.zeros(len(numbers)), "agreement": np.ones(len(numbers))}
         return {"teacher": Measurement(perfect), **measured}
 
     def summary(self, gap: GapClosed) -> str:

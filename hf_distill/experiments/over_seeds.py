@@ -2,8 +2,8 @@
 
 The learning rate is chosen for the student alone, on the validation rows, with the first seed; every run then uses
 it, for as many steps, and is measured on the test rows. The run that was chosen is one of them: none is trained twice.
-Then the student alone is trained for as many CPU seconds as the distilled one took, with all that its teacher took:
-whoever has no teacher could have trained longer. Each finished run is a line of ``runs.jsonl``: start again to go on.
+Then the one alone is trained for as many CPU seconds as the distilled one took, with all that its teacher took:
+whoever has no teacher could train longer. Each finished run is a line of ``runs.jsonl``: start again to go on.
 
 Knows: a recipe's experiment, in which order runs are made, what is kept of them. Does not know: rows, models, scores.
 """
@@ -22,18 +22,19 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
+from datasets import Dataset
 from transformers import Trainer
 
 from hf_distill.experiments.comparison import as_json, costs, labelled, surroundings, table
 from hf_distill.experiments.experiment import SHAPES, Experiment, make_teacher, train
 from hf_distill.experiments.gate import decide, judged, last_line
 from hf_distill.experiments.parsing import parse_some
-from hf_distill.experiments.settings import arguments_for, say
+from hf_distill.experiments.rates import best_rate, next_rate
+from hf_distill.experiments.settings import READING, TAUGHT, arguments_for, say
 from hf_distill.experiments.without_autocast import as_published, plainly
 from hf_distill.reports import gap_closed, mean_interval, plot_comparison
 
-STUDENTS = ("student alone", "distilled")
-AS_LONG = "student alone, as long"
+AS_LONG = "{}, as long"
 FIXED = (
     *SHAPES, "world_size", "alpha", "temperature", "objective", "augmentation", "rollout", "teacher_alignment",
     "teacher_dtype", "teacher_quantization", "num_train_epochs",
@@ -83,8 +84,8 @@ def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dic
     if asked.tuning_runs < 1:
         raise ValueError(f"tuning_runs={asked.tuning_runs} was given: give 1 to keep the recipe's rate, or more.")
     experiment = prepare(rest)
-    if experiment.scoring.baseline != "student alone" or experiment.recipe.skip_alone:
-        raise ValueError("there is no student alone to compare with: take a recipe with labels, without skip_alone.")
+    if experiment.recipe.skip_alone:
+        raise ValueError(f"there is no {experiment.scoring.baseline} to compare with: leave skip_alone out.")
     found = Runs(experiment, asked).report(started)
     decide(found, experiment.args.process_index == 0)
     return found
@@ -101,9 +102,11 @@ class Runs:
     def __init__(self, experiment: Experiment, asked: SeedArguments) -> None:
         self.experiment, self.asked, self.folder = experiment, asked, experiment.root / "over_seeds"
         self.file, args = self.folder / "runs.jsonl", experiment.args
+        self.students = (experiment.scoring.baseline, "distilled")
+        self.as_long = AS_LONG.format(self.students[0])
         fixed = {name: getattr(args, name) for name in FIXED}
         fixed |= {"rows": {name: rows._fingerprint for name, rows in experiment.splits.items()}}
-        fixed |= asdict(experiment.recipe)
+        fixed |= asdict(experiment.recipe) | {name: told for name in READING if (told := getattr(args, name))}
         if "unlabeled" in experiment.splits:  # earlier versions gave the student alone fewer steps
             fixed["steps"] = "equal"
         if args.bf16 or args.fp16:  # scores of earlier versions were taken under autocast
@@ -130,10 +133,13 @@ class Runs:
         """Make what is missing, and write ``report.json`` and its picture; see ``main``."""
         rates, experiment, test = self.tuned(), self.experiment, self.experiment.splits["test"]
         split = experiment.recipe.tested
-        names = ("student alone", AS_LONG, "distilled") if self.asked.equal_seconds else STUDENTS
+        names = self.students
+        if self.asked.equal_seconds:
+            names = (names[0], self.as_long, names[1])
         runs = [run for seed in self.asked.seeds for run in self.of_seed(rates, seed)]
         plotted = experiment.scoring.plotted[0]
-        with as_published(self.reference, {"student": self.reference}) as models:
+        beside = experiment.alone(self.teacher, experiment.arguments_alone(output_dir=str(self.folder / "_judge")))
+        with as_published(self.reference, dict(zip(self.students, (beside, self.reference), strict=True))) as models:
             teacher = experiment.scoring.measure({}, test, self.reference)["teacher"]
             taken = costs(models, test, self.reference, experiment.scoring)
         rows = [{"name": "teacher", **teacher.row(plotted, experiment.scoring.share), **taken["teacher"]}]
@@ -145,7 +151,7 @@ class Runs:
             spread |= {f"{key}_interval": mean_interval(values) for key, values in figures.items() if key == plotted}
             known = [key for key in ("steps", self.counted) if all(key in run for run in own)]
             spread |= {key: float(np.mean([run[key] for run in own])) for key in known}
-            rows.append({"name": name, **spread, **taken["student"]})
+            rows.append({"name": name, **spread, **taken[self.students[0] if name == self.as_long else name]})
         score = {name: [run["score"] for run in runs if run["student"] == name] for name in names}
         teachers = [float(experiment.scoring.scores(teacher).mean())] * len(self.asked.seeds)
         gaps = [gap_closed(score[name], score["distilled"], teachers) for name in names[:-1]]
@@ -185,33 +191,23 @@ class Runs:
             rates: the chosen one of each student.
             seed: of their weights and the order of their rows.
         """
-        alone, distilled = (self.run(name, rates[name], seed) for name in STUDENTS)
+        alone, distilled = (self.run(name, rates[name], seed) for name in self.students)
         if not self.asked.equal_seconds:
             return [alone, distilled]
         share = max(1.0, distilled[self.counted] / max(alone[self.counted], 1e-9))
-        return [alone, distilled, self.run(AS_LONG, rates["student alone"], seed, steps=round(share * alone["steps"]))]
+        steps = round(share * alone["steps"])
+        return [alone, distilled, self.run(self.as_long, rates[self.students[0]], seed, steps=steps)]
 
     def tuned(self) -> dict[str, float]:
         """Choose the learning rates on the validation rows, with the first seed."""
         best = {}
-        for name in STUDENTS if self.asked.tune_distilled else STUDENTS[:1]:
+        for name in self.students if self.asked.tune_distilled else self.students[:1]:
             tried: dict[float, float] = {}
-            while (rate := self._next(tried)) is not None:
+            settings = self.asked.learning_rates, self.asked.tuning_runs, self.experiment.args.learning_rate
+            while (rate := next_rate(tried, *settings)) is not None:
                 tried[rate] = self.run(name, rate, self.asked.seeds[0], tuning=True)["validation"]
-            best[name] = _best(tried)
-        return {name: best.get(name, best["student alone"]) for name in STUDENTS}
-
-    def _next(self, tried: dict[float, float]) -> float | None:
-        """Which rate to try: a given one, or twice or half of the best while that one is at the edge."""
-        listed = self.asked.learning_rates or [self.experiment.args.learning_rate]
-        left = [rate for rate in listed if rate not in tried]
-        if len(tried) >= max(self.asked.tuning_runs, len(self.asked.learning_rates)):
-            return None
-        if left or self.asked.learning_rates:
-            return left[0] if left else None
-        best = _best(tried)
-        near = (2 * best, best / 2) if math.isfinite(tried[best]) else (best / 2,)
-        return next((rate for rate in near if rate not in tried), None)
+            best[name] = best_rate(tried)
+        return {name: best.get(name, best[self.students[0]]) for name in self.students}
 
     def run(
         self, student: str, rate: float, seed: int, tuning: bool = False, steps: int | None = None
@@ -219,7 +215,7 @@ class Runs:
         """Return a run: the kept one, or a new one.
 
         Args:
-            student: ``student alone``, ``distilled``, or the one alone that trains as long.
+            student: the one alone (``Scoring.baseline``), ``distilled``, or the one alone that trains as long.
             rate: its learning rate.
             seed: of its weights and the order of its rows.
             tuning: whether it is judged on the validation rows too; it is one of the runs if its rate is chosen.
@@ -233,25 +229,30 @@ class Runs:
         where = f"validation and the {self.experiment.recipe.tested}" if tuning else self.experiment.recipe.tested
         say(self.experiment.args, f"{student}, learning rate {rate:g}, seed {seed}, measured on the {where} rows")
         began, args, taught = time(), self.experiment.args, student == "distilled"
-        kept = {name: getattr(args, name) for name in ("alpha", "augmentation", "rollout") if taught}
-        kept |= {"seed": seed, "learning_rate": rate, "output_dir": str(self.folder / "_run")}
+        kept: dict[str, Any] = {"seed": seed, "learning_rate": rate, "output_dir": str(self.folder / "_run")}
         if steps is None and not taught and "unlabeled" in self.experiment.splits:
             steps = _steps(self.reference)  # it has fewer rows
         kept |= {} if steps is None else {"max_steps": steps}
-        make = self.experiment.distilled if taught else self.experiment.alone
-        trainer = make(self.teacher, arguments_for(args, "", **kept))
+        if taught:
+            kept |= {name: getattr(args, name) for name in ("alpha", *TAUGHT)}
+            trainer = self.experiment.distilled(self.teacher, arguments_for(args, "", **kept))
+        else:
+            trainer = self.experiment.alone(self.teacher, self.experiment.arguments_alone(**kept))
         before = self.now()
         train(trainer)
         took = sum(gather_object([self.now() - before]))  # the same number of steps follows on each process
-        run = {**key, **(self._judged(trainer) if tuning else {}), **self._measured(student, trainer)}
+        test = self.experiment.splits["test"]
+        run = {**key, **(self._judged(student, trainer) if tuning else {}), **self._measured(student, trainer, test)}
         run |= {"steps": trainer.state.global_step, self.counted: took, "seconds": round(time() - began, 1)}
         self._keep(run)
         if args.process_index == 0:
             shutil.rmtree(self.folder / "_run", ignore_errors=True)
         return run
 
-    def _judged(self, trainer: Trainer) -> dict[str, float]:
+    def _judged(self, student: str, trainer: Trainer) -> dict[str, float]:
         """How good a student is on the validation rows: the score, if it is measured on the way, else the loss."""
+        if self.experiment.scoring.is_loss:
+            return {"validation": self._measured(student, trainer, self.experiment.splits["validation"])["score"]}
         with plainly(trainer):
             found, score = trainer.evaluate(), f"eval_{self.experiment.scoring.score}"
         loss = found.get("eval_loss/hard", found["eval_loss"])
@@ -259,11 +260,12 @@ class Runs:
             return {"validation": -loss}
         return {"validation": -found[score] if self.experiment.scoring.lower_is_better else found[score]}
 
-    def _measured(self, student: str, trainer: Trainer) -> dict[str, Any]:
-        scoring, test = self.experiment.scoring, self.experiment.splits["test"]
-        with as_published(self.reference, {student: trainer}):
-            measurement = scoring.measure({student: trainer}, test, self.reference)[student]
-        figures = {key: float(value) for key, value in measurement.means().items()}
+    def _measured(self, student: str, trainer: Trainer, rows: Dataset) -> dict[str, Any]:
+        scoring = self.experiment.scoring
+        with as_published(self.reference, {student: trainer}) as models:
+            measurement = scoring.measure({student: trainer}, rows, self.reference)[student]
+            further = scoring.extra_figures(models[student], models["teacher"])
+        figures = {key: float(value) for key, value in (measurement.means() | further).items()}
         return {"score": float(scoring.scores(measurement).mean()), "figures": figures}
 
     def _lines(self) -> list[str]:
@@ -280,13 +282,6 @@ class Runs:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-
-
-def _best(tried: dict[float, float]) -> float:
-    """The rate with the highest score; of those that diverged, whose score is no number, the lowest."""
-    return max(
-        tried, key=lambda rate: (math.isfinite(tried[rate]), tried[rate] if math.isfinite(tried[rate]) else -rate)
-    )
 
 
 def _untested(run: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class Recipe:
         build: given an instance of both, and the folder where a teacher is kept: reads the rows, and makes an
             experiment of them.
         labelled: whether rows have labels, so that a student can be trained without its teacher. ``hf-distill
-            compare`` and ``hf-distill report`` are for such recipes.
+            report`` is for such recipes.
+        compared: whether a student is trained beside the distilled one: alone, or otherwise. ``hf-distill compare`` is
+            for such recipes.
 
     Example:
         >>> from hf_distill.experiments.settings import RecipeTrainingArguments
@@ -58,6 +60,7 @@ class Recipe:
     training_arguments: type
     build: Callable[[Any, Any, Path], Runnable]
     labelled: bool = True
+    compared: bool = True
 
     @property
     def name(self) -> str:

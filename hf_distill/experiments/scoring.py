@@ -75,6 +75,8 @@ class Scoring(ABC):
         plotted: which figure the picture shows, and how to name it beside an axis, ``{split}`` for whose rows.
         share: whether that figure is a share of rows, each of which is right or wrong.
         lower_is_better: whether the score is an error, as a WER is one.
+        is_loss: whether the score is what the teacher asks for, which nobody measures without asking it: a rate is
+            chosen by the score itself then.
         columns: heading of the table -> how a row is shown under it, sizes and speed left out.
         hub: metric type on the Hub -> figure.
         baseline: the model that shows what a student is without its teacher.
@@ -88,6 +90,7 @@ class Scoring(ABC):
     plotted: tuple[str, str]
     share: ClassVar[bool] = False
     lower_is_better: ClassVar[bool] = False
+    is_loss: ClassVar[bool] = False
     columns: Mapping[str, Column]
     hub: ClassVar[Mapping[str, str]]
     baseline: ClassVar[str] = "student alone"

@@ -29,6 +29,9 @@ SIZES = (
     "teacher_layers", "teacher_hidden_size", "student_layers", "student_hidden_size", "student_decoder_layers",
     "max_length", "max_source_length", "max_target_length", "num_threads",
 )  # fmt: skip
+READING = ("reader", "reads_teacher")
+TAUGHT = ("augmentation", "rollout", *READING)
+"""Arguments that a student without a teacher is trained without."""
 FAST_BF16 = any(torch.cpu.get_capabilities().get(unit) for unit in BF16_UNITS) if ON_CPU else CUDA_BF16
 
 
@@ -165,7 +168,7 @@ def say(args: transformers.TrainingArguments, text: str) -> None:
 def arguments_for(args: RecipeTrainingArguments, folder: str, **changes: Any) -> RecipeTrainingArguments:
     """Return the run's arguments for a model beside the student: without a teacher, checkpoints or the Hub."""
     plain = {"alpha": 0.0, "save_strategy": "no", "push_to_hub": False}
-    plain |= dict.fromkeys(("augmentation", "rollout", "reader", "reads_teacher"))
+    plain |= dict.fromkeys(TAUGHT)
     changes = plain | changes
     changes.setdefault("load_best_model_at_end", False)
     return replace(args, **{"output_dir": str(Path(args.output_dir) / folder), **changes})

@@ -4,7 +4,7 @@ from hf_distill.reports.classes import ClassChange, class_changes, class_table
 from hf_distill.reports.detection import AveragePrecision, Boxes, ap_shares, average_precision
 from hf_distill.reports.fidelity import ClassificationMetric, GapClosed, agreement, gap_closed
 from hf_distill.reports.frames import blank_share, collapse, on_blank_plateau
-from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval, share_interval
+from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval, ratio_shares, share_interval
 from hf_distill.reports.plot import plot_comparison
 from hf_distill.reports.plot_boxes import plot_boxes
 from hf_distill.reports.plot_classes import plot_classes
@@ -66,6 +66,7 @@ __all__ = [
     "plot_losses",
     "plot_reliability",
     "ratio_interval",
+    "ratio_shares",
     "real_time_factor",
     "recall_metrics",
     "segmentation_scores",

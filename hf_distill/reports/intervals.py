@@ -143,6 +143,32 @@ def ratio_interval(numerator: ArrayLike, denominator: ArrayLike, level: float = 
     return Interval(float((b - half) / a), float((b + half) / a))
 
 
+def ratio_shares(totals: ArrayLike, counts: ArrayLike) -> np.ndarray:
+    """Give each row its own number, so that their mean is a ratio of two sums and their error that ratio's.
+
+    A mean over tokens, words or positions is such a ratio: rows are drawn, and how many tokens a row has is chance
+    too. To first order a row of ``n`` tokens and the total ``t`` moves the ratio by ``(t - ratio n) / mean(n)``.
+
+    Args:
+        totals: [N] or [N, K], the sum over a row's tokens.
+        counts: [N], how many tokens it has; not all 0.
+
+    Returns:
+        float64 of the shape of ``totals``; single numbers may lie under 0.
+
+    Reference:
+        Cochran: Sampling Techniques, 1977, section 6.3 (the ratio estimator).
+
+    Example:
+        >>> ratio_shares([1, 0], [1, 3]).tolist(), ratio_shares([1, 3], [1, 3]).tolist()
+        ([0.625, -0.125], [1.0, 1.0])
+    """
+    totals, counts = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    counts = counts.reshape(len(counts), *[1] * (totals.ndim - 1))
+    ratio = totals.sum(axis=0) / counts.sum()
+    return ratio + (totals - ratio * counts) / counts.mean()
+
+
 @cache
 def student_quantile(probability: float, freedom: int) -> float:
     """Return the quantile of Student's t distribution.

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-from hf_distill.reports.intervals import LEVEL, Interval, mean_interval
+from hf_distill.reports.intervals import LEVEL, Interval, mean_interval, ratio_shares
 
 
 def word_edits(texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -86,9 +86,7 @@ def error_rate(counts: np.ndarray) -> float:
 def error_shares(counts: np.ndarray) -> np.ndarray:
     """What each utterance adds to the error rate: numbers whose mean it is, and whose spread is its own.
 
-    To first order an utterance of ``n`` words and ``e`` edits moves the ratio of sums by ``(e - rate n) / mean(n)``;
-    with the rate added, these numbers have it for a mean, and their standard error is the ratio estimator's. So they
-    can be given to ``gap_closed``, with ``lower_is_better=True``.
+    They can be given to ``gap_closed``, with ``lower_is_better=True``; see ``ratio_shares``.
 
     Args:
         counts: [N, 2], as ``word_edits`` returns them.
@@ -99,16 +97,12 @@ def error_shares(counts: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: nothing was said in any reference.
 
-    Reference:
-        Cochran: Sampling Techniques, 1977, section 6.3 (the ratio estimator).
-
     Example:
         >>> error_shares(np.array([[1, 1], [0, 3]])).tolist()
         [0.625, -0.125]
     """
-    rate = error_rate(counts)
-    edits, length = np.asarray(counts, dtype=np.float64).reshape(-1, 2).T
-    return rate + (edits - rate * length) / length.mean()
+    error_rate(counts)  # refuses references in which nothing was said
+    return ratio_shares(*np.asarray(counts, dtype=np.float64).reshape(-1, 2).T)
 
 
 def error_rate_interval(counts: np.ndarray, level: float = LEVEL) -> Interval | None:

@@ -1,7 +1,6 @@
 """The comparison over seeds, and the report of finished models: what is run, kept and written."""
 
 import json
-import math
 import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -106,6 +105,7 @@ def test_the_student_alone_is_trained_for_as_many_seconds_too(compared):
 def test_as_long_is_four_times_the_steps_where_a_step_takes_four_times_the_seconds(compared, monkeypatch):
     runs, asked = object.__new__(over_seeds.Runs), []
     runs.asked, runs.counted = over_seeds.SeedArguments(), "cpu_seconds"
+    runs.students, runs.as_long = (NAMES[0], NAMES[2]), NAMES[1]
 
     def made(name, rate, seed, steps=None):
         asked.append((name, rate, seed, steps))
@@ -145,7 +145,7 @@ def test_without_equal_seconds_there_are_two_students(compared, tmp_path):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
     assert cli.main(["compare", *compared[1], "--output_dir", str(folder), "--equal_seconds", "false"]) == 0
     report = json.loads((folder / "over_seeds" / "report.json").read_text(encoding="utf-8"))
-    assert [row["name"] for row in report["models"]] == ["teacher", *over_seeds.STUDENTS]
+    assert [row["name"] for row in report["models"]] == ["teacher", NAMES[0], NAMES[2]]
     assert "gap_as_long" not in report
     assert "CPU seconds" not in report["summary"]
 
@@ -182,27 +182,15 @@ def test_a_seed_that_is_given_twice_counts_once(compared):
     assert (again["runs"], again["gap"]) == (kept["runs"], kept["gap"])
 
 
-def test_a_rate_at_which_the_student_diverges_is_never_the_best(compared):
-    runs = object.__new__(over_seeds.Runs)
-    runs.asked = over_seeds.SeedArguments()
-    runs.experiment = bert_chinese.RECIPE.prepare(compared[1][1 : compared[1].index("--seeds")])
-    assert over_seeds._best({0.002: math.nan, 0.001: -1.0, 0.004: -2.0}) == 0.001
-    assert over_seeds._best({0.002: math.nan, 0.001: math.nan}) == 0.001
-    assert runs._next({0.002: math.nan}) == 0.001
-    assert runs._next({0.002: math.nan, 0.001: math.nan}) == 0.0005
-    assert runs._next({0.002: math.nan, 0.001: -1.0}) == 0.0005
-    assert runs._next({0.002: -1.0}) == 0.004
-
-
 @pytest.mark.parametrize(("lower", "judged"), [(False, 0.3), (True, -0.3)])
 def test_of_errors_the_rate_with_the_fewest_is_chosen(monkeypatch, lower, judged):
     monkeypatch.setattr(over_seeds, "plainly", nullcontext)
     runs = object.__new__(over_seeds.Runs)
-    runs.experiment = SimpleNamespace(scoring=SimpleNamespace(score="wer", lower_is_better=lower))
+    runs.experiment = SimpleNamespace(scoring=SimpleNamespace(score="wer", lower_is_better=lower, is_loss=False))
     trainer = SimpleNamespace(evaluate=lambda: {"eval_loss": 2.0, "eval_wer": 0.3})
-    assert runs._judged(trainer) == {"validation": judged}
+    assert runs._judged("distilled", trainer) == {"validation": judged}
     trainer.evaluate = lambda: {"eval_loss": 2.0, "eval_loss/hard": 1.0}
-    assert runs._judged(trainer) == {"validation": -1.0}
+    assert runs._judged("distilled", trainer) == {"validation": -1.0}
 
 
 @pytest.mark.slow
@@ -222,6 +210,49 @@ def test_a_teacher_that_was_trained_otherwise_is_another_one(compared, monkeypat
     assert trained == []
     experiment.make_teacher(bert_chinese.RECIPE.prepare([*flags, "--weight_decay", "0.5"]))
     assert trained == [0.5]
+
+
+def test_a_distilled_student_reads_its_teacher_and_the_one_alone_does_not(compared, tmp_path, monkeypatch):
+    asked, rest = over_seeds.SeedArguments(equal_seconds=False), compared[1][1 : compared[1].index("--seeds")]
+    job = bert_chinese.RECIPE.prepare([*rest, "--output_dir", str(tmp_path), "--reader", "logits"])
+    job.root, read = compared[0], []
+    with pytest.raises(ValueError, match="holds runs with other settings"):
+        over_seeds.Runs(job, asked)  # those of the folder have no reader
+    job.root = tmp_path
+    monkeypatch.setattr(over_seeds, "train", lambda trainer: read.append(trainer.args.reader))
+    runs = over_seeds.Runs(job, asked)
+    monkeypatch.setattr(runs, "_measured", lambda *_: {})
+    for student in runs.students:
+        runs.run(student, 0.002, 0)
+    assert read == [None, "logits"]
+
+
+@pytest.mark.slow
+def test_a_plain_draft_is_trained_beside_a_draft_head(tmp_path):
+    small = ["--max_train_samples", "60", "--max_eval_samples", "12", "--max_length", "24", "--teacher_layers", "3"]
+    small += ["--teacher_hidden_size", "64", "--max_steps", "2", "--per_device_train_batch_size", "8"]
+    small += [
+        "--prompts",
+        "2",
+        "--prompt_tokens",
+        "3",
+        "--new_tokens",
+        "8",
+        "--num_threads",
+        "1",
+        "--report_to",
+        "none",
+    ]
+    flags = ["draft_head", "--output_dir", str(tmp_path), *small, "--seeds", "0", "1", "--tuning_runs", "2"]
+    assert cli.main(["compare", *flags, "--tune_distilled", "1"]) == 0
+    report = json.loads((tmp_path / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    teacher, plain, longer, head = report["models"]
+    assert [one["name"] for one in report["models"]] == ["teacher", "plain draft", "plain draft, as long", "distilled"]
+    assert teacher["kl"] == 0 < plain["kl"]
+    assert head["accepted"] >= 0 <= plain["accepted"]
+    assert plain["parameters"] == longer["parameters"] < head["parameters"]
+    first = next(run for run in report["tuning"] if run["student"] == "plain draft")
+    assert first["validation"] < 0  # a KL that was measured, not a loss of true texts
 
 
 def test_bad_questions_are_refused_before_anything_is_read(tmp_path, capsys):
