@@ -5,6 +5,7 @@ Knows: a finished run's folder, the Hub's metadata. Does not know: how anything 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,6 +15,8 @@ from huggingface_hub import ModelCard
 
 from hf_distill.cli.arguments import USAGE, CardArguments
 from hf_distill.experiments.parsing import parse_arguments
+from hf_distill.hub.card import METRICS
+from hf_distill.hub.eval_results import write_eval_results
 from hf_distill.hub.push import KEPT_BACK, again
 from hf_distill.hub.words import check_languages, check_licence
 from hf_distill.reports import markdown_table
@@ -55,6 +58,10 @@ def main(argv: Sequence[str]) -> None:
         setattr(card.data, name, value)
     text = UNDECIDED.sub("", card.text) if card.data.license else card.text
     path.write_text(f"---\n{card.data.to_yaml()}\n---\n{text}", encoding="utf-8")
+    report = folder / "report.json"
+    if asked.datasets and report.is_file():
+        found = json.loads(report.read_text(encoding="utf-8")) | {"datasets": asked.datasets}
+        write_eval_results(folder, found, found.get("metrics", METRICS))
     known = card.data.to_dict()
     rows = [[name, _shown(known.get(name)) or "not set"] for name in WANTED]
     print(f"{path}:\n\n{markdown_table(['metadata', 'value'], rows)}\n")

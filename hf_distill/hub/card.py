@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 
+from hf_distill.hub.eval_results import write_eval_results
 from hf_distill.hub.provenance import (
     LICENCE,
     Origin,
@@ -158,6 +159,7 @@ def add_distillation(run: Trained, repository: str | None, rollout: str, asked: 
         procedure=(heading + procedure).strip() + _versions(),
     )
     written.save(path)
+    write_eval_results(path.parent, report, report.get("metrics", METRICS))
 
 
 def _metadata(data: ModelCardData, run: Trained, base: Origin | None) -> None:

@@ -1,10 +1,14 @@
 """The command that completes a card: what it writes, what it leaves alone, what it refuses."""
 
+import json
+
 import pytest
 import tiny
+import yaml
 from huggingface_hub import ModelCard
 
 from hf_distill import cli
+from hf_distill.hub.eval_results import FILE
 
 
 @pytest.fixture
@@ -80,3 +84,11 @@ def test_errors_are_one_sentence(tmp_path, run, capsys):
     ):
         assert cli.main(["card", *words]) == 1
         assert expected in capsys.readouterr().err
+
+
+def test_a_data_set_that_is_named_later_gets_its_figure(run):
+    report = {"models": [{"name": "distilled", "accuracy": 0.75, "macro_f1": 0.5}], "dataset": "reviews.csv"}
+    (run / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    assert cli.main(["card", str(run), "--datasets", "me/reviews"]) == 0
+    (entry,) = yaml.safe_load((run / FILE).read_text(encoding="utf-8"))
+    assert (entry["dataset"]["id"], entry["value"]) == ("me/reviews", 0.75)

@@ -53,7 +53,8 @@ def published(one, folder):
         "table": "| a |",
         "rows": {"test": 8},
     }
-    one.report |= {"dataset": "rows", "summary": "gain", "machine": "a machine"}
+    one.report |= {"dataset": "rows", "summary": "gain", "machine": "a machine", "datasets": ["me/rows"]}
+    one.report["models"] = [{"name": "distilled", "accuracy": 0.75, "macro_f1": 0.5}]
     for name in ("report.png", "more.png", "report.json", "_alone/model.safetensors", "_teacher-1/model.safetensors"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"content")
@@ -77,7 +78,8 @@ def test_the_student_its_report_and_nothing_else_goes_up(server, tmp_path, strat
     files = server.repositories["me/student"]
     assert top(files) >= ALWAYS | {"report.png", "more.png", "report.json"}
     assert top(files) - ALWAYS <= ALSO | {"report.png", "more.png", "report.json"}
-    assert {name.partition("/")[0] for name in files if "/" in name} == STRATEGIES[strategy]
+    assert {name.partition("/")[0] for name in files if "/" in name} == STRATEGIES[strategy] | {".eval_results"}
+    assert b"value: 0.75" in files[".eval_results/hf_distill.yaml"]
     for checkpoint in STRATEGIES[strategy]:  # a checkpoint is there to go on from, here or elsewhere
         assert RESUMES <= {name.partition("/")[2] for name in files if name.startswith(f"{checkpoint}/")}
     assert server.private["me/student"]
@@ -115,7 +117,7 @@ def test_a_server_that_goes_down_half_way_leaves_all_and_the_named_command_pushe
     )  # fmt: skip
     assert tried.returncode == 0, tried.stderr[-2000:]
     files = server.repositories["me/student@trained"]
-    assert top(files) == set(files)
+    assert top(files) | {".eval_results/hf_distill.yaml"} == set(files)
     assert set(files) >= ALWAYS | {"report.png"}
     for name in ("model.safetensors", "report.json", "README.md"):
         assert files[name] == (tmp_path / "run" / name).read_bytes()
@@ -203,7 +205,7 @@ def test_a_checkpoint_that_did_not_get_there_is_pushed_by_the_command_that_is_na
         here.setattr(type(client.hf_api()), "upload_folder", half)
         one.train()
     files = server.repositories["me/student@trained"]
-    assert top(files) == set(files)
+    assert top(files) | {".eval_results/hf_distill.yaml"} == set(files)
     (text,) = warned(caplog)
     assert f"the checkpoint is in {tmp_path / 'run' / 'checkpoint-2'}, push it with `hf upload" in text
     _, *words = shlex.split(re.search("`(hf upload .*?)`", text)[1])
