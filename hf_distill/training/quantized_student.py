@@ -105,7 +105,7 @@ class QuantizationMixin:
 
     def _save_quantized(self, student: nn.Module, folder: Path) -> None:
         """Write the quantised student beside the float one, with what makes its inputs."""
-        if self.quantization is None:
+        if self.quantization is None or not self.args.should_save:
             return
         if not isinstance(student, PreTrainedModel):
             logger.warning(

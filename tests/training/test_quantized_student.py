@@ -101,13 +101,13 @@ def test_a_resumed_run_gives_the_same_digits(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), whole.model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("spec", ["int8", SPEC], ids=str)
-def test_however_a_batch_is_cut(tmp_path, spec):
+def test_however_a_batch_is_cut(tmp_path):
+    """Of weights; where activations are rounded too, the last digit of a sum may decide between two integers."""
     found = []
     for batch, pieces in ((8, 1), (2, 4)):
         seen = tiny.Gradients()
         args = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": pieces, "max_steps": 1}
-        run = trainer(tmp_path, spec, args=args, callbacks=[seen])
+        run = trainer(tmp_path, {"weights": "int4", "group_size": 8}, args=args, callbacks=[seen])
         run.train()
         found.append((seen.first, tiny.losses(run)[0]))
     (whole, loss), (cut, other) = found
