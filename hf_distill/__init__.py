@@ -77,6 +77,7 @@ _HOME = {
     "fresh_student": "students",
     "trim_vocabulary": "students",
     "lineage": "students",
+    "StudentQuantization": "students.quantization",
     "DraftHead": "students",
     "speculate": "students",
 }

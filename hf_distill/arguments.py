@@ -23,6 +23,7 @@ from hf_distill.tasks.alignment.settings import AlignmentArguments
 from hf_distill.tasks.reading import ReadingArguments
 from hf_distill.training.alpha import TEMPERATURE
 from hf_distill.training.fused_logits import FusionArguments
+from hf_distill.training.quantized_student import QuantizationArguments
 from hf_distill.training.reader import ReaderArguments
 from hf_distill.training.shared_encoder import SharingArguments
 from hf_distill.training.whole_step import NegativesArguments
@@ -41,6 +42,7 @@ class DistillationArguments(
     NegativesArguments,
     ReadingArguments,
     ReaderArguments,
+    QuantizationArguments,
 ):
     """The fields that distillation adds to ``TrainingArguments``.
 
@@ -66,8 +68,9 @@ class DistillationArguments(
             rows are padded, and one rounding off what it would have answered in training order.
 
         augmentation, rollout, teacher_alignment, fused_logits, share_encoder, accumulate_negatives, reads_teacher,
-            reader: see ``TransferArguments``, ``RolloutArguments``, ``AlignmentArguments``, ``FusionArguments``,
-            ``SharingArguments``, ``NegativesArguments``, ``ReadingArguments`` and ``ReaderArguments``.
+            reader, student_quantization: see ``TransferArguments``, ``RolloutArguments``, ``AlignmentArguments``,
+            ``FusionArguments``, ``SharingArguments``, ``NegativesArguments``, ``ReadingArguments``,
+            ``ReaderArguments`` and ``QuantizationArguments``.
 
     Raises:
         ValueError: a value that cannot be used.
@@ -128,7 +131,8 @@ class DistillationArguments(
 
     def __post_init__(self) -> None:
         """Check the values, then let ``TrainingArguments`` check its own."""
-        for name in ("objective", "teacher_quantization", "augmentation", "rollout", "reads_teacher", "reader"):
+        mappings = ("objective", "teacher_quantization", "augmentation", "rollout", "reads_teacher", "reader")
+        for name in (*mappings, "student_quantization"):
             if isinstance(value := getattr(self, name), str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))

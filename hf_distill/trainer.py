@@ -38,13 +38,14 @@ from hf_distill.training.data_checks import check_data
 from hf_distill.training.distillation import Distillation
 from hf_distill.training.label_checks import check_labels, wanted_of
 from hf_distill.training.metrics import LogMixin
+from hf_distill.training.quantized_student import QuantizationMixin
 from hf_distill.training.signature import signature_of
 from hf_distill.training.supervised_loss import SupervisedLoss, check_supervision
 from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
 
 
-class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
+class DistillationMixin(PushMixin, CheckpointMixin, QuantizationMixin, LogMixin, BatchMixin):
     """What distillation adds to any ``Trainer``; put it before the class that it extends.
 
     Args:
@@ -80,6 +81,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, LogMixin, BatchMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        teacher_model = self._quantize_student(teacher_model)
         self.report: dict[str, Any] | None = None  # what a recipe measured, for the model card
         self.distillation: Distillation | None = None  # its `objective`: Trainer's search keeps its score under that
         self.rollout = rollout

@@ -1,6 +1,7 @@
 """READMEs: their links resolve, their examples run and print what they show, their commands parse."""
 
 import contextlib
+import importlib.util
 import io
 import re
 import runpy
@@ -25,6 +26,7 @@ CARDS = sorted(ROOT.glob("model_cards/*/README.md"))  # as a run wrote them: the
 READMES = [MAIN, *FOLDERS]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAGMENT = "<!-- fragment: "
+NEEDS = re.compile(r"<!-- needs (\w+) -->")  # a package that `pip install -e ".[test]"` does not bring
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(e[-+]?\d+)?")
 COMMANDS = ("accelerate", "hf-distill", "python", "pip", "pytest", "hf", "vllm", "torchrun")
 CODE_SPAN = re.compile(rf"`((?:{'|'.join(COMMANDS)}) [^`]+)`")
@@ -78,7 +80,8 @@ def blocks(path):
     text = path.read_text(encoding="utf-8")
     for found in FENCE.finditer(text):
         above = text[: found.start()].rstrip("\n").rpartition("\n")[2]
-        yield found[1], found[2], above.startswith(FRAGMENT) and above.endswith(" -->")
+        lacks = (needed := NEEDS.fullmatch(above)) and importlib.util.find_spec(needed[1]) is None
+        yield found[1], found[2], bool(lacks) or (above.startswith(FRAGMENT) and above.endswith(" -->"))
 
 
 def commands(path):
@@ -239,6 +242,7 @@ def run(path):
         assert language, f"{named(path)} has a block that does not say what it is"
         if language == "python" and fragment:
             compile(code, str(path), "exec")
+            printed = None
         elif language == "python":
             out = io.StringIO()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):

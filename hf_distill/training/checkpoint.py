@@ -153,6 +153,8 @@ class CheckpointMixin:
                 save_whole(core, folder / SAFE_WEIGHTS_NAME, folder / DIFFUSERS)
         elif of_diffusers(self.model) and not hasattr(self.model, "get_base_model"):
             self._as_diffusers(folder)
+        if not self._in_checkpoint:
+            self._save_quantized(core, folder)
 
     def _as_diffusers(self, folder: Path) -> None:
         """Let diffusers load what was saved; in a checkpoint the weights keep the name that Trainer resumes from."""

@@ -380,6 +380,29 @@ def record_cached(folder, strategy):
     write(here, run, facts)
 
 
+def record_quantized(folder, strategy):
+    """A student that learns to be quantised, from what it was; where torchao is installed."""
+    if importlib.util.find_spec("torchao") is None:
+        return
+    here, args = folder / strategy / "quantized", {"save_strategy": "steps", "save_steps": 4, **settings(strategy)}
+    args |= {"max_steps": 8, "max_grad_norm": 1.0, "student_quantization": {"weights": "int4", "group_size": 8}}
+    parts = {"objective": OBJECTIVES["hidden_mse"], "eval_dataset": tiny.rows(8, seed=9), "args": args}
+    make = partial(quantized, here, data=tiny.rows(64), **parts)
+    facts = eight_steps(here, make) if strategy != "zero3" else {"refused": refusal(make)}
+    write(here, tiny.trainer(here, args=settings(strategy)), facts)
+
+
+def quantized(here, **parts):
+    return tiny.trainer(here, tiny.bert(layers=2), **parts)
+
+
+def refusal(make):
+    try:
+        make()
+    except ValueError as error:
+        return str(error)
+
+
 def here_of(parameter):
     """How many numbers of a parameter this rank holds."""
     if hasattr(parameter, "ds_tensor"):
@@ -396,7 +419,7 @@ def main(folder, strategy):
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     everything = (
         record, record_average, record_cached, record_lora, record_edges, record_again, record_several, record_paths,
-        record_decoder, record_sft, record_rollouts,
+        record_decoder, record_sft, record_rollouts, record_quantized,
     )  # fmt: skip
     chosen = {"one": (*everything, record_tensor_parallel), "tensor": (record_tensor_parallel,)}
     for part in chosen.get(strategy, everything):

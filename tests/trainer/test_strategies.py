@@ -281,6 +281,24 @@ def test_launches_and_trials_in_one_process_do_not_disturb_each_other(ran, strat
 
 
 @pytest.mark.parametrize("strategy", OTHERS)
+def test_a_student_learns_to_be_quantised(ran, strategy):
+    """The first step is that of one process; later the last digit of a weight may decide between two integers."""
+    pytest.importorskip("torchao", reason='needs pip install -e ".[torchao]"')
+    mine, theirs = facts(ran(strategy), "quantized"), facts(ran("one"), "quantized")
+    if strategy == "zero3":
+        assert "use ZeRO-2 or FSDP2" in mine["refused"]
+        return
+    for name in ("losses", "norms"):
+        assert mine[name][0] == pytest.approx(theirs[name][0], rel=1e-5)
+    assert mine["resumed"] == pytest.approx(mine["losses"], rel=1e-5)
+    final, predicted = ran(strategy) / "quantized" / "final", load_file(ran(strategy) / "quantized/logits.safetensors")
+    for folder in (final, final / "quantized"):
+        loaded = AutoModelForSequenceClassification.from_pretrained(folder)
+        near = float((predictions(loaded) - predicted["logits"]).abs().max())
+        assert (near < 1e-5) == (folder != final)
+
+
+@pytest.mark.parametrize("strategy", OTHERS)
 def test_trls_trainer_is_exact_too(ran, strategy):
     pytest.importorskip("trl", reason='needs pip install -e ".[trl]"')
     mine, theirs = facts(ran(strategy), "sft"), facts(ran("one"), "sft")
