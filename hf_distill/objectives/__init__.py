@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_distill.objectives.adversarial import Adversarial
+from hf_distill.objectives.alpha_beta import AlphaBeta
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
 from hf_distill.objectives.boxes import Boxes
 from hf_distill.objectives.channel import ChannelKL
@@ -43,6 +44,7 @@ TERMS: dict[str, type[Term]] = {
     "jsd": JSD,
     "skew_kl": SkewKL,
     "skew_reverse_kl": SkewReverseKL,
+    "alpha_beta": AlphaBeta,
     "logit_mse": LogitMSE,
     "top1_cross_entropy": Top1CrossEntropy,
     "dkd": DKD,

@@ -8,6 +8,7 @@ import torch
 from hf_distill.cache.sampled import restore, sample
 from hf_distill.objectives import (
     TERMS,
+    alpha_beta,
     build,
     correlation,
     decoupled,
@@ -26,6 +27,7 @@ FUNCTIONS = {
     "jsd": functional.jsd,
     "skew_kl": functional.skew_forward_kl,
     "skew_reverse_kl": functional.skew_reverse_kl,
+    "alpha_beta": alpha_beta.alpha_beta,
     "logit_mse": functional.logit_mse,
     "top1_cross_entropy": functional.top1_cross_entropy,
     "dkd": lambda student, teacher: decoupled.decoupled_kl(student, teacher, teacher.argmax(-1)),
