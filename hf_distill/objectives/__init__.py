@@ -21,6 +21,7 @@ from hf_distill.objectives.ctc_hypotheses import CTCHypotheses
 from hf_distill.objectives.decoupled import DKD
 from hf_distill.objectives.depth import AffineInvariant, ScaleInvariant
 from hf_distill.objectives.distilhubert import DistilHuBERT
+from hf_distill.objectives.distillm2 import DistiLLM2
 from hf_distill.objectives.guided_ctc import GuidedCTC
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
@@ -45,6 +46,7 @@ TERMS: dict[str, type[Term]] = {
     "skew_kl": SkewKL,
     "skew_reverse_kl": SkewReverseKL,
     "alpha_beta": AlphaBeta,
+    "distillm2": DistiLLM2,
     "logit_mse": LogitMSE,
     "top1_cross_entropy": Top1CrossEntropy,
     "dkd": DKD,

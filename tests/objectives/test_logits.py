@@ -38,6 +38,8 @@ FUNCTIONS = {
 }
 TOGETHER = {"dist"}
 """Terms whose rows see each other: tests/objectives/test_correlation.py."""
+WRITERS = {"distillm2"}
+"""Terms that ask who wrote a row: tests/objectives/test_distillm2.py."""
 FRAMES = {"guided_ctc"}
 """Terms on frames with a blank: tests/objectives/test_guided_ctc.py."""
 
@@ -49,7 +51,7 @@ def shown(tensor, rows=None):
 
 def test_every_name_has_its_function():
     found = {n for n, term in TERMS.items() if issubclass(term, logits.LogitTerm)}
-    assert found == FUNCTIONS.keys() | TOGETHER | FRAMES
+    assert found == FUNCTIONS.keys() | TOGETHER | WRITERS | FRAMES
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -34,6 +34,8 @@ OPTIONS = {
         for name, term in TERMS.items() if issubclass(term, PooledTerm)
     },
 }  # fmt: skip
+WRITTEN = {("distillm2", "decoder"): {"on_policy": 0.5, "max_new_tokens": 4}}
+"""Rows that the student writes anew, for terms that ask who wrote one."""
 TOGETHER = {"cka", "dist", "rkd_distance", "rkd_angle", "similarity", "similarity_kl", *GROUPS}
 """Terms whose rows see each other within a micro-batch."""
 EVERYONE = {"contrastive"}
@@ -55,7 +57,8 @@ def trainer(folder, name, kind, student=None, teacher=None, callbacks=(), **args
     parts = {"data_collator": collator} if collator else {}
     return tiny.trainer(
         folder, student or own, rows, teacher_model=teacher or theirs, callbacks=list(callbacks),
-        objective={name: OPTIONS.get((name, kind), {})}, args={"max_steps": 1, "alpha": 0.7, **args}, **parts,
+        objective={name: OPTIONS.get((name, kind), {})}, rollout=WRITTEN.get((name, kind)),
+        args={"max_steps": 1, "alpha": 0.7, **args}, **parts,
     )  # fmt: skip
 
 
