@@ -23,11 +23,12 @@ from hf_distill.objectives.depth import AffineInvariant, ScaleInvariant
 from hf_distill.objectives.distilhubert import DistilHuBERT
 from hf_distill.objectives.distillm2 import DistiLLM2
 from hf_distill.objectives.guided_ctc import GuidedCTC
-from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
+from hf_distill.objectives.hidden import HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
 from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.own import import_own
+from hf_distill.objectives.pkd import PKD
 from hf_distill.objectives.pooled import PooledCosine, PooledMSE
 from hf_distill.objectives.relation import RKDAngle, RKDDistance, SimilarityPreserving
 from hf_distill.objectives.schedule import Schedule
