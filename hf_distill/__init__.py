@@ -19,6 +19,7 @@ _HOME = {
     "Seq2SeqDistillationTrainingArguments": "arguments",
     "Term": "objectives",
     "Objective": "objectives",
+    "PhiS": "objectives.phi_s",
     "Task": "tasks",
     "SequenceClassification": "tasks",
     "ImageClassification": "tasks",

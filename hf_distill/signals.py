@@ -21,6 +21,11 @@ ABSENT = -1e4
 """The logit of a class that a row does not have, where rows have different ones: no probability, in any dtype."""
 
 
+STUDENT_WROTE = "student_wrote"
+"""Column of a batch, bool [B]: rows whose labels are what the student wrote itself. They say what the terms compare,
+and nothing about what is right."""
+
+
 class Sum(NamedTuple):
     """A total and the number of things it is a total of; nothing is divided before every rank and batch is added.
 
@@ -133,6 +138,8 @@ class Head(NamedTuple):
             a detector that see nothing; None: all alike. They change totals, and never what is counted.
         blank: the class that says nothing, of frames (CTC); None: there is none.
         own: of a teacher whose positions were brought to the student's, what it showed by its own; None: the same.
+        written: int64, the leading shape: the class that stands in the text that was read, also where the student
+            wrote it and it is nobody's label; negative where none is asked for. None: nobody knows.
     """
 
     logits: Logits
@@ -142,6 +149,7 @@ class Head(NamedTuple):
     weights: Tensor | None = None
     blank: int | None = None
     own: Head | None = None
+    written: Tensor | None = None
 
     def labelled(self, start: int, stop: int) -> Tensor | None:
         """Return the labels of ``start:stop`` of the rows that count, int64 [stop - start]; None: nobody knows."""

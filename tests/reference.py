@@ -38,6 +38,22 @@ def skew_reverse_kl(student, teacher, skew=0.1, temperature=1.0):
     return temperature**2 * kl(q, skew * q + (1 - skew) * p)
 
 
+def alpha_beta(student, teacher, alpha, beta, temperature=1.0):
+    """Each case of the definition by itself: ABKD, definition 3.1, with the limits of Cichocki et al., 2011."""
+    p, q, s = probabilities(teacher, temperature), probabilities(student, temperature), alpha + beta
+    if alpha == beta == 0:
+        terms = (p.log() - q.log()) ** 2 / 2
+    elif alpha == 0:
+        terms = (q**beta * (q / p).log() * beta - q**beta + p**beta) / beta**2
+    elif beta == 0:
+        terms = (p**alpha * (p / q).log() * alpha - p**alpha + q**alpha) / alpha**2
+    elif s == 0:
+        terms = ((q / p).log() * alpha + (p / q) ** alpha - 1) / alpha**2
+    else:
+        terms = -(p**alpha * q**beta - alpha / s * p**s - beta / s * q**s) / (alpha * beta)
+    return temperature**2 * terms.sum(-1)
+
+
 def logit_mse(student, teacher):
     return (student.double() - teacher.double()).pow(2).sum(-1) / student.shape[-1]
 

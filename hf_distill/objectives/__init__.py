@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_distill.objectives.adversarial import Adversarial
+from hf_distill.objectives.alpha_beta import AlphaBeta
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
 from hf_distill.objectives.boxes import Boxes
 from hf_distill.objectives.channel import ChannelKL
@@ -20,12 +21,14 @@ from hf_distill.objectives.ctc_hypotheses import CTCHypotheses
 from hf_distill.objectives.decoupled import DKD
 from hf_distill.objectives.depth import AffineInvariant, ScaleInvariant
 from hf_distill.objectives.distilhubert import DistilHuBERT
+from hf_distill.objectives.distillm2 import DistiLLM2
 from hf_distill.objectives.guided_ctc import GuidedCTC
-from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
+from hf_distill.objectives.hidden import HiddenCosine, HiddenMSE
 from hf_distill.objectives.logits import JSD, ForwardKL, LogitMSE, ReverseKL, SkewKL, SkewReverseKL, Top1CrossEntropy
 from hf_distill.objectives.minilm import MiniLM, MiniLMv1
 from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.own import import_own
+from hf_distill.objectives.pkd import PKD
 from hf_distill.objectives.pooled import PooledCosine, PooledMSE
 from hf_distill.objectives.relation import RKDAngle, RKDDistance, SimilarityPreserving
 from hf_distill.objectives.schedule import Schedule
@@ -43,6 +46,8 @@ TERMS: dict[str, type[Term]] = {
     "jsd": JSD,
     "skew_kl": SkewKL,
     "skew_reverse_kl": SkewReverseKL,
+    "alpha_beta": AlphaBeta,
+    "distillm2": DistiLLM2,
     "logit_mse": LogitMSE,
     "top1_cross_entropy": Top1CrossEntropy,
     "dkd": DKD,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,8 +18,9 @@ from torch.nn import functional as F
 from hf_distill.models.facts import Facts
 from hf_distill.objectives.layers import Layers, paired, read_layers
 from hf_distill.objectives.maps import grid_at, on_one_grid
+from hf_distill.objectives.phi_s import PhiS
 from hf_distill.objectives.streams import StreamTerm
-from hf_distill.objectives.token_weights import POSITIONS, shares, sum_over
+from hf_distill.objectives.token_weights import sum_over
 from hf_distill.objectives.unit_vectors import unit_vectors
 from hf_distill.signals import Signals, Stream, Sum
 
@@ -48,6 +50,7 @@ class HiddenTerm(StreamTerm):
         self.layers = read_layers(self.usual if layers is None else layers, self.name)
         self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleDict()
+        self.standardise: PhiS | None = None  # of the terms that offer it
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Pair the layers, and make a projection for each pair where the widths differ; see ``Term.build``."""
@@ -69,6 +72,14 @@ class HiddenTerm(StreamTerm):
                     with torch.no_grad():
                         projection.weight.zero_()[list(places), range(len(places))] = 1.0
                 self.projections[f"{ours}_{theirs}"] = projection
+        if self.standardise is not None:
+            taught = sorted({theirs for _, theirs in self.pairs})
+            if len(taught) > 1:
+                raise ValueError(
+                    f"{self.name} was given statistics of one layer, and it compares the teacher's {taught}: name one "
+                    f"in layers, or write several terms, each with its own."
+                )
+            self.standardise.check(teacher.width(taught[0]), self.name)
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
@@ -95,7 +106,19 @@ class HiddenTerm(StreamTerm):
         Returns:
             A scalar; see ``compare``.
         """
-        return self.compare(self.projected(pair, student), teacher, counted)
+        return self.compare(self.projected(pair, student), self.standardised(teacher, counted), counted)
+
+    def standardised(self, teacher: Tensor, counted: Tensor) -> Tensor:
+        """Bring the teacher to its own scale, where statistics of it were given; zero where nothing counts.
+
+        Args:
+            teacher: what ``reduced`` makes of the teacher's layer, float32.
+            counted: bool [B, T], the positions that are not padding.
+        """
+        if self.standardise is None:
+            return teacher
+        there = counted if teacher.ndim == 3 else counted.any(dim=1)
+        return self.standardise(teacher).masked_fill(~there.unsqueeze(-1), 0)
 
     def projected(self, pair: str, student: Tensor) -> Tensor:
         """Bring a student's layer to the teacher's width, where it has another.
@@ -178,9 +201,11 @@ class HiddenMSE(HiddenTerm):
     Args:
         layers: which layers learn from which, ``"uniform"`` by default; see ``HiddenTerm``.
         stream: which sequence of positions; see ``HiddenTerm``.
+        standardise: statistics of the teacher's layer, or the file where they are; it then has mean 0 and variance 1
+            as every other teacher has. See ``PhiS``.
 
     Raises:
-        ValueError: layers that cannot be read.
+        ValueError: layers that cannot be read, or more than one of the teacher where statistics of it were given.
 
     Reference:
         Romero et al.: FitNets, arXiv:1412.6550, equation 3; Jiao et al.: TinyBERT, arXiv:1909.10351, equations 8, 9.
@@ -194,6 +219,12 @@ class HiddenMSE(HiddenTerm):
 
     citation: ClassVar[str] = "Romero et al.: FitNets: Hints for Thin Deep Nets, arXiv:1412.6550"
     name: ClassVar[str] = "hidden_mse"
+
+    def __init__(
+        self, layers: Layers | None = None, stream: str | None = None, standardise: PhiS | str | Path | None = None
+    ) -> None:
+        super().__init__(layers, stream)
+        self.standardise = PhiS.read(standardise)
 
     def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Return the squared difference, divided by the width; see ``HiddenTerm.compare``."""
@@ -229,47 +260,6 @@ class HiddenCosine(HiddenTerm):
     def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Return one minus the cosine; see ``HiddenTerm.compare``."""
         return ((1.0 - (unit_vectors(student) * unit_vectors(teacher)).sum(dim=-1)) * counted).sum()
-
-
-class PKD(HiddenTerm):
-    """Squared distance of the normalised hidden states of one token: patient knowledge distillation.
-
-    The mean over the pairs of layers of ``|| h_s / |h_s| - h_t / |h_t| ||**2``, added over samples.
-
-    Args:
-        layers: which layers learn from which; ``"skip"`` by default, as in the paper; see ``HiddenTerm``.
-        token: ``"first"`` (a BERT's [CLS]), ``"last"`` (for decoders, whose first token has read nothing) or
-            ``"all"``, the mean over the row's tokens. Padding is none of them.
-        stream: which sequence of positions; see ``HiddenTerm``.
-
-    Raises:
-        ValueError: layers that cannot be read, or another token.
-
-    Reference:
-        Sun, Cheng, Gan, Liu: Patient Knowledge Distillation for BERT Model Compression, arXiv:1908.09355, equation 7.
-
-    Example:
-        >>> PKD(token="last").build(Facts(hidden_size=4, num_layers=1), Facts(hidden_size=4, num_layers=2))
-    """
-
-    unit: ClassVar[str] = "samples"
-    citation: ClassVar[str] = "Sun, Cheng, Gan, Liu: Patient Knowledge Distillation, arXiv:1908.09355"
-    name: ClassVar[str] = "pkd"
-
-    def __init__(self, layers: Layers | None = None, token: str = "first", stream: str | None = None) -> None:
-        super().__init__("skip" if layers is None else layers, stream)
-        if token not in POSITIONS:
-            raise ValueError(f"token={token!r} was given to pkd: use {', '.join(POSITIONS)}.")
-        self.token = token
-
-    def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
-        """Return the squared distance of the directions; see ``HiddenTerm.compare``."""
-        gap = (unit_vectors(student) - unit_vectors(teacher)).square().sum(dim=-1)
-        return (gap * shares(counted, self.token)).sum()
-
-    def added(self, total: Tensor, counted: Tensor, mask: Tensor | None) -> Sum:
-        """Count the rows; see ``HiddenTerm.added``."""
-        return Sum(total, torch.tensor(len(counted), device=counted.device))
 
 
 def counted_in(mask: Tensor | None, state: Tensor) -> Tensor:

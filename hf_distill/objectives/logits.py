@@ -17,7 +17,7 @@ from hf_distill.models.topk_logits import TopKLogits
 from hf_distill.objectives import functional, topk_functional
 from hf_distill.objectives.chunked.one_pass import compared
 from hf_distill.objectives.term import Term
-from hf_distill.signals import BINARY, CATEGORICAL, NUMBER, POINTER, Signals, Sum
+from hf_distill.signals import BINARY, CATEGORICAL, NUMBER, POINTER, Head, Signals, Sum
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,8 @@ class LogitTerm(Term):
 
     A subclass implements ``divergence``: two float32 chunks [n, V] in, a value per row [n] out. Of a teacher that
     keeps a few ids (``TopKLogits``) it is then given h + 1 classes, see ``divergence_from_few``; where joining classes
-    may raise the value, set ``few = False`` and such a teacher is refused. If ``labelled``, labels [n] come third.
+    may raise the value, set ``few = False`` and such a teacher is refused. If ``labelled``, labels [n] come third;
+    what ``beside`` says of the rows comes last.
 
     Example:
         >>> class TotalVariation(LogitTerm):
@@ -59,12 +60,25 @@ class LogitTerm(Term):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement divergence(student, teacher) -> [n].")
 
-    def divergence_from_few(self, student: Tensor, teacher: TopKLogits) -> Tensor:
+    def beside(self, student: Head, teacher: Head, batch: Mapping[str, Any]) -> Tensor | None:
+        """Say of each row what ``divergence`` must know beside the two models' logits.
+
+        Args:
+            student: a head of the student.
+            teacher: the teacher's.
+            batch: the batch.
+
+        Returns:
+            [leading shape, ...], of which the n rows of a chunk come last in ``divergence``; None: nothing.
+        """
+
+    def divergence_from_few(self, student: Tensor, teacher: TopKLogits, *more: Tensor) -> Tensor:
         """Compare with a teacher that keeps a few ids: over these and one class for all others, a lower bound.
 
         Args:
             student: logits [n, V], with gradients.
             teacher: the same n rows, at this term's temperature.
+            *more: what ``divergence`` is told beside.
 
         Returns:
             [n], what each row costs; see ``topk_functional.coarsened``.
@@ -77,11 +91,11 @@ class LogitTerm(Term):
                 type(self).__name__, teacher.ids.shape[-1], teacher.classes,
             )  # fmt: skip
         both = topk_functional.coarsened(student, teacher.ids, teacher.log_p, teacher.tail, teacher.temperature)
-        return self.divergence(*both)
+        return self.divergence(*both, *more)
 
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Sum:
         """Add the divergence of every row that counts in every head; see ``Term.forward``."""
-        return compared({"": (self, student, teacher)})[""]
+        return compared({"": (self, student, teacher)}, batch=batch)[""]
 
 
 class TemperedTerm(LogitTerm):

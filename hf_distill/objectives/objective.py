@@ -217,7 +217,7 @@ class Objective(nn.Module):
         asked = {n: (term, *both[n]) for n, term in active.items() if type(term).forward is LogitTerm.forward}
         if shares is not None and "hard" in shares:
             asked["hard"] = (LabelCrossEntropy(), own or student, None)
-        sums = compared(asked, shares)
+        sums = compared(asked, shares, batch)
         sums |= {name: term(*both[name], batch) for name, term in active.items() if name not in asked}
         return {name: sums[name] for name in (*active, "hard") if name in sums}
 

@@ -7,6 +7,7 @@ Does not know: tasks, heads, other ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from hf_distill.models.facts import Facts
 from hf_distill.objectives.hidden import HiddenTerm, counted_in, layer_of
 from hf_distill.objectives.layers import Layers
+from hf_distill.objectives.phi_s import PhiS
 from hf_distill.objectives.token_weights import shares
 from hf_distill.objectives.unit_vectors import unit_vectors
 from hf_distill.signals import Signals, Sum
@@ -63,6 +65,11 @@ class PooledTerm(HiddenTerm):
         self.own = tuple(names) if self.reads_vectors and not self._pools else ()
         if self.own:
             self.needs = frozenset({"vectors"})
+        if self.standardise is not None and len(self.own) > 1:
+            raise ValueError(
+                f"{self.name} was given statistics of one vector, the models show {', '.join(self.own)}: use "
+                "vector_mse, and of= for each of them."
+            )
 
     def build(self, student: Facts, teacher: Facts) -> None:
         """Pair the layers, or make a projection where vectors are not equally long; see ``HiddenTerm.build``."""
@@ -70,6 +77,8 @@ class PooledTerm(HiddenTerm):
             super().build(student, teacher)
             return
         widths = student.vector_size, teacher.vector_size
+        if self.standardise is not None:
+            self.standardise.check(widths[1], self.name)
         self.projections = nn.ModuleDict()
         if self.projects and all(widths) and widths[0] != widths[1]:
             self.projections.update({name: nn.Linear(*widths, bias=False) for name in self.own})
@@ -124,6 +133,8 @@ class PooledMSE(PooledTerm):
         layers: which layers learn from which; None: the two last. See ``PooledTerm``.
         pool: ``"mean"``, ``"first"`` or ``"last"``; see ``PooledTerm``.
         stream: which sequence of positions; see ``HiddenTerm``.
+        standardise: statistics of the teacher's vectors, or the file where they are; they then have mean 0 and
+            variance 1 as every other teacher's. See ``PhiS``.
 
     Raises:
         ValueError: layers that cannot be read, or another word for pool.
@@ -148,6 +159,16 @@ class PooledMSE(PooledTerm):
     )
     name: ClassVar[str] = "pooled_mse"
     projects: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        layers: Layers | None = None,
+        pool: str = "mean",
+        stream: str | None = None,
+        standardise: PhiS | str | Path | None = None,
+    ) -> None:
+        super().__init__(layers, pool, stream)
+        self.standardise = PhiS.read(standardise)
 
     def compare(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
         """Return the squared difference, divided by the width; see ``PooledTerm``."""

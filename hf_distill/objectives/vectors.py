@@ -6,13 +6,15 @@ Knows: vectors. Does not know: how a model makes them (the terms that pool hidde
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hf_distill.models.facts import Facts
+from hf_distill.objectives.phi_s import PhiS
 from hf_distill.objectives.term import Term
 from hf_distill.objectives.unit_vectors import unit_vectors
 from hf_distill.signals import Signals, Sum
@@ -95,9 +97,11 @@ class VectorMSE(VectorTerm):
     Args:
         of: the vector, one of ``Task.vectors``; None: all that the task shows, added up.
         widths: how long a vector is in both models, (student, teacher); given, a projection is trained between them.
+        standardise: statistics of this vector of the teacher, or the file where they are; it then has mean 0 and
+            variance 1 as every other teacher's. See ``PhiS``.
 
     Raises:
-        ValueError: widths that are not two numbers.
+        ValueError: widths that are not two numbers, or statistics where several vectors are compared.
 
     Reference:
         Yang et al.: CLIP-KD: An Empirical Study of CLIP Model Distillation, arXiv:2307.12732, feature distillation.
@@ -111,8 +115,31 @@ class VectorMSE(VectorTerm):
     citation: ClassVar[str] = "Yang et al.: CLIP-KD: An Empirical Study of CLIP Model Distillation, arXiv:2307.12732"
     name: ClassVar[str] = "vector_mse"
 
+    def __init__(
+        self,
+        of: str | None = None,
+        widths: tuple[int, int] | list[int] | None = None,
+        standardise: PhiS | str | Path | None = None,
+    ) -> None:
+        super().__init__(of, widths)
+        self.standardise = PhiS.read(standardise)
+
+    def set_vectors(self, names: Sequence[str]) -> None:
+        """Refuse statistics where several vectors are compared; see ``Term.set_vectors``."""
+        if self.standardise is not None and self.of is None and len(names) > 1:
+            raise ValueError(
+                f"vector_mse was given statistics of one vector, the models show {', '.join(names)}: name it in of=."
+            )
+
+    def build(self, student: Facts, teacher: Facts) -> None:
+        """Make the projection, and refuse statistics of another width; see ``Term.build``."""
+        super().build(student, teacher)
+        if self.standardise is not None:
+            self.standardise.check(self.widths[1] if self.widths else teacher.vector_size, self.name)
+
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the squared difference, divided by the width; see ``VectorTerm``."""
+        teacher = teacher if self.standardise is None else self.standardise(teacher)
         return (student - teacher).square().mean(dim=-1)
 
 

@@ -88,7 +88,9 @@ class EachPosition(Task):
         else:
             logits = DenseLogits(self._logits(outputs, batch, name, virtual_tokens(model)))
         return Signals(
-            heads={"logits": Head(logits, rows, self.targets(supervised(batch)))},
+            heads={
+                "logits": Head(logits, rows, self.targets(supervised(batch)), written=self.targets(batch)),
+            },
             hidden=tuple(shown.get(f"{prefix}hidden_states") or ()),
             attention=tuple(shown.get(f"{prefix}attentions") or ()),
             mask=layout.mask,

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-STUDENT_WROTE = "student_wrote"
-"""Column, bool [B]: rows whose labels are what the student wrote itself. They say what the terms compare, and nothing
-about what is right."""
+from hf_distill.signals import STUDENT_WROTE
 
 LABELS = ("labels", "shift_labels")
 

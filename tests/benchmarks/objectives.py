@@ -51,6 +51,7 @@ ROWS = {
     "KL": {"objective": KL},
     "DKD": {"objective": "dkd"},
     "DIST": {"objective": "dist"},
+    "alpha-beta": {"objective": {"alpha_beta": {"alpha": 0.8, "beta": 0.3}}},
     "KL + hidden": {"objective": {**KL, "hidden_mse": 1.0}},
     "KL + attention": {"objective": {**KL, "attention_kl": 1.0}},
     "KL + MiniLM": {"objective": {**KL, "minilm": 1.0}},

@@ -10,8 +10,9 @@ import torch
 
 from hf_distill.models.facts import Facts
 from hf_distill.objectives import build
-from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
+from hf_distill.objectives.hidden import HiddenCosine, HiddenMSE
 from hf_distill.objectives.layers import uniform_pairs
+from hf_distill.objectives.pkd import PKD
 from hf_distill.signals import Signals
 
 NARROW, WIDE = Facts(name="s", hidden_size=4, num_layers=2), Facts(name="t", hidden_size=6, num_layers=4)

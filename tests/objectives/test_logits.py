@@ -8,6 +8,7 @@ import torch
 from hf_distill.cache.sampled import restore, sample
 from hf_distill.objectives import (
     TERMS,
+    alpha_beta,
     build,
     correlation,
     decoupled,
@@ -26,6 +27,7 @@ FUNCTIONS = {
     "jsd": functional.jsd,
     "skew_kl": functional.skew_forward_kl,
     "skew_reverse_kl": functional.skew_reverse_kl,
+    "alpha_beta": alpha_beta.alpha_beta,
     "logit_mse": functional.logit_mse,
     "top1_cross_entropy": functional.top1_cross_entropy,
     "dkd": lambda student, teacher: decoupled.decoupled_kl(student, teacher, teacher.argmax(-1)),
@@ -36,6 +38,8 @@ FUNCTIONS = {
 }
 TOGETHER = {"dist"}
 """Terms whose rows see each other: tests/objectives/test_correlation.py."""
+WRITERS = {"distillm2"}
+"""Terms that ask who wrote a row: tests/objectives/test_distillm2.py."""
 FRAMES = {"guided_ctc"}
 """Terms on frames with a blank: tests/objectives/test_guided_ctc.py."""
 
@@ -47,7 +51,7 @@ def shown(tensor, rows=None):
 
 def test_every_name_has_its_function():
     found = {n for n, term in TERMS.items() if issubclass(term, logits.LogitTerm)}
-    assert found == FUNCTIONS.keys() | TOGETHER | FRAMES
+    assert found == FUNCTIONS.keys() | TOGETHER | WRITERS | FRAMES
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

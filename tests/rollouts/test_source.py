@@ -103,6 +103,16 @@ def test_8_x_1_equals_2_x_4_also_where_tokens_are_drawn(tmp_path, kind, options)
         assert tiny.relative(gradients, whole[1]) < 1e-5
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_skew_of_each_text_and_who_wrote_it_are_the_same_however_a_step_is_cut(tmp_path, kind):
+    objective = {"distillm2": {"anchors": [0.01, 0.01]}}
+    whole = step(tmp_path / "whole", kind, rollout=MIXED, objective=objective)
+    assert 0 < whole[0]["rollout/student"] < 1
+    parts, gradients = step(tmp_path / "cut", kind, 2, 4, rollout=MIXED, objective=objective)
+    assert parts == pytest.approx(whole[0], rel=1e-5)
+    assert tiny.relative(gradients, whole[1]) < 1e-5
+
+
 def test_sequence_level_distillation_is_training_on_the_teachers_texts(tmp_path):
     """alpha=0 is Kim & Rush: plain training on what the teacher wrote, which never costs a forward of it."""
     data = []

@@ -17,14 +17,23 @@ from safetensors.torch import save_file
 from transformers import DataCollatorForSeq2Seq
 
 from hf_distill.objectives import TERMS
+from hf_distill.objectives.phi_s import PhiS
 from hf_distill.objectives.pooled import PooledTerm
 from hf_distill.objectives.scores import ScoreTerm
 
 MODELS = ("encoder", "decoder")
 NAMES = [name for name, term in TERMS.items() if not (term.needs & {"values", "vectors"} or term.of_frames)]
+NAMES += ["phi_s"]  # pooled_mse with a teacher that is standardised
 """The terms on what these models show: others have tests of their own, tests/objectives/test_values.py, test_ctc_*."""
 GROUPS = {name: {"candidates": 3} for name, term in TERMS.items() if issubclass(term, ScoreTerm)}
+STANDARD = {
+    "term": "pooled_mse",
+    "standardise": PhiS.of(torch.randn(90, 24, generator=torch.Generator().manual_seed(1))),
+}
+"""Statistics of a teacher as wide as ours; what they are of makes no difference to what is compared here."""
 OPTIONS = {
+    ("phi_s", "encoder"): STANDARD,
+    ("phi_s", "decoder"): {**STANDARD, "pool": "last"},
     ("tap_mse", "encoder"): {"path": "bert.pooler.dense", "widths": [16, 24]},
     ("tap_mse", "decoder"): {"path": "model.layers.0.mlp", "teacher_path": "model.layers.1.mlp", "widths": [16, 24]},
     ("pkd", "decoder"): {"token": "last"},
@@ -34,6 +43,8 @@ OPTIONS = {
         for name, term in TERMS.items() if issubclass(term, PooledTerm)
     },
 }  # fmt: skip
+WRITTEN = {("distillm2", "decoder"): {"on_policy": 0.5, "max_new_tokens": 4}}
+"""Rows that the student writes anew, for terms that ask who wrote one."""
 TOGETHER = {"cka", "dist", "rkd_distance", "rkd_angle", "similarity", "similarity_kl", *GROUPS}
 """Terms whose rows see each other within a micro-batch."""
 EVERYONE = {"contrastive"}
@@ -55,7 +66,8 @@ def trainer(folder, name, kind, student=None, teacher=None, callbacks=(), **args
     parts = {"data_collator": collator} if collator else {}
     return tiny.trainer(
         folder, student or own, rows, teacher_model=teacher or theirs, callbacks=list(callbacks),
-        objective={name: OPTIONS.get((name, kind), {})}, args={"max_steps": 1, "alpha": 0.7, **args}, **parts,
+        objective={name: OPTIONS.get((name, kind), {})}, rollout=WRITTEN.get((name, kind)),
+        args={"max_steps": 1, "alpha": 0.7, **args}, **parts,
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def test_a_lora_student_learns_from_a_teacher_and_from_its_own_base(tmp_path, na
             init_lora_weights=False,
         )  # fmt: skip
         student = get_peft_model(pair(kind)[0], lora)
-        if asked is own and name == "tap_mse":
+        if asked is own and name in ("tap_mse", "phi_s"):
             continue  # its widths are those of the other teacher
         before = {key: value.clone() for key, value in student.named_parameters()}
         run = trainer(tmp_path, name, kind, student, asked, max_steps=1)

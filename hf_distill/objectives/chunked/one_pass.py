@@ -28,7 +28,9 @@ CUDA_CHUNK_ELEMENTS = 2**27
 
 
 def compared(
-    asked: Mapping[str, tuple[Term, Signals, Signals | None]], shares: Mapping[str, Tensor] | None = None
+    asked: Mapping[str, tuple[Term, Signals, Signals | None]],
+    shares: Mapping[str, Tensor] | None = None,
+    batch: Mapping[str, Any] | None = None,
 ) -> dict[str, Sum]:
     """Add up what each term makes of every row that counts in every head.
 
@@ -37,6 +39,7 @@ def compared(
             labels only.
         shares: name -> scalar, what the total is multiplied by in the loss. With it linear logits are gone through
             once; without it they are made whole for the backward.
+        batch: the batch, for terms that must know more of a row than logits.
 
     Returns:
         name -> the total with its graph, and how many rows there were; of rows that are parts of a sample each counts
@@ -49,7 +52,8 @@ def compared(
             at = (name, id(whole), id(head.rows))
             if at not in stacks:  # its rows are copied, so it is not made to be thrown away
                 stacks[at] = _Stack(whole, head.rows, head.share)
-            stacks[at].add(key, term, head, pick, None if teacher is None else teacher.heads[name])
+            taught = None if teacher is None else teacher.heads[name]
+            stacks[at].add(key, term, head, pick, taught, batch or {})
     totals: dict[str, list[Tensor]] = {name: [] for name in asked}
     counts: dict[str, float] = dict.fromkeys(asked, 0)
     for stack in stacks.values():
@@ -83,7 +87,9 @@ class _Stack:
     def __len__(self) -> int:
         return self.ours.shape[0]
 
-    def add(self, key: str, term: Term, head: Head, pick: Callable, taught: Head | None) -> None:
+    def add(
+        self, key: str, term: Term, head: Head, pick: Callable, taught: Head | None, batch: Mapping[str, Any]
+    ) -> None:
         theirs = None if taught is None else taught.logits
         if theirs is not None and id(theirs) not in self.theirs:
             self.theirs[id(theirs)] = _Once(theirs.select(self.rows), self.size)
@@ -91,10 +97,13 @@ class _Stack:
         if few := once is not None and once.few:
             term.check_few(once.logits.temperature)
         compare = term.divergence_from_few if few else term.divergence
+        more = None if taught is None else term.beside(head, taught, batch)
+        more = None if more is None else more[self.rows]
 
         def told(start: int, stop: int) -> list[Any]:
             given = [] if once is None else [once(start, stop).to(self.rows.device)]
-            return [*given, head.labelled(start, stop)] if term.labelled else given
+            given += [head.labelled(start, stop)] if term.labelled else []
+            return given if more is None else [*given, more[start:stop]]
 
         part = Part(compare, pick, told)
         self.parts[key] = (

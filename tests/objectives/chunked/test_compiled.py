@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's
 ROWS, CLASSES = 23, 40
 CASES = {
     "divergences": {"forward_kl": 1.0, "jsd": 0.5},
+    "alpha-beta": {"alpha_beta": {"alpha": 0.3, "beta": 0.6}},
     "another temperature": {"reverse_kl": {"temperature": 3.0}},
     "soft cap": {"forward_kl": 1.0},
     "shared columns": {"forward_kl": 1.0},
