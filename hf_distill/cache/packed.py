@@ -35,6 +35,10 @@ SAYING = frozenset({PLACES, NUMBERS, *ENDS, *LONGEST})
 BOTH = Padding(right=True, left=True)
 """A packed text has no padding, so none is a part of it."""
 
+ALONE = "it cannot read a text alone that is packed into a row ({})"
+UNREADABLE = (RuntimeError, TypeError, ValueError, LookupError)
+"""What a teacher raises at a text without its places, if it needs them."""
+
 
 class Texts(Rows):
     """A batch that says where the texts of its rows begin; see ``Texts.of``.
@@ -169,10 +173,10 @@ class Texts(Rows):
         """Find out whether answers can be kept text by text, of one alone; see ``Rows.examine``."""
         try:
             return self.alone().examine(ask, tolerance, collective)
-        except (RuntimeError, TypeError, ValueError, LookupError) as error:  # as one that needs positions
+        except UNREADABLE as error:
             if collective:
                 raise
-            return f"it cannot read a text alone that is packed into a row ({type(error).__name__})", NEITHER
+            return ALONE.format(type(error).__name__), NEITHER
 
     def spans_in(self, shown: Signals) -> np.ndarray:
         """Where the texts are in their answer, as in the batch."""
@@ -199,7 +203,13 @@ class Texts(Rows):
         behind = (self.spans[1:, 0] == self.spans[:-1, 0]).nonzero()[0] + 1
         number = int(behind[-1]) if len(behind) else 0
         row, start, stop = self.spans[number].tolist()
-        shown, alone = ask(self.batch), ask(self.alone(number).batch)
+        shown = ask(self.batch)
+        try:
+            alone = ask(self.alone(number).batch)
+        except UNREADABLE as error:
+            if collective:
+                raise
+            return ALONE.format(type(error).__name__)
         if reason := self.unkeepable(shown):
             return reason
         if not finite(shown):

@@ -1,18 +1,26 @@
 """Packed rows: each text in them is kept by itself, and found among whatever neighbours."""
 
+import json
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import tiny
 import tiny_language
 import torch
+from datasets import Dataset
+from safetensors.torch import load_file
 from torch import nn
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening
 
 from hf_distill import CachedTeacher, CausalLM, LiveTeacher, SentenceEmbedding, SequenceClassification
 from hf_distill.cache.encoding import Encoding
+from hf_distill.cache.keys import Padding
 from hf_distill.cache.prefill import fill
 
 HEADS = frozenset({"heads"})
@@ -215,12 +223,15 @@ def test_a_folder_of_texts_alone_does_not_hide_that_a_teacher_looks_at_neighbour
     assert again.memory.off
 
 
-def test_a_teacher_that_reads_no_text_without_places_is_asked_each_time(caplog):
+@pytest.mark.parametrize("probed", [False, True])
+def test_a_teacher_that_reads_no_text_without_places_is_asked_each_time(caplog, probed):
     class Placed(Around):
         def forward(self, input_ids, position_ids):
             return self.inner(input_ids, None, position_ids, use_cache=False)
 
     teacher, batch = cached(Placed()), dict(FLAT(tiny_language.texts(4)))
+    if probed:  # as where a folder says what it saw
+        teacher.memory.learn(Padding(), ["input_ids"])
     with caplog.at_level(logging.WARNING):
         answers(teacher, batch)
     assert "it cannot read a text alone that is packed into a row (TypeError)" in caplog.text
@@ -337,3 +348,48 @@ def test_rows_of_several_texts_are_asked_for_beforehand(tmp_path, ranks):
     assert len(last.memory) == 12
     assert fill(last, rows, collator, tokens=30) == 0
     assert sum(asked) <= 6
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one_and_find_what_the_other_was_answered(tmp_path):
+    script = Path(__file__).with_name("packed_ranks.py")
+    found = subprocess.run(
+        [*f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --standalone".split(), script, tmp_path],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-4000:]
+    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [one["world_size"] for one in told] == [2, 2]
+    whole, expected = trained(tmp_path / "alone", "off", per_device_train_batch_size=8)
+    for rank, one in enumerate(told):
+        assert one["losses"] == pytest.approx(expected, rel=1e-5)
+        assert one["hits"] == [0.0] * 2 + [1.0] * 4
+        assert one["kept"] == 16
+        assert tiny.relative(load_file(tmp_path / f"{rank}.safetensors"), weights(whole)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.filterwarnings("ignore:.*(padding-free|padding_free|[Pp]acking|attn_implementation|flash).*")
+def test_rows_that_trl_packs_are_kept_text_by_text(tmp_path, size):
+    pytest.importorskip("trl", reason='needs pip install -e ".[trl]"')
+    from hf_distill.integrations.trl import SFTDistillationConfig, SFTDistillationTrainer
+
+    found = []
+    for cache in ("off", "auto"):
+        args = tiny.arguments(
+            tmp_path / cache, SFTDistillationConfig, bf16=False, packing=True, max_length=48, num_train_epochs=3,
+            max_steps=-1, per_device_train_batch_size=size, teacher_cache=cache,
+        )  # fmt: skip
+        run = SFTDistillationTrainer(
+            tiny_language.llama(), args, train_dataset=Dataset.from_list(tiny_language.chats(12)),
+            processing_class=tiny_language.tokenizer(), teacher_model=tiny_language.teacher(), objective=ALL,
+        )  # fmt: skip
+        run.train()
+        found.append(tiny.losses(run))
+    rows = len(run.train_dataset)
+    assert rows < 12
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert len(run.teacher.memory) == 12
+    steps = -(-rows // size)
+    assert tiny.losses(run, "teacher_cache_hits") == [0.0] * steps + [1.0] * 2 * steps
