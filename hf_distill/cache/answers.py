@@ -53,11 +53,12 @@ def parts_of(signals: Signals) -> dict[str, Tensor]:
     }
 
 
-def finite_rows(signals: Signals) -> list[int]:
+def finite_rows(signals: Signals, spans: np.ndarray | None = None) -> list[int]:
     """Number the rows of an answer that hold neither infinity nor NaN.
 
     Args:
         signals: the answer.
+        spans: int64 [n, 3], where several texts of packed rows are, of which each is looked at; None: whole rows.
 
     Example:
         >>> logits = DenseLogits(torch.tensor([[1.0], [float("nan")]]))
@@ -68,8 +69,27 @@ def finite_rows(signals: Signals) -> list[int]:
     finite += [value.tensor.isfinite().all(-1) | ~value.rows for value in signals.values.values()]
     finite += [vector.isfinite() for vector in signals.vectors.values()]
     finite = finite or [state.isfinite() for state in signals.hidden]  # of a model without a head
+    if spans is not None:
+        each = torch.stack([(rows if rows.ndim == 2 else rows.flatten(2).all(2)).cpu() for rows in finite]).all(0)
+        return [number for number, (row, start, stop) in enumerate(spans.tolist()) if each[row, start:stop].all()]
     good = torch.stack([(rows if rows.ndim == 1 else rows.flatten(1).all(1)).cpu() for rows in finite]).all(0)
     return good.nonzero().flatten().tolist()
+
+
+def one_a_row(spans: np.ndarray) -> np.ndarray:
+    """Say in which row each is, where each has a row of its own.
+
+    Args:
+        spans: int64 [B, 2], where each row's positions are.
+
+    Returns:
+        int64 [B, 3], the number of the row before them.
+
+    Example:
+        >>> one_a_row(np.array([[0, 3], [1, 3]])).tolist()
+        [[0, 0, 3], [1, 1, 3]]
+    """
+    return np.column_stack((np.arange(len(spans)), spans))
 
 
 def unkeepable(signals: Signals, positions: bool = False) -> str:
@@ -149,8 +169,9 @@ class Answers:
 
         Args:
             signals: the answer.
-            keys: of its rows.
-            spans: int64 [B, 2], where each row's positions are; None: everywhere.
+            keys: of its rows, or of the texts in them.
+            spans: int64 [n, 3], where each one's positions are: in which row, from which to before which; None:
+                everywhere.
 
         Returns:
             The rows, in the CPU's memory.
@@ -159,7 +180,8 @@ class Answers:
             ValueError: the values have another form than those before.
         """
         parts = parts_of(signals)
-        if strangers := [name for name, part in parts.items() if len(part) != len(keys)]:
+        packed = spans is not None and (spans[:, 0] != np.arange(len(spans))).any()
+        if strangers := [name for name, part in parts.items() if len(part) != len(keys) and not packed]:
             raise ValueError(f"its answer {strangers[0]} has {len(parts[strangers[0]])} rows for {len(keys)} keys")
         found = {name: self._shape(name, part, signals) for name, part in parts.items()}
         self.shapes = self.shapes or found
@@ -169,10 +191,10 @@ class Answers:
         for name, part in parts.items():
             bounds = np.arange(len(keys) + 1)
             if found[name][0]:
-                where = np.tile((0, part.shape[1]), (len(keys), 1)) if spans is None else spans
-                part = torch.cat([row[start:stop] for row, (start, stop) in zip(part, where.tolist(), strict=True)])
+                where = one_a_row(np.tile((0, part.shape[1]), (len(keys), 1))) if spans is None else spans
+                part = torch.cat([part[row, start:stop] for row, start, stop in where.tolist()])
                 part = part if found[name][1] else part.unsqueeze(-1)
-                bounds = offsets = np.concatenate(([0], np.cumsum(where[:, 1] - where[:, 0])))
+                bounds = offsets = np.concatenate(([0], np.cumsum(where[:, 2] - where[:, 1])))
             else:
                 part = part.clone()  # what is kept is nobody else's: somebody may write into the answer
             values = self._held(name).encode(part, name.startswith(HEADS), keys, bounds)
@@ -186,8 +208,8 @@ class Answers:
         """Put rows together to the answer for one batch.
 
         Args:
-            rows: for each row of the batch, the block that has it and its number there.
-            spans: int64 [B, 2], where each row's positions are in this batch; None: at its beginning.
+            rows: for each row of the batch, or each text in them, the block that has it and its number there.
+            spans: int64 [n, 3], where each one's positions are in this batch; None: at the beginning of its row.
             counted: bool, the leading shape of the heads: which of their rows count.
             mask: bool [B, T], or None; see ``Signals``.
 
@@ -196,20 +218,21 @@ class Answers:
         """
         if spans is None:  # from 0 on, as many as each row has
             lengths = np.array([block.length(index) for block, index in rows])
-            spans, width = np.stack((np.zeros_like(lengths), lengths), axis=1), int(lengths.max())
+            spans, width = one_a_row(np.stack((np.zeros_like(lengths), lengths), axis=1)), int(lengths.max())
             if self.frames and width:  # else no frame was known to be padding, as of spectrograms cut into patches
                 mask = (torch.arange(width) < torch.from_numpy(lengths).unsqueeze(-1)).to(counted.device)
                 counted = mask if self.positions else counted
         else:
             width = counted.shape[1] if mask is None else mask.shape[1]
-        held = {name: value.to(counted.device) for name, value in gather(rows, spans, width).items()}
+        size = (len(rows) if mask is None else len(mask), width)
+        held = {name: value.to(counted.device) for name, value in gather(rows, spans, size).items()}
         heads, hidden, taps, values, vectors = {}, [], {}, {}, {}
         for name, (_, classes) in self.shapes.items():
             own = {n.removeprefix(name): value for n, value in held.items() if n == name or n.startswith(f"{name}/")}
             value = self._held(name).decode(own, name.startswith(HEADS), classes)
             if not classes:
                 place = torch.arange(width, device=counted.device)
-                start, stop = torch.as_tensor(spans, device=counted.device).T.unsqueeze(-1)
+                start, stop = torch.as_tensor(spans[:, 1:], device=counted.device).T.unsqueeze(-1)
                 value = DenseLogits(value.tensor.squeeze(-1).masked_fill((place < start) | (place >= stop), ABSENT))
             if name.startswith(HEADS):
                 heads[name.removeprefix(HEADS)] = Head(value, _as_rows(counted, value))

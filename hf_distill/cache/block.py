@@ -94,37 +94,38 @@ class Block:
         return column.values[self.offsets[index] : self.offsets[index + 1]]
 
 
-def gather(rows: Sequence[tuple[Block, int]], spans: np.ndarray, width: int) -> dict[str, Tensor]:
+def gather(rows: Sequence[tuple[Block, int]], spans: np.ndarray, shape: tuple[int, int]) -> dict[str, Tensor]:
     """Put rows of many blocks together to the tensors of one batch.
 
     Args:
-        rows: for each row of the batch, the block that has it and its number there.
-        spans: int64 [B, 2], where each row's positions are in this batch; the rest is padded with zeros.
-        width: how many positions the batch has.
+        rows: the block that has each, and its number there.
+        spans: int64 [n, 3], where each row's positions are in this batch: in which of its rows, from which position
+            to before which; several may share one. The rest is padded with zeros.
+        shape: how many rows and positions the batch has.
 
     Returns:
-        name -> [B, ...], or [B, width, ...] where there is one entry a position.
+        name -> [n, ...], or [*shape, ...] where there is one entry a position.
 
     Raises:
         ValueError: a row has another number of positions than its place in the batch.
 
     Example:
         >>> block = Block.of({"tokens": torch.arange(1, 6)}, {"tokens"}, np.array([0, 2, 5]))
-        >>> gather([(block, 0), (block, 1)], np.array([[1, 3], [0, 3]]), 3)["tokens"].tolist()
+        >>> gather([(block, 0), (block, 1)], np.array([[0, 1, 3], [1, 0, 3]]), (2, 3))["tokens"].tolist()
         [[0, 1, 2], [3, 4, 5]]
     """
     gathered = {}
     for name, column in rows[0][0].columns.items():
         found = [block.row(name, index) for block, index in rows]
         if column.positional:
-            values = np.zeros((len(rows), width, *found[0].shape[1:]), column.values.dtype)
-            for row, (start, stop), value in zip(values, spans, found, strict=True):
+            values = np.zeros((*shape, *found[0].shape[1:]), column.values.dtype)
+            for (row, start, stop), value in zip(spans, found, strict=True):
                 if len(value) != stop - start:  # one of a single position would be repeated
                     raise ValueError(
                         f"a kept answer has {len(value)} positions, the row that it belongs to has {stop - start}: "
                         "its folder is damaged, fill an empty one."
                     )
-                row[start:stop] = value
+                values[row, start:stop] = value
         elif len({value.shape for value in found}) > 1:
             shapes = sorted({str(list(value.shape)) for value in found})
             raise ValueError(

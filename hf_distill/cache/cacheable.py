@@ -47,9 +47,9 @@ def answers_alone(
     # What stands at padding is nobody's: a model may place it by what else is in the batch (Qwen2-VL).
     real = None if shown.mask is None else shown.mask[rows - 1]
     if rows == 1:
-        return _agree(ask(take(batch, [0, 0], rows, owners)), 1, shown, 0, tolerance, _scales(shown), real=real)
+        return agree(ask(take(batch, [0, 0], rows, owners)), 1, shown, 0, tolerance, scales_of(shown), real=real)
     alone = ask(take(batch, [rows - 1], rows, owners))
-    return _agree(alone, 0, shown, rows - 1, tolerance, _scales(shown), real=real)
+    return agree(alone, 0, shown, rows - 1, tolerance, scales_of(shown), real=real)
 
 
 def padding_ignored(
@@ -107,9 +107,9 @@ def padding_ignored(
     short = {n: v[:, where] if n in names else v for n, v in row.items()}
     right = {n: _padded(v, more, False) if n in names else v for n, v in short.items()}
     left = {n: _padded(v, more, True) if n in names else v for n, v in short.items()}
-    alone, scales = ask(short), _scales(shown)
-    behind = _agree(ask(right), 0, alone, 0, tolerance, scales, slice(0, length - more))
-    before = _agree(ask(left), 0, alone, 0, tolerance, scales, slice(more, None))
+    alone, scales = ask(short), scales_of(shown)
+    behind = agree(ask(right), 0, alone, 0, tolerance, scales, slice(0, length - more))
+    before = agree(ask(left), 0, alone, 0, tolerance, scales, slice(more, None))
     return Padding(right=behind, left=before)
 
 
@@ -149,7 +149,7 @@ def examine(
         for _ in range(4 if collective else 0):
             ask(batch)
         return reason, NEITHER
-    if not _finite(shown):
+    if not finite(shown):
         if not collective:
             return "", None  # whoever uses the answer says so, and of which rows
         reason = "it gives values that are not finite"
@@ -206,11 +206,13 @@ def _text_between(ids: Tensor | None, start: int, stop: int, placeholders: Mappi
     return [*range(places[-1] + 1 if places else start, stop)]
 
 
-def _finite(shown: Signals) -> bool:
-    """Whether every row that counts has numbers; what stands at padding is nobody's."""
-    lost = (
-        ~finite & head.rows.to(finite.device) for head in shown.heads.values() for finite in [head.logits.finite()]
-    )
+def finite(shown: Signals) -> bool:
+    """Say whether every row that counts has numbers; what stands at padding is nobody's.
+
+    Args:
+        shown: the answer.
+    """
+    lost = (~each & head.rows.to(each.device) for head in shown.heads.values() for each in [head.logits.finite()])
     return not any(bool(rows.any()) for rows in lost)
 
 
@@ -219,13 +221,17 @@ def _padded(value: Tensor, more: int, left: bool) -> Tensor:
     return torch.cat((zeros, value) if left else (value, zeros), dim=1)
 
 
-def _scales(shown: Signals) -> dict[str, Tensor]:
-    """How much each value varies over a batch, against which a difference is large or small."""
+def scales_of(shown: Signals) -> dict[str, Tensor]:
+    """Say how much each value varies over a batch, against which a difference is large or small.
+
+    Args:
+        shown: the answer.
+    """
     there = {n: p[p > ABSENT / 2] if n.startswith(HEADS) else p for n, p in parts_of(shown).items()}
     return {name: part.float().std(correction=0).clamp(min=1e-6) for name, part in there.items()}
 
 
-def _agree(
+def agree(
     one: Signals,
     row: int,
     other: Signals,
@@ -235,9 +241,17 @@ def _agree(
     where: slice | None = None,
     real: Tensor | None = None,
 ) -> bool:
-    """Whether a row of one answer is a row of another.
+    """Say whether a row of one answer is a row of another.
 
-    ``where`` is where the second's positions are in the first, ``real`` says which of equally many are no padding.
+    Args:
+        one: the first answer.
+        row: of it.
+        other: the second answer.
+        beside: its row.
+        tolerance: as in ``answers_alone``.
+        scales: of the values; see ``scales_of``.
+        where: where the second's positions are in the first, which has more; None: they have as many.
+        real: which of equally many are no padding; None: all.
     """
     ours, theirs = parts_of(one), parts_of(other)
     for name, value in ours.items():

@@ -186,14 +186,22 @@ class Memory:
                     found[key] = place
         return found, list(missing.values())
 
-    def take_in(self, shown: Signals, keys: Sequence[bytes], spans: np.ndarray | None, last: bool = True) -> Places:
+    def take_in(
+        self,
+        shown: Signals,
+        keys: Sequence[bytes],
+        spans: np.ndarray | None,
+        last: bool = True,
+        packed: bool = False,
+    ) -> Places:
         """Take an answer apart into rows.
 
         Args:
             shown: the answer.
-            keys: of its rows.
-            spans: int64 [B, 2], where their positions are; None: everywhere.
+            keys: of its rows, or of the texts in them.
+            spans: int64 [n, 3], where their positions are, see ``Answers.block``; None: everywhere.
             last: whether to keep them; what is not finite or passes is not; the former raises where it is used.
+            packed: whether they are texts of packed rows.
 
         Returns:
             Where the rows are.
@@ -204,7 +212,7 @@ class Memory:
             self.full, last = True, False
             logger.warning(TOO_MUCH, wanted / 1e9, self.limit / 1e9)
         if last:
-            rows = [row for row in finite_rows(shown) if keys[row] not in self.passing]
+            rows = [row for row in finite_rows(shown, spans if packed else None) if keys[row] not in self.passing]
             if len(rows) == len(keys):
                 self.add(keys, block)
             elif rows:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
@@ -36,7 +37,8 @@ def fill(
 ) -> int:
     """Ask for every row that is not kept yet; what is kept is written as it goes, so being killed loses little.
 
-    Which rank asks for a row is said by the row's key: ranks that list what is kept at different moments agree.
+    Which rank asks for a row is said by the row's key, the first of several: ranks that list what is kept at different
+    moments agree.
 
     Args:
         teacher: prepared, with a memory.
@@ -85,9 +87,13 @@ def _fill(
                 raise ValueError(f"the answers of {teacher.facts.name} cannot be kept: {teacher.memory.off}.")
             widths |= _widths_seen(teacher, batch)
             keys = teacher.keys(batch)
-            missing, each = teacher.memory.look(keys)[1], len(keys) // len(some)  # of a group, several
-            own = (i for i in missing if int.from_bytes(keys[i][:8], "little") % ranks == rank)
-            mine.update({keys[i]: some[i // each] for i in own})
+            counts = [len(keys) // len(some)] * len(some)  # of a group, several
+            if sum(counts) != len(keys) or (counts[0] > 1 and teacher.rows(batch).packed):
+                counts = [len(teacher.keys(collator(fetch([index])))) for index in some]  # rows of some texts each
+            row = np.repeat(np.arange(len(some)), counts)
+            first = [keys[start] for start in np.cumsum([0, *counts[:-1]])]
+            own = [int.from_bytes(key[:8], "little") % ranks == rank for key in first]
+            mine.update({keys[i]: some[row[i]] for i in teacher.memory.look(keys)[1] if own[row[i]]})
             bar.update(len(some))
     if len(widths) > 1:
         raise ValueError(

@@ -15,24 +15,22 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hf_distill.cache.answers import KEPT, unkeepable
-from hf_distill.cache.cacheable import examine, inseparable, owners_in
+from hf_distill.cache.answers import KEPT
 from hf_distill.cache.callback import Watch
 from hf_distill.cache.checkpoint import keep, recall
 from hf_distill.cache.encoding import Encoding
 from hf_distill.cache.identity import known_of
-from hf_distill.cache.keys import keys_of
 from hf_distill.cache.memory import Memory, Places
 from hf_distill.cache.offline_teacher import AbsentTeacher
+from hf_distill.cache.packed import PLACES, Texts
+from hf_distill.cache.rows import Rows
 from hf_distill.models.hooks import ENCODED, LINEAR
 from hf_distill.signals import Signals
-from hf_distill.tasks.batches import KEYS, join, plain, spans_of, take
-from hf_distill.tasks.layout import Layout
-from hf_distill.tasks.pairing import owners_of, placeholders_of
+from hf_distill.tasks.batches import KEYS, join, plain
+from hf_distill.tasks.pairing import placeholders_of
 from hf_distill.teachers.around import TeacherAround
 from hf_distill.teachers.changes import Changes
 from hf_distill.teachers.teacher import Teacher
@@ -99,6 +97,7 @@ class CachedTeacher(TeacherAround):
         self.task = self.teacher.task
         self.watch = Watch(self, prepass)
         self._world, self._counted, self._placeholders, self._told = 1, False, {}, False
+        self._packs = 0 if teacher else 2  # which packed texts were tried: none, single ones, several in a row
         self._weights, self._moved, self._changes = None, False, Changes(lambda: self.teacher.held())
 
     # What the teacher can show, or the folder holds; the keys that `prefetch` puts into a batch are a column too.
@@ -142,11 +141,13 @@ class CachedTeacher(TeacherAround):
         self.notice()
         if not batches or not self.keeps(needs, training=True) or not all(self.check(b, needs) for b in batches):
             return
-        for batch in batches:
-            batch[self.column] = tuple(self.keys(batch))
+        looked = [self.rows(batch) for batch in batches]
+        for batch, rows in zip(batches, looked, strict=True):
+            batch[self.column] = tuple(rows.keys(self.memory.padding))
         self.watch.foresee(batches)
-        if self.whole_window and len(batches) > 1 and self.memory.padding.right:
-            self._ask_window(batches, self.memory.serve(needs))
+        joins = self.whole_window and len(batches) > 1 and self.memory.padding.right
+        if joins and not self.anywhere(any(rows.packed for rows in looked)):
+            self._ask_window(batches, looked, self.memory.serve(needs))
 
     def __call__(self, batch: Mapping[str, Any], needs: frozenset[str]) -> Signals:
         """Answer a batch, asking only for rows that are not kept; see ``Teacher.__call__``."""
@@ -157,44 +158,52 @@ class CachedTeacher(TeacherAround):
         kept, seen = needs - {LINEAR, ENCODED}, needs & {ENCODED}  # what is kept is kept whole, or not at all
         if not self.keeps(kept, training) or not self.check(batch, kept):
             return self.teacher(batch, needs)
-        needs = self.memory.serve(kept)
-        keys = keys or self.keys(batch)
+        needs, rows = self.memory.serve(kept), self.rows(batch)
+        keys = keys or rows.keys(self.memory.padding)
         found, missing = self.memory.look(keys)
         if training and not self._counted:
             self.watch.count(len(keys), len(keys) - len(missing))
         if self.anywhere(bool(missing)):
             all_new = len(missing) == len(keys)
-            asked = batch if all_new else self._cut(batch, missing or [0], len(keys))
-            shown = self.teacher(asked, needs | seen if all_new else needs)
+            asked = rows if all_new else rows.cut(missing or [0])
+            shown = self.teacher(asked.batch, needs | seen if all_new else needs)
             if not self._can_keep(shown, asked):
                 return shown if all_new and not self.collective else self.teacher(batch, needs)
             if all_new and self.memory.full and self.memory.encoding.exact:
                 return shown  # there is no room for any of it: not even to be taken apart
             if missing:
-                found.update(self._take_in(shown, [keys[i] for i in missing]))
+                found.update(self._take_in(shown, [keys[i] for i in missing], asked))
             if all_new and self.memory.encoding.exact:
                 return shown
-        places = [found[key] for key in keys]
-        spans, layout = None if self.task.frames else self._spans(batch), self._layout(batch)
-        return self.memory.answers.signals(places, spans, layout.rows, layout.mask)
+        layout = rows.layout
+        return self.memory.answers.signals([found[key] for key in keys], rows.spans, layout.rows, layout.mask)
 
-    def _ask_window(self, batches: Sequence[Mapping[str, Any]], needs: frozenset[str]) -> None:
+    def _ask_window(self, batches: Sequence[Mapping[str, Any]], looked: Sequence[Rows], needs: frozenset[str]) -> None:
         new, seen = [], set()
-        for batch in batches:
+        for batch, rows in zip(batches, looked, strict=True):
             keys = batch[self.column]
             missing = [i for i in self.memory.look(keys)[1] if keys[i] not in seen]
             seen.update(keys)
             if missing:
-                new.append((self._cut(plain(batch), missing, len(keys)), [keys[i] for i in missing]))
-        self._counted, rows = True, sum(len(batch[self.column]) for batch in batches)
-        self.watch.count(rows, rows - sum(len(keys) for _, keys in new))
+                new.append((rows.cut(missing), [keys[i] for i in missing]))
+        self._counted, every = True, sum(len(batch[self.column]) for batch in batches)
+        self.watch.count(every, every - sum(len(keys) for _, keys in new))
         if self.anywhere(bool(new)):
-            asked = join([batch for batch, _ in new]) if new else self._cut(plain(batches[0]), [0])
-            shown = self.teacher(asked, needs)
+            asked = self.rows(join([rows.batch for rows, _ in new])) if new else looked[0].cut([0])
+            shown = self.teacher(asked.batch, needs)
             if self._can_keep(shown, asked) and new:
-                self.memory.window = self._take_in(shown, [key for _, keys in new for key in keys])
+                self.memory.window = self._take_in(shown, [key for _, keys in new for key in keys], asked)
 
     # ---- Keys and rows ----
+
+    def rows(self, batch: Mapping[str, Any]) -> Rows:
+        """Look at what of a batch has an answer each: its rows, or the texts that are packed into them.
+
+        Args:
+            batch: the batch.
+        """
+        rows = Rows(plain(batch), self.inputs, self.task, self._placeholders)
+        return Texts.of(rows, placed=PLACES in (self.memory.takes or ()))
 
     def keys(self, batch: Mapping[str, Any]) -> list[bytes]:
         """Name the rows of a batch; see ``keys_of``.
@@ -202,23 +211,11 @@ class CachedTeacher(TeacherAround):
         Args:
             batch: the batch.
         """
-        decoder = self._layout(batch).mask if self.task.reads_labels else None
-        inputs = self.inputs(batch)
-        return keys_of(inputs, self.memory.padding, decoder, owners_of(inputs, self._placeholders))
+        return self.rows(batch).keys(self.memory.padding)
 
-    def _cut(self, batch: Mapping[str, Any], rows: Sequence[int], size: int | None = None) -> dict[str, Any]:
-        return take(batch, rows, size, owners_in(batch, self.inputs(batch), self._placeholders))
-
-    def _take_in(self, shown: Signals, keys: Sequence[bytes]) -> Places:
-        again = self.always or self.watch.repeats or self.watch.reevaluates
-        spans = None if shown.mask is None else spans_of(shown.mask)  # the answer's own positions
-        return self.memory.take_in(shown, keys, spans, last=again and not self.watch.stopped)
-
-    def _layout(self, batch: Mapping[str, Any]) -> Layout:
-        return self.task.layout(self.task.teacher_batch(batch))
-
-    def _spans(self, batch: Mapping[str, Any]) -> np.ndarray | None:
-        return None if (mask := self._layout(batch).mask) is None else spans_of(mask)
+    def _take_in(self, shown: Signals, keys: Sequence[bytes], asked: Rows) -> Places:
+        again = (self.always or self.watch.repeats or self.watch.reevaluates) and not self.watch.stopped
+        return self.memory.take_in(shown, keys, asked.spans_in(shown), again, asked.packed)
 
     # ---- Whether ----
 
@@ -249,25 +246,27 @@ class CachedTeacher(TeacherAround):
             batch: any batch.
             needs: what is going to be asked for.
         """
-        inputs = self.inputs(batch)
+        rows = self.rows(batch)
         # Of every batch: packed texts may come one at a time for a while, and rows with one image each.
-        reason = inseparable(inputs, self._placeholders)
+        reason = rows.inseparable()
+        tolerance = EXACT if self.memory.known.get("precision", "float32") == "float32" else HALF
+        how = (lambda asked: self.teacher(asked, needs), tolerance, self.collective)
         if not self.memory.probed and (not reason or self.collective):
-            tolerance = EXACT if self.memory.known.get("precision", "float32") == "float32" else HALF
-            asking = (lambda rows: self.teacher(rows, needs), batch, inputs, tolerance, self.collective)
-            reason, padding = examine(*asking, self.task.positions, self._placeholders, self.task.paired)
+            reason, padding = rows.examine(*how)
             if padding is None:
                 return False
-            self.memory.learn(padding, sorted(inputs))
+            self.memory.learn(padding, sorted(rows.alone().inputs))
+        packs = rows.packed + rows.several
+        if (not reason or self.collective) and self.anywhere(packs > self._packs):
+            found = rows.alike(*how)
+            if found is None:
+                return False
+            self._packs, reason = max(packs, self._packs), reason or found
         return not self._stop(reason)
 
-    def _can_keep(self, shown: Signals, asked: Mapping[str, Any]) -> bool:
+    def _can_keep(self, shown: Signals, asked: Rows) -> bool:
         """Whether an answer to some rows can be taken apart, which the first one's does not say of a later one's."""
-        reason, batch = unkeepable(shown, self.task.positions), self._spans(asked)
-        if not reason and not self.task.frames and batch is not None and shown.mask is not None:
-            if not np.array_equal(spans_of(shown.mask), batch):
-                reason = "its rows have other lengths than the batch's, and its task does not say so (Task.frames)"
-        return not self._stop(reason or self.memory.answers.other_form(shown))
+        return not self._stop(asked.unkeepable(shown) or self.memory.answers.other_form(shown))
 
     def notice(self, whole: bool = False) -> None:
         """Keep nothing from now on if the teacher has changed, as one that somebody trains does.

@@ -80,7 +80,7 @@ def test_a_value_as_long_as_a_text_is_no_position_of_it():
         None, {"there": torch.ones(2, 5)}, {"boxes": torch.randn(2, 5, 4), "scene": torch.ones(2, 5)}).values,
     )  # fmt: skip
     memory = Memory(None, 1e6)
-    spans = torch.tensor([[0, 2], [1, 4]]).numpy()
+    spans = torch.tensor([[0, 0, 2], [1, 1, 4]]).numpy()
     found = memory.take_in(shown, [b"a", b"b"], spans)
     given = memory.answers.signals([found[b"b"], found[b"a"]], spans, torch.ones(2).bool(), shown.mask)
     assert torch.equal(given.values["boxes"].tensor, shown.values["boxes"].tensor.flip(0))
