@@ -92,6 +92,18 @@ class EncoderExperiment:
     language: str | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
 
+    def trainer(self) -> DistillationTrainer:
+        """Make the trainer of the student under its teacher."""
+        return DistillationTrainer(
+            make_student(self.models, ModelKind(AutoModel, "FEATURE_EXTRACTION"), self.teacher, self.args.seed),
+            self.args,
+            data_collator=DataCollatorWithPadding(self.tokenizer),
+            train_dataset=self.splits["train"],
+            eval_dataset=self.splits["validation"],
+            processing_class=self.tokenizer,
+            teacher_model=self.teacher,
+        )
+
     def run(self, started: float) -> dict[str, Any]:
         """Train and measure; a table, ``report.json``, a picture and the card lie beside the student's weights then.
 
@@ -105,15 +117,7 @@ class EncoderExperiment:
             ValueError: a model is sharded.
         """
         args, splits, pool = self.args, self.splits, self.pool
-        student = DistillationTrainer(
-            make_student(self.models, ModelKind(AutoModel, "FEATURE_EXTRACTION"), self.teacher, args.seed),
-            args,
-            data_collator=DataCollatorWithPadding(self.tokenizer),
-            train_dataset=splits["train"],
-            eval_dataset=splits["validation"],
-            processing_class=self.tokenizer,
-            teacher_model=self.teacher,
-        )
+        student = self.trainer()
         if student.is_fsdp_enabled or is_sharded(student.teacher.model):
             raise ValueError("vectors of sharded models are not measured here: run this recipe under DDP, or alone.")
         with as_published(student, {VectorScoring.baseline: student}) as models:
