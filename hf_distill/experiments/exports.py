@@ -26,7 +26,7 @@ from hf_distill.reports import machine, markdown_table, throughputs, waits
 
 PLAIN = "float32"
 """How the student itself is called among its exports."""
-ROWS = 512
+ROWS = 256
 """On so many rows, at most, an export is timed in batches."""
 
 

@@ -5,7 +5,8 @@ Knows: columns and outputs by name. Does not know: file formats, runtimes, tasks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,9 @@ class Exported(nn.Module):
         super().__init__()
         self.run, self.names, self.outputs, self.config = run, list(names), list(outputs), config
         self.place = nn.Parameter(torch.zeros(()), requires_grad=False)  # whoever asks where a model is asks for this
+        self.forward = _signed(self.answer, [*self.names, "labels"])
 
-    def forward(self, *given: Tensor, **batch: Any) -> ModelOutput:
+    def answer(self, *given: Tensor, **batch: Any) -> ModelOutput:
         """Run it.
 
         Args:
@@ -62,13 +64,16 @@ class Exported(nn.Module):
             shown[name] = torch.from_numpy(one).to(first.device)
         return shown
 
-    def fed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the columns of a batch that it takes.
 
-        Args:
-            batch: any columns.
-        """
-        return {name: batch[name] for name in self.names if name in batch}
+def _signed(answer: Callable[..., ModelOutput], names: Sequence[str]) -> Callable[..., ModelOutput]:
+    """A forward that says by its signature which columns it takes: Trainer keeps no others."""
+
+    def forward(*given: Tensor, **batch: Any) -> ModelOutput:
+        return answer(*given, **batch)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind, default=None) for name in names])
+    return forward
 
 
 def _filled(name: str, column: Tensor | None, first: Tensor) -> Tensor:
