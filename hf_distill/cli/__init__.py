@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "run a recipe: a teacher, the student alone, the student under the teacher, and the report",
     "compare": "the student alone against the student under its teacher, over seeds",
     "report": "measure finished students beside their teacher again",
+    "export": "write a finished student for other runtimes, and measure each export on its test rows",
     "card": "put licence, language and data sets into a student's model card, and say what it lacks",
     "cache": "ask a teacher for every row of a data set, once, and keep its answers in a folder",
     "student": "make a student from a part of its teacher: layers, width, vocabulary",
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
           train   run a recipe: a teacher, the student alone, the student under the teacher, and the report
           compare the student alone against the student under its teacher, over seeds
           report  measure finished students beside their teacher again
+          export  write a finished student for other runtimes, and measure each export on its test rows
           card    put licence, language and data sets into a student's model card, and say what it lacks
           cache   ask a teacher for every row of a data set, once, and keep its answers in a folder
           student make a student from a part of its teacher: layers, width, vocabulary

@@ -119,8 +119,32 @@ class CardArguments:
     tags: list[str] | None = field(default=None, metadata={"help": "Further ones."})
 
 
-TAKES: dict[str, type] = {"cache": CacheArguments, "student": StudentArguments, "card": CardArguments}
+@dataclass
+class ExportArguments:
+    """In which formats, and on which rows an export is measured; further flags are those of the rows' recipe."""
+
+    format: list[str] = field(
+        metadata={"help": "One or several of onnx, onnx-int8, torchao-int8, torchao-int4, openvino."}
+    )
+    rows: str | None = field(
+        default=None,
+        metadata={"help": "A file of test rows with the recipe's columns. Default: the rows of the run, if it says."},
+    )
+    recipe: str | None = field(
+        default=None, metadata={"help": "The recipe that reads the rows. Default: the one that made the student."}
+    )
+
+
+TAKES: dict[str, type] = {
+    "cache": CacheArguments,
+    "student": StudentArguments,
+    "card": CardArguments,
+    "export": ExportArguments,
+}
 """Command -> what it takes; the other commands' flags are those of a recipe."""
 
-USAGE = {"card": "usage: hf-distill card FOLDER [--license mit] [--language zh] [--datasets me/reviews] ..."}
+USAGE = {
+    "card": "usage: hf-distill card FOLDER [--license mit] [--language zh] [--datasets me/reviews] ...",
+    "export": "usage: hf-distill export FOLDER --format onnx onnx-int8 ... [--rows FILE] [--recipe NAME] [its flags]",
+}
 """Command -> how it is called, where flags do not say it all."""

@@ -58,6 +58,7 @@ class Experiment:
         notes: what else goes into the report.
         trainer_class: of each trainer.
         rows_dir: where the training rows are written, and nothing is trained; None: the models are.
+        made_by: the recipe and its arguments, for the report.
     """
 
     recipe: ModelArguments
@@ -74,6 +75,7 @@ class Experiment:
     notes: dict[str, Any] = field(default_factory=dict)
     trainer_class: type = DistillationTrainer
     rows_dir: str | None = None
+    made_by: dict[str, Any] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -204,7 +206,7 @@ def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: flo
     with as_published(student, trainers) as models:
         measurements = experiment.scoring.measure(trainers, test, student)
         found = compare(measurements, models, test, student, experiment.scoring)
-    names = ("alpha", "temperature", "objective", "augmentation", "rollout", "learning_rate", "seed")
+    names = ("alpha", "temperature", "objective", "augmentation", "rollout", "reader", "learning_rate", "seed")
     settings = {name: getattr(experiment.args, name) for name in names}
     if settings["objective"] in (None, AUTO):
         settings["objective"] = student.distillation.objective.told  # what that was for these two models
@@ -219,6 +221,7 @@ def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: flo
         "rows": {name: len(rows) for name, rows in experiment.splits.items()},
         **experiment.notes,
         "settings": settings,
+        "recipe": experiment.made_by,
         "seconds": round(time() - started, 1),
     }
     if student.is_world_process_zero():

@@ -14,11 +14,18 @@ from typing import Any, Protocol
 
 from accelerate import PartialState
 
+from hf_distill.experiments.record import record
 from hf_distill.experiments.settings import begin
 
 
 class Runnable(Protocol):
-    """What a recipe makes: an ``Experiment``, or what runs as one."""
+    """What a recipe makes: an ``Experiment``, or what runs as one.
+
+    Attributes:
+        made_by: the recipe and its arguments, for the report; see ``record``.
+    """
+
+    made_by: dict[str, Any]
 
     def run(self, started: float) -> dict[str, Any] | None:
         """Train, measure, report.
@@ -77,7 +84,11 @@ class Recipe:
             The experiment.
         """
         types = [self.arguments, self.training_arguments]
-        return self.build(*begin(types, argv, Path(self.training_arguments.output_dir)))
+        recipe, args, root = begin(types, argv, Path(self.training_arguments.output_dir))
+        made_by = record(self.name, recipe, args)  # as they were asked for: reading rows fills in more
+        experiment = self.build(recipe, args, root)
+        experiment.made_by = made_by
+        return experiment
 
     def main(self, argv: list[str] | None = None) -> dict[str, Any] | None:
         """Run the recipe.

@@ -8,7 +8,7 @@ Knows: tokenised texts, models that make vectors. Does not know: files, tokenize
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import Any, ClassVar
 
@@ -79,6 +79,7 @@ class EncoderExperiment:
         tokenizer: of both models.
         pool: what a text's vector is: ``mean`` of its tokens, or the ``first``.
         language: its code, for the card.
+        made_by: the recipe and its arguments, for the report.
     """
 
     recipe: DataArguments
@@ -89,6 +90,19 @@ class EncoderExperiment:
     tokenizer: PreTrainedTokenizerBase
     pool: str
     language: str | None = None
+    made_by: dict[str, Any] = field(default_factory=dict)
+
+    def trainer(self) -> DistillationTrainer:
+        """Make the trainer of the student under its teacher."""
+        return DistillationTrainer(
+            make_student(self.models, ModelKind(AutoModel, "FEATURE_EXTRACTION"), self.teacher, self.args.seed),
+            self.args,
+            data_collator=DataCollatorWithPadding(self.tokenizer),
+            train_dataset=self.splits["train"],
+            eval_dataset=self.splits["validation"],
+            processing_class=self.tokenizer,
+            teacher_model=self.teacher,
+        )
 
     def run(self, started: float) -> dict[str, Any]:
         """Train and measure; a table, ``report.json``, a picture and the card lie beside the student's weights then.
@@ -103,15 +117,7 @@ class EncoderExperiment:
             ValueError: a model is sharded.
         """
         args, splits, pool = self.args, self.splits, self.pool
-        student = DistillationTrainer(
-            make_student(self.models, ModelKind(AutoModel, "FEATURE_EXTRACTION"), self.teacher, args.seed),
-            args,
-            data_collator=DataCollatorWithPadding(self.tokenizer),
-            train_dataset=splits["train"],
-            eval_dataset=splits["validation"],
-            processing_class=self.tokenizer,
-            teacher_model=self.teacher,
-        )
+        student = self.trainer()
         if student.is_fsdp_enabled or is_sharded(student.teacher.model):
             raise ValueError("vectors of sharded models are not measured here: run this recipe under DDP, or alone.")
         with as_published(student, {VectorScoring.baseline: student}) as models:
@@ -137,7 +143,8 @@ class EncoderExperiment:
             "its nearest other text is the same.",
             "rows": {name: len(rows) for name, rows in splits.items()},
             **({"left_out": splits.left_out} if splits.left_out else {}),
-            "settings": {n: getattr(args, n) for n in ("alpha", "objective", "seed")},
+            "settings": {n: getattr(args, n) for n in ("alpha", "objective", "reader", "seed")},
+            "recipe": self.made_by,
             "seconds": round(time() - started, 1),
         }
         if student.is_world_process_zero():

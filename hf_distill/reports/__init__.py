@@ -13,7 +13,7 @@ from hf_distill.reports.plot_reliability import plot_reliability
 from hf_distill.reports.probabilities import Calibration, calibration, mean_kl
 from hf_distill.reports.retrieval import class_vectors, pair_hits, recall_metrics, zero_shot_logits
 from hf_distill.reports.segmentation import class_ious, iou_shares, pixel_counts, segmentation_scores
-from hf_distill.reports.side_by_side import latencies, throughputs
+from hf_distill.reports.side_by_side import latencies, throughputs, waits
 from hf_distill.reports.spans import SpanMetric, f1_shares, span_counts, span_scores, spans_of
 from hf_distill.reports.speed import Latency, latency, machine, real_time_factor, size_of, throughput
 from hf_distill.reports.table import markdown_table
@@ -79,6 +79,7 @@ __all__ = [
     "throughputs",
     "unmet",
     "verdict",
+    "waits",
     "wer_metrics",
     "word_edits",
     "zero_shot_logits",

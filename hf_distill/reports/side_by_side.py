@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hf_distill.reports.speed import WARM_UP, at_work, now
+from hf_distill.reports.speed import WARM_UP, Latency, at_work, now
 
 PASSES, AGREE = 5, 0.1
 """A figure is that of the quickest of so many passes, if the next quickest is slower by no more than this share."""
@@ -53,6 +53,48 @@ def latencies(models: Mapping[str, nn.Module], batch: Batch, repeats: int = 50) 
     turns = [rows[i % len(rows)] for i in range(repeats)]
     found = _agreed(models, turns, [rows[i % len(rows)] for i in range(WARM_UP)], _quick)
     return {name: None if seconds is None else 1000 * seconds for name, seconds in found.items()}
+
+
+def waits(models: Mapping[str, nn.Module], batch: Batch, repeats: int = 200) -> dict[str, Latency]:
+    """Measure how long one row takes, and how long it takes at worst but for one in twenty, when models take turns.
+
+    Args:
+        models: as in ``latencies``.
+        batch: rows [B, ...], fed one by one and in turn, with the padding that they have.
+        repeats: forwards of each model, 20 or more; a few more come before to warm up.
+
+    Returns:
+        name -> the median and the 95th percentile, in milliseconds, other work on the machine included.
+
+    Raises:
+        ValueError: the batch has no row, or there are less than 20 forwards.
+
+    Example:
+        >>> import torch
+        >>> found = waits({"small": nn.Linear(4, 2)}, {"input": torch.ones(8, 4)}, repeats=20)
+        >>> 0 < found["small"].p50 <= found["small"].p95
+        True
+    """
+    size = len(next(iter(batch.values()), ()))
+    if not size or repeats < 20:
+        raise ValueError(
+            f"waits were asked for over {repeats} forwards of {size} rows: give 20 forwards or more, which a 95th "
+            "percentile needs, and at least one row."
+        )
+    devices = {name: next(model.parameters()).device for name, model in models.items()}
+    took: dict[str, list[float]] = {name: [] for name in models}
+    with ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(at_work(model))
+        for attempt in range(repeats + WARM_UP):
+            row = attempt % size
+            for name, model in models.items():
+                fed = {column: value[row : row + 1].to(devices[name]) for column, value in batch.items()}
+                start = now(devices[name])
+                model(**fed)
+                took[name].append(1000 * (now(devices[name]) - start))
+    cuts = {name: statistics.quantiles(one[WARM_UP:], n=20, method="inclusive") for name, one in took.items()}
+    return {name: Latency(one[9], one[18]) for name, one in cuts.items()}
 
 
 def throughputs(models: Mapping[str, nn.Module], batches: Iterable[Batch]) -> dict[str, float | None]:
