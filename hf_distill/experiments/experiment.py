@@ -260,6 +260,7 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     say(args, f"training the teacher, once: it is kept at {folder}")
     model = untrained_teacher(recipe, experiment.kind, experiment.tokenizer, args.seed)
     changes = {"learning_rate": recipe.teacher_learning_rate, "num_train_epochs": recipe.teacher_epochs}
+    changes["student_quantization"] = None
     trainer = experiment.trainer(model, arguments_for(args, "", output_dir=str(folder), **changes), rows=rows)
     train(trainer)
     trainer.save_model()

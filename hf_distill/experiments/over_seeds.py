@@ -106,7 +106,8 @@ class Runs:
         self.as_long = AS_LONG.format(self.students[0])
         fixed = {name: getattr(args, name) for name in FIXED}
         fixed |= {"rows": {name: rows._fingerprint for name, rows in experiment.splits.items()}}
-        fixed |= asdict(experiment.recipe) | {name: told for name in READING if (told := getattr(args, name))}
+        later = (*READING, "student_quantization")  # which earlier versions had not
+        fixed |= asdict(experiment.recipe) | {name: told for name in later if (told := getattr(args, name))}
         if "unlabeled" in experiment.splits:  # earlier versions gave the student alone fewer steps
             fixed["steps"] = "equal"
         if args.bf16 or args.fp16:  # scores of earlier versions were taken under autocast

@@ -166,6 +166,19 @@ def test_a_given_teacher_can_be_fine_tuned_first(tmp_path, teacher):
 
 
 @pytest.mark.slow
+def test_both_students_learn_to_be_quantised_and_the_teacher_trained_here_does_not(tmp_path):
+    pytest.importorskip("torchao")
+    flags = ["--student_quantization", "int8", "--output_dir", str(tmp_path), *SHORT, *SMALL, *QUIET]
+    report = bert_chinese.RECIPE.main([*flags, "--num_threads", "1"])
+    (teacher,) = tmp_path.glob("_teacher-*")
+    assert {path.parent.name for path in tmp_path.glob("**/quantized")} == {tmp_path.name, "_alone"}
+    assert not (teacher / "quantized").exists()
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, subfolder="quantized")
+    assert loaded.config.quantization_config is not None
+    assert report["recipe"]["arguments"]["student_quantization"] == "int8"
+
+
+@pytest.mark.slow
 def test_lora_saves_an_adapter_and_merging_writes_full_weights(tmp_path, teacher):
     flags = [
         "--teacher_model_name_or_path",
