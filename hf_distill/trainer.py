@@ -119,6 +119,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, QuantizationMixin, LogMixin,
         """Refuse what cannot be distilled, give the teacher its place, and the student what it has to carry."""
         task, wanted = self.task, wanted_of(self.task, self.compute_loss_func is not None)
         checks.check_parallelism(self.args, self.accelerator)
+        checks.check_blocks(self._unwrapped(self.model), self.accelerator)
         checks.check_kernels(self.args, task, self.alpha, type(self.model).__name__)
 
         data = self.train_dataset, self.eval_dataset, self._kept_columns

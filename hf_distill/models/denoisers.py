@@ -21,6 +21,8 @@ DENOISERS = frozenset({
 })  # fmt: skip
 """The classes whose timesteps and outputs mean what ``DenoisingCollator`` takes them for; others have their own."""
 UNETS = frozenset({"UNet2DModel", "UNet2DConditionModel"})
+LENDING, LENT = frozenset({"DiTTransformer2DModel"}), "BasicTransformerBlock"
+"""Classes that also use a part of their first block outside of it, where FSDP2 has not gathered it; their blocks."""
 NOISY = ("sample", "hidden_states")
 """What a forward may call the noisy latents; the first that it takes."""
 IDS = ("img_ids", "txt_ids")

@@ -13,6 +13,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from hf_distill.models.denoisers import LENDING, class_in
+
 
 def place(
     model: nn.Module, accelerator: Accelerator, dtype: torch.dtype | None = None
@@ -70,6 +72,8 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     found = list(_outermost(model, lambda parent, child: type(child).__name__ in names))
     if not found:
         found = list(_outermost(model, lambda parent, child: isinstance(parent, nn.ModuleList)))
+    if class_in(model, LENDING):
+        found = found[1:]  # gathered with the rest, which uses a part of it
     owners: dict[int, int] = {}
     for module in model.modules():  # a parameter that two modules own is shared, and belongs to no single block
         for parameter in module.parameters(recurse=False):

@@ -147,6 +147,8 @@ class CheckpointMixin:
             state = self.model.state_dict() if state_dict is None else state_dict
             state_dict = {name: value for name, value in state.items() if not name.startswith(f"{CHILD}.")}
         super()._save(output_dir, state_dict)
+        if not self.args.should_save:  # every rank comes here, one writes
+            return
         folder, core = Path(output_dir or self.args.output_dir), self._core
         if isinstance(core, VAEDecoder):
             if not self._in_checkpoint:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from transformers import TrainingArguments
 
 from hf_distill.cache.offline_teacher import AbsentTeacher
+from hf_distill.models.denoisers import LENDING, LENT, class_in
 from hf_distill.models.facts import Facts
 from hf_distill.objectives import Objective
 from hf_distill.signals import NUMBER, POINTER
@@ -222,6 +223,34 @@ def check_parallelism(args: TrainingArguments, accelerator: Accelerator) -> None
         raise ValueError(
             "context or sequence parallelism was asked for, which gives each rank a part of each row, but the "
             "teacher reads whole rows: set cp_size and sp_size to 1."
+        )
+
+
+def check_blocks(student: Any, accelerator: Accelerator) -> None:
+    """Refuse students that FSDP cannot shard: a part of a block is used outside of it, or embeddings are not said.
+
+    Args:
+        student: the unwrapped student.
+        accelerator: the run's.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        return
+    try:
+        getattr(student, "get_input_embeddings", lambda: None)()  # as accelerate does, which must know of tied ones
+    except NotImplementedError as error:
+        raise ValueError(
+            f"FSDP was asked for {type(student).__name__}, which does not say what its input embeddings are, as "
+            "accelerate asks it: use DDP or DeepSpeed ZeRO."
+        ) from error
+    named = getattr(plugin, "transformer_cls_names_to_wrap", None) or ()
+    if LENT in named and class_in(student, LENDING):
+        raise ValueError(
+            f"FSDP was asked to shard {type(student).__name__} by its {LENT}, of which the first lends its embeddings "
+            "to the rest: set fsdp_transformer_layer_cls_to_wrap to FeedForward."
         )
 
 

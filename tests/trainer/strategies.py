@@ -410,13 +410,18 @@ def here_of(parameter):
     return (parameter.to_local() if hasattr(parameter, "to_local") else parameter).numel()
 
 
-def main(folder, strategy):
-    torch.set_num_threads(1)
-    if strategy in ("fsdp2", "tensor"):  # accelerate offers both to GPUs only: this lets the ranks pass for some
+def pass_for_gpus(strategy):
+    """Let the ranks pass for GPUs where accelerate offers a strategy to nothing else."""
+    if strategy in ("fsdp2", "tensor"):
         PartialState._prepare_backend = lambda self, cpu=False, sagemaker_dp=False, backend=None: (
             "gloo", DistributedType.MULTI_GPU,
         )  # fmt: skip
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+
+
+def main(folder, strategy):
+    torch.set_num_threads(1)
+    pass_for_gpus(strategy)
     everything = (
         record, record_average, record_cached, record_lora, record_edges, record_again, record_several, record_paths,
         record_decoder, record_sft, record_rollouts, record_quantized,
@@ -426,6 +431,10 @@ def main(folder, strategy):
         part(folder, strategy)
         gc.collect()
         gc.freeze()  # Trainer collects after each training, and DeepSpeed and TRL are large: see tiny.py
+    finish()
+
+
+def finish():
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
-from hf_distill.training.checks import check_output_dir, check_parallelism
+from hf_distill.training.checks import check_blocks, check_output_dir, check_parallelism
 
 
 @pytest.mark.parametrize("name", ["report.json", "model.safetensors", "adapter_model.safetensors"])
@@ -48,3 +48,24 @@ def test_an_objective_in_the_arguments_without_a_teacher_is_told_once(tmp_path, 
     with caplog.at_level(logging.WARNING):
         tiny.trainer(tmp_path, args={"objective": "reverse_kl", **args})
     assert caplog.text.count("but there is no teacher: this is plain training") == told
+
+
+def test_blocks_that_lend_a_part_are_not_sharded_one_by_one():
+    tiny_denoisers = pytest.importorskip("tiny_denoisers")
+
+    def run(*named):
+        return SimpleNamespace(state=SimpleNamespace(fsdp_plugin=SimpleNamespace(transformer_cls_names_to_wrap=named)))
+
+    with pytest.raises(ValueError, match="FSDP was asked to shard DiTTransformer2DModel by its BasicTransformerBlock"):
+        check_blocks(tiny_denoisers.dit(), run("BasicTransformerBlock"))
+    check_blocks(tiny_denoisers.dit(), run("FeedForward"))
+    check_blocks(tiny_denoisers.unet(), run("BasicTransformerBlock"))
+
+
+def test_a_vocoder_is_refused_under_fsdp():
+    import tiny_generators
+
+    plugin = SimpleNamespace(transformer_cls_names_to_wrap=["HifiGanResidualBlock"])
+    with pytest.raises(ValueError, match=r"FSDP was asked for SpeechT5HifiGan, which .* use DDP or DeepSpeed ZeRO"):
+        check_blocks(tiny_generators.hifigan(), SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin)))
+    check_blocks(tiny_generators.hifigan(), SimpleNamespace(state=SimpleNamespace(fsdp_plugin=None)))
