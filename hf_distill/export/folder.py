@@ -25,26 +25,22 @@ ONE_PASS = (
     "One pass over a text, without a cache: the logits of all its tokens. To write long texts, keep to "
     "transformers, or export with optimum-cli, which exports the cache too."
 )
-FROM_TEXT = """import numpy as np
-from tokenizers import Tokenizer
-
-tokenizer = Tokenizer.from_file("tokenizer.json")
+FROM_TEXT = """tokenizer = Tokenizer.from_file("tokenizer.json")
 texts = ["A text of yours.", "Another one, which is longer."]
 tokenizer.enable_truncation({length})
 tokenizer.enable_padding()
 rows = tokenizer.encode_batch(texts)
-batch = {{{columns}}}
+batch = {{
+{columns}
+}}
+
 """
 COLUMNS = {IDS: "ids", MASK: MASK, "token_type_ids": "type_ids"}
 RUN = {
-    "onnxruntime": """import onnxruntime
-
-session = onnxruntime.InferenceSession("model.onnx")
+    "onnxruntime": """session = onnxruntime.InferenceSession("model.onnx")
 outputs = dict(zip([one.name for one in session.get_outputs()], session.run(None, batch)))
 """,
-    "openvino": """import openvino
-
-# In float32 as it was checked; where there is AMX, OpenVINO would take bfloat16.
+    "openvino": """# In float32 as it was checked; where there is AMX, OpenVINO would take bfloat16.
 model = openvino.Core().compile_model("openvino_model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 outputs = {one.get_any_name(): value for one, value in model(batch).items()}
 """,
@@ -105,9 +101,12 @@ def how_to_run(format: type[Format], model: nn.Module, plan: Plan) -> str:
         return "\n".join(said) + f"\n\n```python\n{code}```\n"
     takes = ", ".join(f"`{name}` {_shape(plan, name)}" for name in plan.example)
     said.append(f"It takes {takes} and returns {', '.join(f'`{name}`' for name in plan.outputs)}.")
-    code = RUN[format.reads]
-    if IDS in plan.example:
-        columns = ", ".join(f'"{name}": np.array([row.{COLUMNS[name]} for row in rows])' for name in plan.example)
+    code, imports = RUN[format.reads], f"import {format.reads}\n"
+    if IDS not in plan.example:
+        code = "batch = ...  # a column a name, as the processor beside it makes them\n\n" + code
+    else:
+        imports = f"import numpy as np\n{imports}from tokenizers import Tokenizer\n"
+        columns = "\n".join(f'    "{name}": np.array([row.{COLUMNS[name]} for row in rows]),' for name in plan.example)
         length = getattr(model.config, "max_position_embeddings", None) or 512
         code = FROM_TEXT.format(length=length, columns=columns) + code
     if isinstance(plan.task, SentenceEmbedding):
@@ -117,7 +116,7 @@ def how_to_run(format: type[Format], model: nn.Module, plan: Plan) -> str:
         )
     else:
         code += f'print({", ".join(f"""outputs["{name}"].shape""" for name in plan.outputs)})\n'
-    return "\n".join(said) + f"\n\n```python\n{code}```\n"
+    return "\n".join(said) + f"\n\n```python\n{imports}\n{code}```\n"
 
 
 def note(folder: Path, found: Mapping[str, Any], table: str, said: str) -> None:

@@ -62,7 +62,7 @@ class OnnxInt8(Onnx):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                # Symbolic shapes need another library and stumble over what torch writes; shapes of ONNX's own do.
+                # Shapes as ONNX infers them are enough: symbolic ones are for what torch's older exporter wrote.
                 quant_pre_process(str(plain / FILE), str(ready), skip_symbolic_shape=True)
                 quantize_dynamic(
                     str(ready), str(folder / FILE), op_types_to_quantize=PRODUCTS, per_channel=True, reduce_range=True,

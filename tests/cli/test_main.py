@@ -43,7 +43,7 @@ def test_the_version_is_told(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["card", "--help"], ["cache", "--help"], ["student", "-h"], ["card", "out", "--help"]]
+    "words", [["card", "--help"], ["cache", "--help"], ["student", "-h"], ["export", "out", "--help"]]
 )
 def test_help_waits_for_no_model_library(words):
     program = (

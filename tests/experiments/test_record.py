@@ -15,8 +15,8 @@ class Arguments:
     recipe: str | None = None
     train_file: str | None = None
     max_length: int = 128
-    columns: list = field(default_factory=list)
-    rollout: dict | None = None
+    columns: list[str] = field(default_factory=list)
+    served: dict | str | None = None
 
 
 @dataclass
@@ -49,10 +49,10 @@ def test_no_token_no_password_and_no_home_is_written():
         "headers": {"Authorization": "abc"},
         "new_tokens": 8,
     }
-    asked = Arguments(train_file=home, columns=[Secret("hf_abc")], rollout=served)
+    asked = Arguments(train_file=home, columns=[Secret("hf_abc")], served=served)
     written = record("mine", asked, Arguments())["arguments"]
     assert written["train_file"] == "~/rows.jsonl"
-    assert written["rollout"] == {"url": "https://host/v1", "headers": {}, "new_tokens": 8}
+    assert written["served"] == {"url": "https://host/v1", "headers": {}, "new_tokens": 8}
     assert written["columns"] == [None]
     assert recorded({"recipe": {"name": "mine", "arguments": written}})[1]["train_file"] == home
 

@@ -5,7 +5,7 @@ import tiny
 import torch
 from torch import nn
 
-from hf_distill.reports import latencies, throughputs
+from hf_distill.reports import latencies, throughputs, waits
 from hf_distill.reports.side_by_side import PASSES, method
 from hf_distill.reports.speed import WARM_UP
 
@@ -90,3 +90,17 @@ def test_refusals_and_how_it_is_told():
     with pytest.raises(ValueError, match="9 forwards of 1 rows"):
         latencies({"one": nn.Linear(1, 1)}, {"input": torch.ones(1, 1)}, repeats=9)
     assert f"up to {PASSES} passes, if another is within 10 % of it" in method()
+
+
+def test_a_wait_has_all_that_happened_in_it(monkeypatch):
+    """Where one forward in ten is four times as slow, the median is quick and the 95th percentile is not."""
+    machine = Machine(monkeypatch)
+    models = {"one": machine.model("one", 0.001), "twice": machine.model("twice", 0.002)}
+    machine.busy = lambda now: 4.0 if len(machine.order) // 2 % 10 == 0 else 1.0
+    found = waits(models, ROWS)
+    assert found["one"] == (pytest.approx(1.0), pytest.approx(4.0))
+    assert found["twice"] == (pytest.approx(2.0), pytest.approx(8.0))
+    assert machine.order[:4] == ["one", "twice", "one", "twice"]
+    assert {fed[0] for fed in machine.fed} == {1}
+    with pytest.raises(ValueError, match="over 5 forwards of 2 rows: give 20 forwards or more"):
+        waits(models, ROWS, repeats=5)
