@@ -198,7 +198,9 @@ def main():
     parser.add_argument("--epochs", type=float, default=2, help="of the float student")
     parser.add_argument("--steps", type=int, default=200, help="of all that is trained from it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=["int8-int4", "int2, rows"], metavar="NAME")
+    parser.add_argument(
+        "--schemes", nargs="+", choices=SCHEMES, default=["int8-int4", "int2, rows, head too"], metavar="NAME"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     study = Study(asked.data, asked.output, asked.steps, asked.epochs, asked.schemes)
