@@ -31,7 +31,8 @@ from hf_distill.hub.provenance import (
 from hf_distill.models.facts import Facts
 from hf_distill.models.outputs import core_of
 from hf_distill.students.lineage import lineage
-from hf_distill.students.quantization import FOLDER, StudentQuantization
+from hf_distill.students.quantization import StudentQuantization
+from hf_distill.students.quantized_folder import FOLDER
 
 TAGS = ("hf_distill", "knowledge-distillation")
 """What every student is found by on the Hub, beside Trainer's own tags."""
