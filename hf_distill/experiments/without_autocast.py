@@ -1,10 +1,11 @@
-"""Models as they are published: whole, in the dtype of their weights, without the autocast of their training.
+"""Models as they are published: whole, quantised if they learned to be, without the autocast of their training.
 
 Knows: what Accelerate and Trainer put around a model. Does not know: how a model is measured.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -60,7 +61,10 @@ def plainly(trainer: Trainer) -> Iterator[nn.Module]:
     before = (trainer.model, trainer.model_wrapped, accelerator.native_amp)
     quiet = {**HALF, **({"alpha": 0.0} if getattr(args, "alpha", None) else {})}
     kept = {name: getattr(args, name) for name in quiet}
-    with _plain(unsharded(trainer.model)) as model:
+    whole = unsharded(trainer.model)
+    if (quantization := getattr(trainer, "quantization", None)) is not None:
+        whole = quantization.convert(copy.deepcopy(whole))
+    with _plain(whole) as model:
         trainer.model = trainer.model_wrapped = _placed(model, args.device)
         accelerator.native_amp = False
         accelerator._models.append(model)  # with none, an evaluation prepares its model as training does

@@ -32,6 +32,8 @@ from hf_distill.hub.provenance import (
 from hf_distill.models.facts import Facts
 from hf_distill.models.outputs import core_of
 from hf_distill.students.lineage import lineage
+from hf_distill.students.quantization import StudentQuantization
+from hf_distill.students.quantized_folder import FOLDER
 
 TAGS = ("hf_distill", "knowledge-distillation")
 """What every student is found by on the Hub, beside Trainer's own tags."""
@@ -121,6 +123,7 @@ def add_distillation(run: Trained, repository: str | None, rollout: str, asked: 
         ],
         together=str(teacher) if "" not in members else "",
         student=_described(run),
+        quantized=_quantized(run),
         base_name=base.name if base else "",
         base=base.shown if base and base.hub else "",
         best=_best(run),
@@ -232,6 +235,15 @@ def _described(run: Trained) -> str:
     kind = type(core_of(run.model)).__name__
     adapter = "a PEFT adapter on " if hasattr(run.model, "get_base_model") else ""
     return f"{adapter}{kind}{_shape(Facts.of(run.model))}, {parameters / 1e6:.2f} M parameters"
+
+
+def _quantized(run: Trained) -> str:
+    """How it learned to be quantised, and what that takes on the disk; empty where it did not."""
+    if (asked := getattr(run.args, "student_quantization", None)) is None:
+        return ""
+    files = (Path(run.args.output_dir) / FOLDER).glob("*.safetensors")
+    size = sum(path.stat().st_size for path in files) / 1e6
+    return f"{StudentQuantization.of(asked)}" + (f"; `{FOLDER}` holds it in {size:.2f} MB" if size else "")
 
 
 def _versions() -> str:

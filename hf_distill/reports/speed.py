@@ -41,7 +41,7 @@ def size_of(model: nn.Module) -> tuple[int, float]:
         model: any module; shared parameters count once.
 
     Returns:
-        Parameters, and megabytes (10**6 bytes) in the dtype that they have.
+        Parameters, and megabytes (10**6 bytes) in the dtype that they have; of quantised ones with their scales.
 
     Example:
         >>> size_of(nn.Linear(9, 10))
@@ -49,7 +49,13 @@ def size_of(model: nn.Module) -> tuple[int, float]:
     """
     # What an objective trains beside the student is in no student that is saved.
     parameters = [p for name, p in model.named_parameters() if not name.startswith("distillation.")]
-    return sum(p.numel() for p in parameters), sum(p.numel() * p.element_size() for p in parameters) / 1e6
+    return sum(p.numel() for p in parameters), sum(map(_bytes, parameters)) / 1e6
+
+
+def _bytes(p: Tensor) -> int:
+    """What a tensor takes; one of torchao is made of others."""
+    inner = [getattr(p, name) for name in p.__tensor_flatten__()[0]] if hasattr(p, "tensor_data_names") else [p]
+    return sum(one.numel() * one.element_size() for one in inner)
 
 
 def throughput(model: nn.Module, batches: Iterable[Mapping[str, Tensor]], repeats: int = 3) -> float:

@@ -5,7 +5,6 @@ Knows: modules, torchao's digits. Does not know: what a user asked for, folders,
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -113,9 +112,25 @@ def heads(model: nn.Module) -> list[str]:
     Args:
         model: the student.
     """
-    owners = [(n.rpartition(".")[0], p) for n, p in model.named_parameters(remove_duplicate=False)]
-    times = Counter(id(parameter) for _, parameter in owners)
+    last = list(model.named_parameters(remove_duplicate=False))[-1][0].rpartition(".")[0]
     out = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    found = {name for name, parameter in owners if times[id(parameter)] > 1}
-    found |= {name for name, module in model.named_modules() if out is not None and module is out}
-    return sorted(found | {owners[-1][0]})
+    return sorted(
+        {*tied_to(model), last, *(n for n, module in model.named_modules() if out is not None and module is out)}
+    )
+
+
+def tied_to(model: nn.Module) -> dict[str, str]:
+    """Find the modules that share a parameter with another one.
+
+    Args:
+        model: the student.
+
+    Returns:
+        name -> one of the others.
+    """
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return {
+        name: next(n for n in names if n != name) for names in owners.values() for name in names if len({*names}) > 1
+    }

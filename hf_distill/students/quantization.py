@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from hf_distill.students.prepared_layers import Int8Linear, heads, linear_layers, replace_layers, restore
+from hf_distill.students.prepared_layers import Int8Linear, heads, linear_layers, replace_layers, restore, tied_to
+from hf_distill.students.quantized_folder import write_quantized
 
 NAMES: dict[str, dict[str, Any]] = {
     "int8": {"weights": "int8", "activations": "int8"},
@@ -28,8 +29,6 @@ NAMES: dict[str, dict[str, Any]] = {
 WEIGHTS = (*(f"int{bits}" for bits in range(2, 9)), "float8")
 GROUP = 32
 """How many weights of fewer than 8 bits share a scale, where nobody says it."""
-FOLDER = "quantized"
-"""Where the quantised student lies in the folder of the float one."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +144,11 @@ class StudentQuantization:
                 f"student_quantization was asked for {type(model).__name__}, which has no linear layer to quantise "
                 f"beside {', '.join(skip) or 'others'}: leave it out, or set skip to fewer layers."
             )
+        if both := [f"{name} ({other})" for name, other in tied_to(model).items() if name in found]:
+            raise ValueError(
+                f"student_quantization was asked for {', '.join(both)}, whose weights are those of the module in "
+                "brackets too, which stays as it is: name such layers in skip, or untie them."
+            )
         size = self.group_size
         if size is not None and (uneven := {n: w for n in found if (w := linear[n].in_features) % size}):
             told = ", ".join(f"{name} ({width})" for name, width in list(uneven.items())[:3])
@@ -208,23 +212,14 @@ class StudentQuantization:
 
         Returns:
             The folder that was written.
-
-        Raises:
-            ValueError: transformers would quantise other layers than were trained for it.
         """
-        from torchao.utils import TorchAOBaseTensor
+        from torchao.quantization import quantize_
 
-        config, into = self.transformers(model), Path(folder) / FOLDER
-        options = {"device_map": "cuda"} if self.weights == "float8" else {}  # torchao rounds to it nowhere else
-        quantized = type(model).from_pretrained(folder, quantization_config=config, **options)
-        found = {name for name, one in linear_layers(quantized).items() if isinstance(one.weight, TorchAOBaseTensor)}
-        if odd := sorted(found ^ set(self.layers(model))):
-            raise ValueError(
-                f"the quantised {type(model).__name__} differs from the one that was trained in {', '.join(odd[:3])}: "
-                f"name such layers in skip, or quantise with StudentQuantization.convert; {folder} holds it in float."
-            )
-        quantized.save_pretrained(into)
-        return into
+        quantized, layers = type(model).from_pretrained(folder), self.layers(model)
+        if self.weights == "float8":  # torchao rounds to it nowhere else
+            quantized.to(next(model.parameters()).device)
+        quantize_(quantized, self.torchao(), lambda module, name: name in layers)
+        return write_quantized(quantized, self.transformers(model), folder)
 
     def check(self, model: nn.Module) -> None:
         """Refuse what torchao cannot quantise.

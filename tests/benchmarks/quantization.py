@@ -45,6 +45,7 @@ SCHEMES = {
     "int2, rows": {"weights": "int2", "group_size": None},
     "int2, rows, head too": {"weights": "int2", "group_size": None, "skip": []},
 }
+TRAINED = ["int8-int4", "int2, rows, head too"]
 RATES = (2e-4, 5e-4, 1e-3)
 VALIDATION = 4000
 WAYS = {
@@ -196,9 +197,11 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--output", required=True)
     parser.add_argument("--epochs", type=float, default=2, help="of the float student")
-    parser.add_argument("--steps", type=int, default=200, help="of all that is trained from it")
+    parser.add_argument("--steps", type=int, default=150, help="of all that is trained from it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=["int8-int4", "int2, rows"], metavar="NAME")
+    parser.add_argument(
+        "--schemes", nargs="+", choices=SCHEMES, default=["int8-int4", "int2, rows, head too"], metavar="NAME"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     study = Study(asked.data, asked.output, asked.steps, asked.epochs, asked.schemes)

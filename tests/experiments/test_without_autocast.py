@@ -4,6 +4,7 @@ from functools import wraps
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from default_run import slow_but
 from recipe_runs import QUIET, columns, pairs, rows, tagged_rows, texts, write
@@ -23,6 +24,7 @@ from hf_distill.experiments.sentence_embeddings import VectorScoring
 from hf_distill.experiments.tokenizers import character_tokenizer
 from hf_distill.experiments.without_autocast import as_published, plainly
 from hf_distill.objectives.functional import forward_kl
+from hf_distill.reports.speed import size_of
 
 bert_chinese = recipe_module("bert_chinese")
 causal_lm = recipe_module("causal_lm")
@@ -163,3 +165,22 @@ def test_a_trainer_is_as_before_when_it_was_measured(tmp_path):
     with pytest.raises(RuntimeError, match="stop"), plainly(trainer):
         raise RuntimeError("stop")
     assert model.forward == before[0]
+
+
+def test_a_student_that_learned_to_be_quantised_is(tmp_path):
+    """Its figures are those of the folder that a user loads quantised, its trainer goes on as it was."""
+    pytest.importorskip("torchao")
+    run = tiny.trainer(tmp_path, args={"student_quantization": "int8"})
+    prepared = run.model
+    run.train()
+    run.save_model()
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, subfolder="quantized").eval()
+    with plainly(run) as model:
+        batch = run.data_collator([{"input_ids": [5, 6, 7]}])
+        assert torch.equal(model.eval()(**batch).logits, loaded(**batch).logits)
+        assert size_of(model) == size_of(loaded)
+        found = run.predict(tiny.rows(4)).metrics
+        assert "test_loss" in found
+    assert run.model is prepared
+    assert size_of(model)[0] == size_of(prepared)[0]
+    assert 0.5 * size_of(prepared)[1] < size_of(model)[1] < 0.8 * size_of(prepared)[1]

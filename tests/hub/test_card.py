@@ -90,6 +90,16 @@ def test_a_student_says_how_it_was_made(tmp_path):
     assert "How it was made: Layer 0 of" in (tmp_path / "lora" / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_student_that_learned_to_be_quantised_says_its_size(tmp_path):
+    pytest.importorskip("torchao")
+    run = card(tmp_path, args={"student_quantization": {"weights": "int4", "group_size": 8}})
+    run.save_model()
+    run.create_model_card()
+    size = (tmp_path / "quantized" / "model.safetensors").stat().st_size / 1e6
+    told = f"- It learned to compute with int4 weights in groups of 8; `quantized` holds it in {size:.2f} MB: load it"
+    assert told in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
 def test_an_adapter_is_loaded_with_peft(tmp_path):
     student = get_peft_model(tiny.bert(), LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear"))
     run = card(tmp_path, student=student)

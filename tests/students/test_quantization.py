@@ -5,6 +5,7 @@ import json
 
 import pytest
 import tiny
+import tiny_clip
 import torch
 from tiny_language import llama
 from torch import nn
@@ -81,6 +82,17 @@ def test_the_head_of_a_language_model_stays(tmp_path, tied):
     assert torch.equal(logits(type(model).from_pretrained(tmp_path, subfolder="quantized"), ids), logits(model, ids))
 
 
+def test_a_parameter_of_the_model_itself_is_loaded_too(tmp_path):
+    pytest.importorskip("torchao")
+    model, asked = tiny_clip.model().eval(), StudentQuantization.of({"weights": "int4", "group_size": 8})
+    asked.prepare(model)
+    model.save_pretrained(tmp_path)
+    asked.save(model, tmp_path)
+    loaded, batch = type(model).from_pretrained(tmp_path, subfolder="quantized"), tiny_clip.batch(tiny_clip.pairs(2))
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).logits_per_image, model(**batch).logits_per_image)
+
+
 def test_another_way_takes_the_place_of_the_first():
     model = bert()
     StudentQuantization.of("int4").prepare(model)
@@ -122,6 +134,8 @@ def test_words_stand_for_mappings():
          "layer of: name layers that are there, such as .*, classifier"),
         ("int8", lambda: nn.Sequential(nn.Conv1d(1, 1, 1), nn.Linear(4, 4)), "Sequential, which has no linear layer "
          "to quantise beside 1: leave it out, or set skip to fewer layers"),
+        ({"weights": "int8", "skip": []}, lambda: llama(tie_word_embeddings=True), r"asked for lm_head "
+         r"\(model.embed_tokens\), whose weights are those of the module in brackets too"),
         ("float8", bert, "needs a GPU that multiplies float8"),
     ],
 )  # fmt: skip
