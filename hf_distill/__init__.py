@@ -74,6 +74,8 @@ _HOME = {
     "keep_layers": "students",
     "cut_unet": "students",
     "shrink_width": "students",
+    "prune_2_4": "students",
+    "prune_magnitude": "students",
     "fresh_student": "students",
     "trim_vocabulary": "students",
     "lineage": "students",

@@ -140,10 +140,17 @@ def _drafted(whom: str, step: dict[str, Any]) -> str:
     return f"It reads what enters {read} of {whom}, whose embeddings and head it has, and began as a random layer."
 
 
+def _pruned(whom: str, step: dict[str, Any]) -> str:
+    which = f"the smallest {step['amount']:.0%} of the weights" if "amount" in step else "two of each four weights"
+    return f"In {step['layers']} linear layers of {whom} {which} are zero."
+
+
 SENTENCES = {
     "cut_unet": _cut,
     "draft_head": _drafted,
     "keep_layers": _kept_layers,
+    "prune_2_4": _pruned,
+    "prune_magnitude": _pruned,
     "shrink_width": _shrunk,
     "fresh_student": _fresh,
     "trim_vocabulary": _trimmed,
