@@ -74,6 +74,7 @@ _HOME = {
     "keep_layers": "students",
     "cut_unet": "students",
     "shrink_width": "students",
+    "fit_budget": "students",
     "prune_2_4": "students",
     "prune_magnitude": "students",
     "fresh_student": "students",

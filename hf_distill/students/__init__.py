@@ -1,5 +1,6 @@
 """Students: how to make one from its teacher."""
 
+from hf_distill.students.budget import fit_budget
 from hf_distill.students.denoisers import cut_unet
 from hf_distill.students.draft_head import DraftHead
 from hf_distill.students.fresh import fresh_student, resized_config
@@ -14,6 +15,7 @@ __all__ = [
     "DraftHead",
     "Speculated",
     "cut_unet",
+    "fit_budget",
     "fresh_student",
     "keep_layers",
     "lineage",

@@ -145,9 +145,19 @@ def _pruned(whom: str, step: dict[str, Any]) -> str:
     return f"In {step['layers']} linear layers of {whom} {which} are zero."
 
 
+def _fitted(whom: str, step: dict[str, Any]) -> str:
+    what, limit, spent = step["budget"], step["limit"], step["spent"]
+    unit = {"parameters": "parameters", "megabytes": "MB", "latency_ms": "ms"}[what]
+    shown = "{:,.0f}" if what == "parameters" else "{:,.3g}"
+    near = f", the nearest to its teacher of {step['judged']}" if "judged" in step else ""
+    both = f"{shown.format(spent)} of at most {shown.format(limit)} {unit}"
+    return f"So it was chosen of {step['shapes']} shapes of {whom}{near}, to have {both}."
+
+
 SENTENCES = {
     "cut_unet": _cut,
     "draft_head": _drafted,
+    "fit_budget": _fitted,
     "keep_layers": _kept_layers,
     "prune_2_4": _pruned,
     "prune_magnitude": _pruned,
