@@ -49,7 +49,8 @@ class Study:
             lambda some: self.tokenizer(some["text"], truncation=True, max_length=32), batched=True,
             remove_columns=["text"],
         )  # fmt: skip
-        self.splits["validation"] = self.splits["validation"].shuffle(seed=0).select(range(2000))
+        self.splits["validation"] = self.splits["validation"].shuffle(seed=0)
+        self.splits["validation"] = self.splits["validation"].select(range(min(2000, len(self.splits["validation"]))))
         self.few = self.splits["train"].select(range(asked.rows))
 
     def run(self, model, rows, seed, epochs, rate, **more):
@@ -102,7 +103,8 @@ class Study:
         set_seed(seed)
         teacher, collate = self.teacher(), DataCollatorWithPadding(self.tokenizer)
         columns = self.few.remove_columns("label")
-        batches = [dict(collate([columns[i] for i in range(at, at + 64)])) for at in range(0, 512, 64)]
+        rows = list(columns.select(range(min(512, len(columns)))))
+        batches = [dict(collate(rows[at : at + 64])) for at in range(0, len(rows), 64)]
         student = fit_budget(teacher, parameters=self.asked.share, batches=batches, **SHAPES[shape])
         if shape != "fresh":
             return student

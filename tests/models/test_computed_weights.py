@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize, prune
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, default_data_collator
 
 from hf_distill.models.computed_weights import computed_weights, split_state
-from hf_distill.training.checkpoint import MASKS
+from hf_distill.training.checkpoint import MASKS, CheckpointMixin
 
 
 def masked(seed=0):
@@ -104,6 +104,22 @@ def test_a_class_whose_files_have_other_names(tmp_path):
         1
     ]
     assert not any(told.values())
+
+
+class Sharded:
+    """What FSDP leaves of a Trainer when it has been made."""
+
+    is_fsdp_enabled, is_deepspeed_enabled = True, False
+
+    def __init__(self, model):
+        self.model = model
+
+
+def test_ranks_that_have_pieces_of_weights_are_refused():
+    run = type("Run", (CheckpointMixin, Sharded), {})
+    with pytest.raises(ValueError, match=r"dense.weight from others .*FSDP and DeepSpeed would spread .* with DDP"):
+        run(masked())
+    assert run(tiny.bert()).model is not None
 
 
 class Halved(nn.Module):
