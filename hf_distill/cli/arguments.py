@@ -89,6 +89,20 @@ class StudentArguments:
     hidden_size: int | None = field(default=None, metadata={"help": "The new width; needs --calibration_file."})
     num_heads: int | None = field(default=None, metadata={"help": "The new number of heads; needs the file too."})
     intermediate_size: int | None = field(default=None, metadata={"help": "The new inner width; needs the file too."})
+    parameters: float | None = field(
+        default=None,
+        metadata={
+            "help": "A budget: at most so many parameters, or below 1 this share of the teacher's; depth follows, and "
+            "with --calibration_file width. Of --layers and --hidden_size one may be fixed."
+        },
+    )
+    megabytes: float | None = field(default=None, metadata={"help": "A budget: at most so many (10**6 bytes)."})
+    latency_ms: float | None = field(
+        default=None, metadata={"help": "A budget: at most so many for one row, on this CPU; needs the file too."}
+    )
+    judged: int = field(
+        default=1, metadata={"help": "Of a budget's best shapes so many are compared with the teacher, untrained."}
+    )
     calibration_file: str | None = field(
         default=None,
         metadata={

@@ -27,7 +27,7 @@ from hf_distill.hub.provenance import Origin
 from hf_distill.models.meta import reads_images_alone
 from hf_distill.models.timm import timm_named
 from hf_distill.reports.table import markdown_table
-from hf_distill.students import keep_layers, lineage, shrink_width, trim_vocabulary
+from hf_distill.students import fit_budget, keep_layers, lineage, shrink_width, trim_vocabulary
 from hf_distill.students.layers import PRESETS
 from hf_distill.students.lineage import named
 
@@ -52,13 +52,17 @@ def main(argv: Sequence[str]) -> None:
     narrow = {name: size for name, size in narrow.items() if size is not None}
     deep = {name: getattr(args, name) for name in ("layers", "decoder_layers", "vision_layers")}
     deep = {name: some for name, asked in deep.items() if (some := chosen(name, asked)) is not None}
-    if not (deep or narrow or args.vocabulary_file):
+    budget = {name: getattr(args, name) for name in ("parameters", "megabytes", "latency_ms")}
+    budget = {name: limit for name, limit in budget.items() if limit is not None}
+    if not (deep or narrow or budget or args.vocabulary_file):
         raise ValueError(
             "no part of the teacher was asked for: give --layers, --vision_layers, --hidden_size, "
-            "--intermediate_size or --vocabulary_file."
+            "--intermediate_size, a budget such as --parameters or --vocabulary_file."
         )
-    if narrow and args.calibration_file is None:
-        raise ValueError(f"{', '.join(narrow)} was asked for: name some texts, or images, with --calibration_file.")
+    fixed = fixed_sizes(deep, narrow) if budget else {}
+    if (args.latency_ms is not None or (narrow and not budget) or args.judged > 1) and args.calibration_file is None:
+        what = ", ".join([*narrow, *budget])
+        raise ValueError(f"{what} was asked for: name some texts, or images, with --calibration_file.")
 
     with timm_named(f"the teacher {args.teacher}"):
         config = AutoConfig.from_pretrained(args.teacher)
@@ -73,25 +77,29 @@ def main(argv: Sequence[str]) -> None:
         )
     reader = load_reader(args.teacher, teacher)
     words = getattr(reader, "tokenizer", reader)
-    if (args.vocabulary_file or narrow) and not (pictures or isinstance(words, PreTrainedTokenizerBase)):
+    shown = bool(narrow or budget) and args.calibration_file is not None
+    if (args.vocabulary_file or shown) and not (pictures or isinstance(words, PreTrainedTokenizerBase)):
         raise ValueError(
             f"{args.vocabulary_file or args.calibration_file} was named for a {type(teacher).__name__}, beside which "
             "there is no tokenizer to read its texts by: leave it out, and ask for layers."
         )
     asked = {"layers": args.layers, "decoder layers": args.decoder_layers, "vision layers": args.vision_layers}
-    asked |= narrow
+    asked |= {**narrow, **budget}
     parts = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items() if value is not None]
     parts += [f"the tokens of {args.vocabulary_file}"] if args.vocabulary_file else []
     print(f"A student of {named(args.teacher)}, a {type(teacher).__name__}: {', '.join(parts)}.")
 
-    student = with_layers(teacher, deep) if deep else teacher
-    if narrow:
-        if pictures:
-            batches = pixels_of(args.calibration_file, args, reader)
-        else:
-            texts = islice(texts_of(args.calibration_file, args), args.calibration_samples)
-            batches = batches_of(texts, words, args.max_length)
-        student = shrink_width(student, **narrow, batches=batches)
+    batches = None
+    if shown and pictures:
+        batches = pixels_of(args.calibration_file, args, reader)
+    elif shown:
+        texts = islice(texts_of(args.calibration_file, args), args.calibration_samples)
+        batches = batches_of(texts, words, args.max_length)
+    if budget:
+        student = fit_budget(teacher, **budget, **fixed, batches=batches, judged=args.judged)
+    else:
+        student = with_layers(teacher, deep) if deep else teacher
+        student = shrink_width(student, **narrow, batches=batches) if narrow else student
     if args.vocabulary_file:
         texts = chain.from_iterable(texts_of(args.vocabulary_file, args))
         student, small = trim_vocabulary(student, words, texts, args.min_count)
@@ -139,6 +147,35 @@ def chosen(name: str, asked: Any) -> tuple[Sequence[int] | int, str] | None:
             "model in stages, how many or which of each, such as [1,1,3,1] or [[0],[0],[0,2,5],[0]]."
         )
     return layers, preset or "uniform"
+
+
+def fixed_sizes(deep: Mapping[str, Any], narrow: Mapping[str, int]) -> dict[str, int]:
+    """Say what a budget may not choose.
+
+    Args:
+        deep: which layers were asked for beside it, as ``chosen`` reads them.
+        narrow: which widths.
+
+    Raises:
+        ValueError: more was asked for than one count of layers or one width.
+
+    Example:
+        >>> fixed_sizes({"layers": (4, "uniform")}, {})
+        {'layers': 4}
+    """
+    fixed = {**{name: some for name, (some, _) in deep.items()}, **narrow}
+    plain = deep.get("layers", (0, "uniform"))
+    if (
+        len(fixed) > 1
+        or not fixed.keys() <= {"layers", "hidden_size"}
+        or not _count(plain[0])
+        or plain[1] != "uniform"
+    ):
+        raise ValueError(
+            f"{', '.join(fixed)} was asked for beside a budget, which chooses the sizes: fix --layers by a count, or "
+            "--hidden_size, or neither."
+        )
+    return fixed
 
 
 def _count(one: Any) -> bool:

@@ -140,10 +140,27 @@ def _drafted(whom: str, step: dict[str, Any]) -> str:
     return f"It reads what enters {read} of {whom}, whose embeddings and head it has, and began as a random layer."
 
 
+def _pruned(whom: str, step: dict[str, Any]) -> str:
+    which = f"the smallest {step['amount']:.0%} of the weights" if "amount" in step else "two of each four weights"
+    return f"In {step['layers']} linear layers of {whom} {which} are zero."
+
+
+def _fitted(whom: str, step: dict[str, Any]) -> str:
+    what, limit, spent = step["budget"], step["limit"], step["spent"]
+    unit = {"parameters": "parameters", "megabytes": "MB", "latency_ms": "ms"}[what]
+    shown = "{:,.0f}" if what == "parameters" else "{:,.3g}"
+    near = f", the nearest to its teacher of {step['judged']}" if "judged" in step else ""
+    both = f"{shown.format(spent)} of at most {shown.format(limit)} {unit}"
+    return f"So it was chosen of {step['shapes']} shapes of {whom}{near}, to have {both}."
+
+
 SENTENCES = {
     "cut_unet": _cut,
     "draft_head": _drafted,
+    "fit_budget": _fitted,
     "keep_layers": _kept_layers,
+    "prune_2_4": _pruned,
+    "prune_magnitude": _pruned,
     "shrink_width": _shrunk,
     "fresh_student": _fresh,
     "trim_vocabulary": _trimmed,

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from hf_distill.models.computed_weights import computed_weights, recompute, split_state
 from hf_distill.models.decoders import VAEDecoder, save_whole
 from hf_distill.models.denoisers import of_diffusers
 from hf_distill.models.outputs import core_of
@@ -29,6 +30,8 @@ DIFFUSERS = "diffusion_pytorch_model.safetensors"
 """What diffusers calls a model's weights."""
 FILE = "distillation.safetensors"
 """The objective's parameters, beside the student's in a checkpoint; never in a published folder."""
+MASKS = "masked_weights.safetensors"
+"""What a masked student's weights are computed from, beside them in a checkpoint; see ``models/computed_weights``."""
 
 
 def last_whole_checkpoint(folder: str | Path) -> Path | None:
@@ -73,7 +76,17 @@ class CheckpointMixin:
     teacher: Any
     _in_checkpoint = False
     _renamed: Any = None  # what a file's names did not fit, until it is loaded again
+    _unmasked = False  # whether the student's masks were not in that file
     uploads_checkpoints: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        masked = computed_weights(self.model) if self.is_fsdp_enabled or self.is_deepspeed_enabled else {}
+        if masked:
+            raise ValueError(
+                f"the student computes {next(iter(masked))} from others (a mask or a parametrization), which FSDP and "
+                "DeepSpeed would spread over ranks apart: train it with DDP."
+            )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as Trainer does; ``True`` resumes from the newest checkpoint that was written to its end.
@@ -143,9 +156,15 @@ class CheckpointMixin:
             plugin.set_state_dict_type(asked)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if self._carried and (state_dict is not None or not isinstance(self.model, PreTrainedModel)):
+        masked = not hasattr(self.model, "peft_config") and bool(computed_weights(self.model))
+        if masked or (self._carried and (state_dict is not None or not isinstance(self.model, PreTrainedModel))):
             state = self.model.state_dict() if state_dict is None else state_dict
             state_dict = {name: value for name, value in state.items() if not name.startswith(f"{CHILD}.")}
+        if masked:  # whatever folder it is, `from_pretrained` reads it
+            state_dict, parts = split_state(self.model, state_dict)
+            if self._in_checkpoint and self.args.should_save:
+                Path(output_dir).mkdir(parents=True, exist_ok=True)
+                save_file({name: value.contiguous() for name, value in parts.items()}, Path(output_dir) / MASKS)
         super()._save(output_dir, state_dict)
         if not self.args.should_save:  # every rank comes here, one writes
             return
@@ -179,18 +198,35 @@ class CheckpointMixin:
         self._renamed = None
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._load_renamed(resume_from_checkpoint)
+        self._load_masks(resume_from_checkpoint)
         self._load_objective(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         self._renamed = None
         super()._load_best_model()
         self._load_renamed(self.state.best_model_checkpoint)
+        self._load_masks(self.state.best_model_checkpoint)
         self._load_objective(self.state.best_model_checkpoint)
 
     def _load_renamed(self, checkpoint: str | Path) -> None:
         if self._renamed is not None:
             if not load_renamed(self._core, checkpoint):
                 super()._issue_warnings_after_load(self._renamed)
+
+    def _load_masks(self, checkpoint: str | Path) -> None:
+        if hasattr(self.model, "peft_config"):
+            return
+        path = Path(checkpoint) / MASKS
+        state = load_file(path) if path.is_file() else {}
+        ours = {part for parts in computed_weights(self.model).values() for part in parts}
+        if ours != state.keys() and not (ours and not state and not self._unmasked):
+            odd = sorted(ours ^ state.keys())
+            raise ValueError(
+                f"the student has {len(ours)} parts of masked weights, {path} holds {len(state)} (they differ in "
+                f"{odd[0]}): resume with a student that is masked as the checkpoint's was."
+            )
+        self.model.load_state_dict(state, strict=False)
+        recompute(self.model)
 
     def _load_objective(self, checkpoint: str | Path) -> None:
         if not self._carried or self.is_deepspeed_enabled:  # DeepSpeed has loaded all that it trains
@@ -214,6 +250,13 @@ class CheckpointMixin:
         if self._carried:  # they come from a file of their own
             missing = [name for name in load_result.missing_keys if not name.startswith(f"{CHILD}.")]
             load_result = type(load_result)(missing, load_result.unexpected_keys)
+        masked = {} if hasattr(self.model, "peft_config") else computed_weights(self.model)
+        parts = {part for some in masked.values() for part in some}
+        self._unmasked = bool(parts & {*load_result.missing_keys})
+        if masked:  # they come from a file of their own, too
+            missing = [name for name in load_result.missing_keys if name not in parts]
+            over = [name for name in load_result.unexpected_keys if name not in masked]
+            load_result = type(load_result)(missing, over)
         self._renamed = load_result if is_renamed(load_result) and not self.is_fsdp_enabled else None
         if self._renamed is None:
             super()._issue_warnings_after_load(load_result)

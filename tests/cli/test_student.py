@@ -107,6 +107,25 @@ def test_layers_width_and_vocabulary_from_a_settings_file(teacher, capsys):
         assert student(**tokenizer("w3 w9", return_tensors="pt")).logits.isfinite().all()
 
 
+def test_a_budget(teacher, capsys):
+    (teacher / "texts.txt").write_text("w1 w2 w3\nw3 w4 w9\n")
+    assert command(teacher, parameters=0.25, calibration_file=teacher / "texts.txt") == 0
+    said = capsys.readouterr().out
+    student = AutoModelForSequenceClassification.from_pretrained(teacher / "small")
+    assert student.num_parameters() <= 0.25 * tiny.bert(layers=6).num_parameters()
+    assert student.config.hidden_size < 16
+    assert [step["step"] for step in student.config.distillation] == ["keep_layers", "shrink_width", "fit_budget"]
+    assert f"{student.num_parameters():,} of at most" in said
+    assert "parameters 0.25." in said
+    assert "of at most" in (teacher / "small" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_budget_of_whole_layers_alone(teacher):
+    assert command(teacher, megabytes=0.03) == 0
+    config = AutoModelForSequenceClassification.from_pretrained(teacher / "small").config
+    assert (config.num_hidden_layers, config.hidden_size) == (2, 16)
+
+
 def test_pairs_of_texts_are_read_as_pairs(teacher, monkeypatch):
     data = [{"text": f"w{i}", "pair": f"w{i + 12} w1", "n": i} for i in range(8)]
     (teacher / "rows.jsonl").write_text("\n".join(map(json.dumps, [*data, {"text": "w9", "pair": None, "n": 9}])))
@@ -154,6 +173,13 @@ def test_a_model_is_never_written_over(teacher, capsys):
 
 BAD = [
     (dict(), "no part of the teacher was asked for: give --layers"),
+    (dict(latency_ms=3), "latency_ms was asked for: name some texts, or images, with --calibration_file."),
+    (
+        dict(parameters=0.5, layers=2, hidden_size=8),
+        "layers, hidden_size was asked for beside a budget",
+    ),
+    (dict(parameters=0.5, num_heads=2), "num_heads was asked for beside a budget"),
+    (dict(parameters=9), "a student of BertForSequenceClassification of at most 9 parameters was asked for, and the"),
     (dict(layers=9), "9 layers were asked of a model with 6: ask for 1 to 6."),
     (dict(layers="middle:2"), "layers=middle:2 was given: use a count, top:4"),
     (dict(layers="top:[1]"), "was given: use a count"),
