@@ -10,6 +10,7 @@ import runs
 import tiny
 import tiny_language
 import torch
+from default_run import slow_but
 from runs import KINDS, MIXED, step, trainer
 
 from hf_distill import AdapterOffTeacher, Rollout
@@ -103,7 +104,7 @@ def test_8_x_1_equals_2_x_4_also_where_tokens_are_drawn(tmp_path, kind, options)
         assert tiny.relative(gradients, whole[1]) < 1e-5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["llama"], KINDS))
 def test_a_skew_of_each_text_and_who_wrote_it_are_the_same_however_a_step_is_cut(tmp_path, kind):
     objective = {"distillm2": {"anchors": [0.01, 0.01]}}
     whole = step(tmp_path / "whole", kind, rollout=MIXED, objective=objective)
