@@ -46,7 +46,7 @@ SCHEMES = {
     "int2, rows, head too": {"weights": "int2", "group_size": None, "skip": []},
 }
 TRAINED = ["int8-int4", "int2, rows, head too"]
-RATES = (2e-4, 5e-4, 1e-3)
+RATES = (5e-5, 2e-4, 8e-4)
 VALIDATION = 4000
 WAYS = {
     "QAT": {"alpha": 0.0},
@@ -103,7 +103,10 @@ class Study:
     def trained(self, scheme, way, rate, seed):
         """One more training; without a scheme the student stays float."""
         key = f"{scheme or 'float'}, {way or 'more steps'}, lr {rate:g}, seed {seed}"
-        if key not in self.done:
+        missing = set(self.schemes) - set(
+            self.done.get(key, {}).get("rounded", ()) if scheme is None else self.schemes
+        )
+        if key not in self.done or missing:
             set_seed(seed)
             asked = {} if scheme is None else {"student_quantization": SCHEMES[scheme]}
             student = AutoModelForSequenceClassification.from_pretrained(self.float)
