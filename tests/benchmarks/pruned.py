@@ -22,11 +22,12 @@ from transformers import AutoModelForSequenceClassification, BertConfig, DataCol
 from hf_distill import DistillationTrainer, DistillationTrainingArguments, fit_budget, fresh_student
 from hf_distill.experiments.tokenizers import character_tokenizer
 from hf_distill.reports import markdown_table
+from hf_distill.reports.speed import size_of
 
 SPLITS = ("train", "validation", "test")
 RATES = (5e-4, 1e-3, 2e-3)
 DEPTH, WIDTH = 8, 96
-SHAPES = {"budget": {}, "layers alone": {"hidden_size": WIDTH}, "width alone": {"layers": DEPTH}, "fresh": {}}
+SHAPES = {"budget": {}, "layers alone": None, "width alone": {"layers": DEPTH}, "fresh": {}}
 WAYS = {"alone": None, "KL + hidden": {"objective": "auto", "alpha": 0.9, "temperature": 2.0}}
 
 
@@ -69,7 +70,7 @@ class Study:
 
     def keep(self, key, trainer):
         seconds = next(e["train_runtime"] for e in trainer.state.log_history if "train_runtime" in e)
-        record = {"key": key, "seconds": seconds, "parameters": trainer.model.num_parameters()}
+        record = {"key": key, "seconds": seconds, "parameters": size_of(trainer.model)[0]}
         config = trainer.model.config
         record["shape"] = f"{config.num_hidden_layers} x {config.hidden_size} x {config.intermediate_size}"
         alone = DistillationTrainer(
@@ -105,7 +106,8 @@ class Study:
         columns = self.few.remove_columns("label")
         rows = list(columns.select(range(min(512, len(columns)))))
         batches = [dict(collate(rows[at : at + 64])) for at in range(0, len(rows), 64)]
-        student = fit_budget(teacher, parameters=self.asked.share, batches=batches, **SHAPES[shape])
+        more = {} if SHAPES[shape] is None else {"batches": batches, **SHAPES[shape]}
+        student = fit_budget(teacher, parameters=self.asked.share, **more)
         if shape != "fresh":
             return student
         names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

@@ -33,7 +33,7 @@ def llama():
     return AutoModelForCausalLM.from_config(LlamaConfig(intermediate_size=24, vocab_size=20, **sizes))
 
 
-@pytest.mark.parametrize("made", [teacher, llama, tiny_images.vit])
+@pytest.mark.parametrize("made", [pytest.param(llama, marks=pytest.mark.slow), teacher, tiny_images.vit])
 def test_each_shape_has_as_many_parameters_as_is_said(made):
     """Of the shapes a few are made; all counts are of the class that is built for them."""
     model = made()
@@ -48,7 +48,7 @@ def test_each_shape_has_as_many_parameters_as_is_said(made):
     assert not whole.sizes
 
 
-@pytest.mark.parametrize("share", [0.1, 0.4])
+@pytest.mark.parametrize("share", [pytest.param(0.1, marks=pytest.mark.slow), 0.4])
 def test_a_share_of_the_parameters(share, tmp_path):
     model = teacher()
     before = copy.deepcopy(model.state_dict())
@@ -64,6 +64,7 @@ def test_a_share_of_the_parameters(share, tmp_path):
     assert lineage(type(student).from_pretrained(tmp_path))[-1] == lineage(student)[-1]
 
 
+@pytest.mark.slow
 def test_a_count_and_megabytes_are_the_same_budget():
     counted = fit_budget(teacher(), parameters=9000, batches=rows())
     weighed = fit_budget(teacher(), megabytes=0.036, batches=rows())
@@ -89,6 +90,7 @@ def test_of_shapes_as_large_the_most_balanced_comes_first():
     assert ranked([small, odd, even]) == [even, odd, small]
 
 
+@pytest.mark.slow
 def test_milliseconds_are_those_of_the_deepest_that_fit(monkeypatch):
     """A clock that counts: 2 ms a layer, 1 ms a head."""
     timed = []
