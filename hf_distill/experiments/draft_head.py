@@ -99,10 +99,11 @@ class DraftScoring(Scoring):
 
     def summary(self, gap: GapClosed) -> str:
         """Say how much nearer to the teacher the head that reads it is."""
-        told = f"the KL to the teacher is {gap.gain:.4f} ± {gap.gain_error:.4f} less than the {PLAIN}'s"
+        more = "more" if gap.gain < 0 else "less"
+        told = f"the KL to the teacher is {abs(gap.gain):.4f} ± {gap.gain_error:.4f} {more} than the {PLAIN}'s"
         if gap.ratio is None:
             return f"{told} {gap.gap:.4f} ± {gap.gap_error:.4f}"
-        return f"{told} {gap.gap:.4f}: {100 * gap.ratio:.0f} ± {100 * gap.ratio_error:.0f} % less"
+        return f"{told} {gap.gap:.4f}: {100 * abs(gap.ratio):.0f} ± {100 * gap.ratio_error:.0f} % {more}"
 
     def timed(self, model: nn.Module, trainer: Trainer) -> nn.Module:
         """A draft head is given states, whose making is its teacher's work; see ``Scoring.timed``."""
