@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hf_distill.models.denoisers import config_of, load_diffusers_model, of_diffusers
+from hf_distill.models.denoisers import config_of, load_diffusers_model, of_diffusers, save_config
 from hf_distill.models.outputs import core_of
 
 FAMILY = ("Autoencoder", "AsymmetricAutoencoder")
@@ -131,7 +131,7 @@ def save_whole(decoder: VAEDecoder, saved: Path, weights: Path) -> None:
     """
     state = {name.removeprefix(f"{INSIDE}."): value for name, value in load_file(saved).items()}
     save_file(state, weights, metadata={"format": "pt"})
-    decoder.vae.save_config(weights.parent)
+    save_config(decoder.vae, weights.parent)
     saved.unlink()
 
 

@@ -7,6 +7,7 @@ diffusers is imported where a model is loaded, and nowhere else: where there is 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,22 @@ def quieten(model: nn.Module) -> None:
     for module in core_of(model).modules():
         if type(module).__name__ == "LabelEmbedding" and getattr(module, "dropout_prob", 0.0):
             module.dropout_prob = 0.0
+
+
+def save_config(model: nn.Module, folder: Path) -> None:
+    """Write the configuration of a model of diffusers, with the name of its own class.
+
+    FSDP2 gives a model a class of its making (``FSDPUNet2DModel``), whose name diffusers would write down.
+
+    Args:
+        model: of diffusers.
+        folder: where ``config.json`` goes.
+    """
+    model.save_config(folder)
+    path = folder / "config.json"
+    own = next(one for one in type(model).__mro__ if not one.__module__.startswith("torch."))
+    config = json.loads(path.read_text(encoding="utf-8")) | {"_class_name": own.__name__}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_diffusers_model(path: str | Path, who: str, parts: tuple[str, ...] = ("transformer", "unet")) -> nn.Module:

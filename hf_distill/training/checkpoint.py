@@ -20,7 +20,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_distill.models.computed_weights import computed_weights, recompute, split_state
 from hf_distill.models.decoders import VAEDecoder, save_whole
-from hf_distill.models.denoisers import of_diffusers
+from hf_distill.models.denoisers import of_diffusers, save_config
 from hf_distill.models.outputs import core_of
 from hf_distill.models.sharding import whole_state
 from hf_distill.objectives.objective import CHILD, Objective
@@ -179,7 +179,7 @@ class CheckpointMixin:
 
     def _as_diffusers(self, folder: Path) -> None:
         """Let diffusers load what was saved; in a checkpoint the weights keep the name that Trainer resumes from."""
-        self._core.save_config(folder)
+        save_config(self._core, folder)
         if not self._in_checkpoint:
             (folder / SAFE_WEIGHTS_NAME).replace(folder / DIFFUSERS)
 

@@ -384,6 +384,7 @@ def record_quantized(folder, strategy):
     """A student that learns to be quantised, from what it was; where torchao is installed."""
     if importlib.util.find_spec("torchao") is None:
         return
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "BertLayer"  # the part before named others
     here, args = folder / strategy / "quantized", {"save_strategy": "steps", "save_steps": 4, **settings(strategy)}
     args |= {"max_steps": 8, "max_grad_norm": 1.0, "student_quantization": {"weights": "int4", "group_size": 8}}
     parts = {"objective": OBJECTIVES["hidden_mse"], "eval_dataset": tiny.rows(8, seed=9), "args": args}

@@ -9,6 +9,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import tiny
 import tiny_drafts
 import tiny_generators

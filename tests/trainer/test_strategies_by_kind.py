@@ -19,7 +19,6 @@ from transformers import AutoModelForSequenceClassification, SpeechT5HifiGan
 
 from hf_distill import DraftHead
 
-pytestmark = pytest.mark.slow
 DEEPSPEED = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason='needs pip install -e ".[deepspeed]"'
 )
@@ -60,6 +59,13 @@ def change(folder, kind):
     return {name: value - before.get(name, 0) for name, value in after.items()}
 
 
+@pytest.mark.parametrize("kind", strategies_by_kind.KINDS)
+def test_what_fsdp_gathers_at_a_time_is_in_the_student(kind):
+    student = strategies_by_kind.KINDS[kind]()[0]
+    assert strategies_by_kind.BLOCKS[kind] in {type(part).__name__ for part in student.modules()}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "kind"), CASES)
 def test_gradients_losses_and_resumed_runs_equal_those_of_one_process(ran, strategy, kind):
     ours, one = ran(strategy), ran("one")
@@ -74,6 +80,7 @@ def test_gradients_losses_and_resumed_runs_equal_those_of_one_process(ran, strat
     assert mine["resumed"] == mine["losses"]  # the first two come from the checkpoint, the others are run again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "kind"), CASES)
 def test_a_rank_holds_its_share(ran, strategy, kind):
     whole = facts(ran("one"), kind)
@@ -83,6 +90,7 @@ def test_a_rank_holds_its_share(ran, strategy, kind):
         assert max(shares) < (0.75 if strategy in SHARDED else 1.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "kind"), CASES)
 def test_what_is_saved_loads_and_is_what_was_trained(ran, strategy, kind):
     folder = ran(strategy) / kind
