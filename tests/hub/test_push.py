@@ -205,7 +205,7 @@ def test_a_checkpoint_that_did_not_get_there_is_pushed_by_the_command_that_is_na
         here.setattr(type(client.hf_api()), "upload_folder", half)
         one.train()
     files = server.repositories["me/student@trained"]
-    assert top(files) | {".eval_results/hf_distill.yaml"} == set(files)
+    assert top(files) == set(files)
     (text,) = warned(caplog)
     assert f"the checkpoint is in {tmp_path / 'run' / 'checkpoint-2'}, push it with `hf upload" in text
     _, *words = shlex.split(re.search("`(hf upload .*?)`", text)[1])
