@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hf_distill.reports.speed import WARM_UP, Latency, at_work, now
+from hf_distill.reports.speed import WARM_UP, Latency, at_work, now, rows_to_time
 
 PASSES, AGREE = 5, 0.1
 """A figure is that of the quickest of so many passes, if the next quickest is slower by no more than this share."""
@@ -75,12 +75,7 @@ def waits(models: Mapping[str, nn.Module], batch: Batch, repeats: int = 200) -> 
         >>> 0 < found["small"].p50 <= found["small"].p95
         True
     """
-    size = len(next(iter(batch.values()), ()))
-    if not size or repeats < 20:
-        raise ValueError(
-            f"waits were asked for over {repeats} forwards of {size} rows: give 20 forwards or more, which a 95th "
-            "percentile needs, and at least one row."
-        )
+    size = rows_to_time(batch, repeats)
     devices = {name: next(model.parameters()).device for name, model in models.items()}
     took: dict[str, list[float]] = {name: [] for name in models}
     with ExitStack() as stack:
@@ -93,8 +88,7 @@ def waits(models: Mapping[str, nn.Module], batch: Batch, repeats: int = 200) -> 
                 start = now(devices[name])
                 model(**fed)
                 took[name].append(1000 * (now(devices[name]) - start))
-    cuts = {name: statistics.quantiles(one[WARM_UP:], n=20, method="inclusive") for name, one in took.items()}
-    return {name: Latency(one[9], one[18]) for name, one in cuts.items()}
+    return {name: Latency.of(one[WARM_UP:]) for name, one in took.items()}
 
 
 def throughputs(models: Mapping[str, nn.Module], batches: Iterable[Batch]) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,20 @@ class Latency(NamedTuple):
 
     p50: float
     p95: float
+
+    @classmethod
+    def of(cls, took: Sequence[float]) -> Latency:
+        """Summarise forwards.
+
+        Args:
+            took: milliseconds of each, two or more.
+
+        Example:
+            >>> Latency.of([1.0, 2.0, 3.0])
+            Latency(p50=2.0, p95=2.9)
+        """
+        cuts = statistics.quantiles(took, n=20, method="inclusive")
+        return cls(cuts[9], cuts[18])
 
 
 def size_of(model: nn.Module) -> tuple[int, float]:
@@ -156,12 +170,7 @@ def latency(model: nn.Module, batch: Mapping[str, Tensor], repeats: int = 100) -
         >>> 0 < found.p50 <= found.p95
         True
     """
-    size = len(next(iter(batch.values()), ()))
-    if not size or repeats < 20:
-        raise ValueError(
-            f"latency was asked for over {repeats} forwards of {size} rows: give 20 forwards or more, which a 95th "
-            "percentile needs, and at least one row."
-        )
+    size = rows_to_time(batch, repeats)
     device = next(model.parameters()).device
     rows = [{name: value[i : i + 1].to(device) for name, value in batch.items()} for i in range(min(size, repeats))]
     took = []
@@ -170,8 +179,30 @@ def latency(model: nn.Module, batch: Mapping[str, Tensor], repeats: int = 100) -
             start = now(device)
             model(**rows[attempt % len(rows)])
             took.append(1000 * (now(device) - start))
-    cuts = statistics.quantiles(took[WARM_UP:], n=20, method="inclusive")
-    return Latency(cuts[9], cuts[18])
+    return Latency.of(took[WARM_UP:])
+
+
+def rows_to_time(batch: Mapping[str, Tensor], repeats: int) -> int:
+    """Count the rows of a batch, and refuse what tells no 95th percentile.
+
+    Args:
+        batch: rows [B, ...].
+        repeats: how many forwards are timed.
+
+    Raises:
+        ValueError: the batch has no row, or there are less than 20 forwards.
+
+    Example:
+        >>> rows_to_time({"input": torch.ones(8, 4)}, 20)
+        8
+    """
+    size = len(next(iter(batch.values()), ()))
+    if not size or repeats < 20:
+        raise ValueError(
+            f"latency was asked for over {repeats} forwards of {size} rows: give 20 forwards or more, which a 95th "
+            "percentile needs, and at least one row."
+        )
+    return size
 
 
 def machine(device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> str:
