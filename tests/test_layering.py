@@ -1,6 +1,7 @@
 """Imports run down the house only, and nothing heavy or foreign is brought in."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -23,9 +24,20 @@ BESIDE = {
 }
 
 
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def nodes(path):
+    """Every node of a file: several tests go through all files."""
+    return list(ast.walk(tree_of(path)))
+
+
 def imports(path):
     """Every module that a file names in an import, wherever that stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -66,8 +78,7 @@ def test_no_file_imports_itself_over_others():
     paths = {module(path): path for path in files()}
     below = {}
     for name, path in paths.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        named = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        named = [node for node in nodes(path) if isinstance(node, ast.ImportFrom)]
         told = [(node.module, f"{node.module}.{alias.name}") for node in named for alias in node.names]
         below[name] = ({one if one in paths else whole for whole, one in told} & paths.keys()) - {name}
 
@@ -92,7 +103,7 @@ def test_nobody_but_teachers_and_callbacks_is_given_a_trainer():
     for path in files():
         if room(path) in USES_TRAINERS:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef):
                 given = {one.arg for one in (*node.args.args, *node.args.kwonlyargs)}
                 where = {(str(path.relative_to(ROOT)), node.name), (None, node.name)}
@@ -103,7 +114,7 @@ def test_nobody_but_the_trainer_writes_into_it():
     for path in files():
         if room(path) in USES_TRAINERS:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             written = [ast.unparse(one) for one in targets if isinstance(one, ast.Attribute)]
             assert not [one for one in written if one.rpartition(".")[0].endswith("trainer")], f"{path}: {written}"
@@ -120,7 +131,7 @@ def test_no_column_of_a_text_is_named_where_an_image_or_a_wave_passes_too():
     for path in files():
         if room(path) in READS_TEXTS or path.relative_to(ROOT).as_posix() in NAMES_THEM:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             named = (getattr(node, part, None) for part in ("value", "attr", "arg"))
             assert not TOKENS & {name for name in named if isinstance(name, str)}, f"{path}:{node.lineno}"
 
@@ -148,8 +159,7 @@ def test_functional_imports_nothing_of_ours():
 def test_only_the_trainer_extends_trainer():
     for path in files():
         if room(path) not in ("trainer", "integrations"):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            bases = [ast.unparse(b) for n in ast.walk(tree) if isinstance(n, ast.ClassDef) for b in n.bases]
+            bases = [ast.unparse(b) for n in nodes(path) if isinstance(n, ast.ClassDef) for b in n.bases]
             assert not [base for base in bases if base.endswith("Trainer")], path
 
 
@@ -157,9 +167,26 @@ def test_no_image_library_is_ever_imported():
     assert not [n for path in files() for n in imports(path) if n.split(".")[0] in ("torchvision", "timm")]
 
 
+def test_evaluate_waits_for_a_metric():
+    """It loads scikit-learn and scipy: a second of every process that trains."""
+    metrics = ROOT / "reports" / "metrics.py"
+    assert [path for path in files() if "evaluate" in imports(path)] == [metrics]
+    named = [path for path in files() if "hf_distill.reports.metrics" in imports(path)]
+    asked = [
+        path
+        for path in files()
+        for n in nodes(path)
+        if isinstance(n, ast.ImportFrom)
+        and n.module == "hf_distill.reports"
+        and {a.name for a in n.names} & {"ClassificationMetric", "SpanMetric"}
+    ]
+    assert not named
+    assert {room(path) for path in asked} == {"experiments"}
+
+
 def test_every_file_says_what_it_knows_and_every_public_thing_has_a_docstring():
     for path in files():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         opening = ast.get_docstring(tree)
         assert opening, path
         if path.name != "__init__.py":

@@ -7,45 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hf_distill.reports.intervals import Interval, mean_interval, ratio_interval
-
-
-class ClassificationMetric(evaluate.Metric):
-    """Accuracy and macro F1 as an ``evaluate`` metric that needs neither the network nor scikit-learn.
-
-    Macro F1 is the plain mean of the F1 of every class that occurs in the predictions or the references, as
-    scikit-learn's ``f1_score(average="macro")``.
-
-    Example:
-        >>> scores = ClassificationMetric().compute(predictions=[0, 1, 1, 1], references=[0, 0, 1, 1])
-        >>> {name: round(score, 4) for name, score in scores.items()}
-        {'accuracy': 0.75, 'macro_f1': 0.7333}
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Accuracy and macro-averaged F1 of class predictions.",
-            citation="",
-            inputs_description="predictions: list of int; references: list of int",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
-        )
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        predictions, references = np.asarray(predictions), np.asarray(references)
-        right = predictions == references
-        classes = np.union1d(predictions, references)
-        hits = np.array([np.sum(right & (references == c)) for c in classes])
-        said = np.array([np.sum(predictions == c) + np.sum(references == c) for c in classes])
-        return {"accuracy": float(right.mean()), "macro_f1": float((2 * hits / said).mean())}
 
 
 def agreement(student: ArrayLike, teacher: ArrayLike) -> float:

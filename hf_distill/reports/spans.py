@@ -7,36 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import datasets
-import evaluate
 import numpy as np
 
 STARTS, ENDS = frozenset("BSU"), frozenset("ESL")
 """The first letters of tags that open a span, and of tags that close one."""
-
-
-class SpanMetric(evaluate.Metric):
-    """Precision, recall and F1 of exact spans, as an ``evaluate`` metric that needs neither the network nor seqeval.
-
-    Figures are those of ``span_scores``: over all spans of all rows, micro-averaged.
-
-    Example:
-        >>> scores = SpanMetric().compute(predictions=[["B-a", "I-a", "O"]], references=[["B-a", "I-a", "B-b"]])
-        >>> {name: round(score, 4) for name, score in scores.items()}
-        {'precision': 1.0, 'recall': 0.5, 'f1': 0.6667}
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        tags = datasets.List(datasets.Value("string"))
-        return evaluate.MetricInfo(
-            description="Precision, recall and F1 of exact spans of tags.",
-            citation="",
-            inputs_description="predictions: rows of tags; references: rows of tags, as long",
-            features=datasets.Features({"predictions": tags, "references": tags}),
-        )
-
-    def _compute(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        return span_scores(span_counts(predictions, references))
 
 
 def spans_of(tags: Sequence[str]) -> set[tuple[int, int, str]]:

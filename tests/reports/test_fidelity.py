@@ -3,21 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_distill.reports import ClassificationMetric, agreement, gap_closed
-
-
-def test_the_metric_is_the_textbooks():
-    generator = np.random.default_rng(0)
-    labels, said = generator.integers(0, 7, 300), generator.integers(0, 9, 300)
-    found = ClassificationMetric().compute(predictions=said, references=labels)
-    assert found["accuracy"] == pytest.approx(sum(a == b for a, b in zip(labels, said, strict=True)) / 300)
-    scores = []
-    for c in range(9):  # two of the classes are said and never right
-        hits = sum((labels == c) & (said == c))
-        precision = hits / max(1, sum(said == c))
-        recall = hits / max(1, sum(labels == c))
-        scores.append(2 * precision * recall / (precision + recall) if hits else 0.0)
-    assert found["macro_f1"] == pytest.approx(np.mean(scores))
+from hf_distill.reports import agreement, gap_closed
 
 
 def test_agreement_looks_at_the_first_choice_only():

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from hf_distill.reports import SpanMetric, f1_shares, gap_closed, span_counts, span_scores, spans_of
+from hf_distill.reports import f1_shares, gap_closed, span_counts, span_scores, spans_of
 
 
 @pytest.mark.parametrize(
@@ -53,16 +53,6 @@ def test_f1_is_that_of_all_spans_together():
     assert scores["precision"] == pytest.approx(hits / len(ours))
     assert scores["recall"] == pytest.approx(hits / len(theirs))
     assert scores["f1"] == pytest.approx(2 * hits / (len(ours) + len(theirs)))
-
-
-def test_the_metric_gives_the_same_scores_without_the_network():
-    draw = random.Random(1)
-    said, right = rows(draw, 20), rows(draw, 20)
-    right = [row[: len(one)] + ["O"] * (len(one) - len(row)) for row, one in zip(right, said, strict=True)]
-    metric = SpanMetric()
-    metric.add_batch(predictions=said[:7], references=right[:7])
-    metric.add_batch(predictions=said[7:], references=right[7:])
-    assert metric.compute() == span_scores(span_counts(said, right))
 
 
 def test_the_rows_shares_have_f1_for_a_mean_and_its_error_for_a_spread():
