@@ -1,6 +1,8 @@
 """Every test is offline, seeded and quiet."""
 
+import functools
 import gc
+import importlib.metadata
 import itertools
 import os
 
@@ -14,6 +16,8 @@ import pytest
 import torch
 
 TESTS = itertools.count()
+# accelerate reads the whole page of DeepSpeed, where it is installed, at each look whether it is: three times a training.
+importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import tiny_speech
 import tiny_vision_language
 import torch
 from datasets import Dataset
+from default_run import slow_but
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import (
@@ -259,7 +260,7 @@ def test_layers_of_an_image_teacher_with_its_processor(tmp_path, capsys):
     assert "- Layers 2 and 3 of `teacher` were kept." in ModelCard.load(tmp_path / "small" / "README.md").text
 
 
-@pytest.mark.parametrize("kind", STAGED)
+@pytest.mark.parametrize("kind", slow_but(["resnet"], STAGED))
 @pytest.mark.parametrize(("asked", "kept"), [("[[1], [0, 2]]", [[1], [0, 2]]), ("[1, 2]", [1, 2]), ("3", [1, 2])])
 def test_layers_of_each_stage(tmp_path, kind, asked, kept):
     teacher = STAGED[kind]()

@@ -78,6 +78,7 @@ def test_batches_that_would_be_put_together_are_refused():
     assert scoring.for_training(SimpleNamespace(eval_do_concat_batches=False, world_size=2)) == {}
 
 
+@pytest.mark.slow
 def test_the_teacher_is_asked_once_for_the_same_rows(tmp_path, monkeypatch):
     trainer, scoring, rows = script().made(tmp_path)
     asked, answer = [], type(trainer.teacher).__call__

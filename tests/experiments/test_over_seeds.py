@@ -56,6 +56,7 @@ def test_the_run_at_the_chosen_rate_is_not_trained_again(compared):
     assert all("score" not in run for run in report["tuning"])
 
 
+@pytest.mark.slow
 def test_its_score_is_that_of_a_run_of_its_own(compared, tmp_path):
     report = json.loads((compared[0] / "over_seeds" / "report.json").read_text(encoding="utf-8"))
     asked, rest = over_seeds.SeedArguments(), compared[1][1 : compared[1].index("--seeds")]
@@ -67,6 +68,7 @@ def test_its_score_is_that_of_a_run_of_its_own(compared, tmp_path):
     assert again["figures"] == first["figures"]
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     folder, flags = compared
     file = folder / "over_seeds" / "runs.jsonl"
@@ -122,6 +124,7 @@ def test_as_long_is_four_times_the_steps_where_a_step_takes_four_times_the_secon
     assert runs.of_seed({"student alone": 0.1, "distilled": 0.2}, 7)[2]["steps"] >= 100  # never fewer
 
 
+@pytest.mark.slow
 def test_runs_without_their_seconds_are_made_again_where_these_are_asked_for(compared, tmp_path, monkeypatch):
     asked, rest = over_seeds.SeedArguments(), compared[1][1 : compared[1].index("--seeds")]
     job = bert_chinese.RECIPE.prepare([*rest, "--output_dir", str(compared[0])])
@@ -141,6 +144,7 @@ def test_runs_without_their_seconds_are_made_again_where_these_are_asked_for(com
     assert len(trained) == 1
 
 
+@pytest.mark.slow
 def test_without_equal_seconds_there_are_two_students(compared, tmp_path):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
     assert cli.main(["compare", *compared[1], "--output_dir", str(folder), "--equal_seconds", "false"]) == 0
@@ -150,6 +154,7 @@ def test_without_equal_seconds_there_are_two_students(compared, tmp_path):
     assert "CPU seconds" not in report["summary"]
 
 
+@pytest.mark.slow
 def test_the_student_alone_has_as_many_steps_where_its_teacher_reads_more_rows(tmp_path, capsys):
     made = {"train": rows(40), "validation": rows(6), "test": rows(6), "unlabeled": unlabeled(60)}
     files = [f"--{name}_file={write(tmp_path / f'{name}.jsonl', data)}" for name, data in made.items()]
@@ -212,6 +217,7 @@ def test_a_teacher_that_was_trained_otherwise_is_another_one(compared, monkeypat
     assert trained == [0.5]
 
 
+@pytest.mark.slow
 def test_a_distilled_student_reads_its_teacher_and_the_one_alone_does_not(compared, tmp_path, monkeypatch):
     asked, rest = over_seeds.SeedArguments(equal_seconds=False), compared[1][1 : compared[1].index("--seeds")]
     job = bert_chinese.RECIPE.prepare([*rest, "--output_dir", str(tmp_path), "--reader", "logits"])

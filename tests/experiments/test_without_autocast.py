@@ -85,6 +85,7 @@ def test_a_tagger(tmp_path):
         assert row["kl"] == pytest.approx(kl, rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_a_language_model(tmp_path):
     path = write(tmp_path / "rows.jsonl", texts(40))
     flags = ["--train_file", path, "--test_file", path, "--max_length", "24", "--student_layers", "1"]

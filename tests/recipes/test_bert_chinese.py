@@ -97,6 +97,7 @@ def run(folder, *flags):
     return bert_chinese.RECIPE.main([*fixed, *SMALL, *QUIET, *flags])
 
 
+@pytest.mark.slow
 def test_own_files_with_pairs_numbers_and_other_columns(tmp_path):
     data = [{"question": r["text"], "answer": r["text"][::-1], "y": i % 3} for i, r in enumerate(rows(30))]
     files = [f"--{name}_file={write(tmp_path / f'{name}.jsonl', data)}" for name in ("train", "validation", "test")]

@@ -107,6 +107,7 @@ def test_kept_answers_of_the_very_rows_that_are_learned(tmp_path, models, capsys
     assert report["models"][0]["kl"] == pytest.approx(0, abs=1e-6)  # measured with whole answers
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_in_float32_whatever_it_was_saved_in(tmp_path, models):
     tiny_language.llama().to(torch.bfloat16).save_pretrained(tmp_path / "student")
     run(tmp_path, *models, "--train_file", write(tmp_path / "chats.jsonl", tiny_language.chats(40)), "--skip_alone")
@@ -137,6 +138,7 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_own_texts_and_the_full_size_settings(tmp_path):
     assert (
         run(tmp_path, "--train_file", write(tmp_path / "t.jsonl", texts(40)), "--skip_alone")["dataset"] == "t.jsonl"

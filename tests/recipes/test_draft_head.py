@@ -92,6 +92,7 @@ def test_the_figures_are_those_of_each_row_by_itself(default):
         assert report["models"][2][f"agreement{key}"] == pytest.approx(figures[1] / figures[2], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_conversations_and_a_teacher_by_path_that_knows_its_end(tmp_path):
     tiny_drafts.teacher("qwen3").save_pretrained(tmp_path / "teacher")
     tiny_language.tokenizer().save_pretrained(tmp_path / "teacher")

@@ -72,6 +72,7 @@ def test_a_data_set_of_the_hub_is_named_on_the_card(tmp_path, teacher, monkeypat
     assert (data.datasets, data.eval_results[0].dataset_type) == (["me/sentences"], "me/sentences")
 
 
+@pytest.mark.slow
 def test_without_an_argument_the_card_names_the_teacher_and_not_its_folder(tmp_path, teacher, monkeypatch):
     monkeypatch.setattr(sentence_embeddings, "embedded_teacher", lambda: teacher)
     report = run(tmp_path, "--max_train_samples", "100", "--max_eval_samples", "20")

@@ -55,6 +55,7 @@ def test_the_card_says_what_was_measured(default):
         assert part in card.content, part
 
 
+@pytest.mark.slow
 def test_columns_of_lists_conll_and_a_kept_teacher(tmp_path, capsys):
     train = write(tmp_path / "train.jsonl.gz", tagged_rows(40, "tags"))
     test = tmp_path / "test.conll.gz"

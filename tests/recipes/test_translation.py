@@ -102,6 +102,7 @@ def test_columns_in_one_column_and_rows_with_an_empty_side(tmp_path, capsys):
     assert report["rows"] == {"train": 29, "validation": 1, "test": 1}
 
 
+@pytest.mark.slow
 def test_rows_grouped_by_length_are_scored_against_their_own_references(tmp_path, monkeypatch):
     plain, labels = translation.Seq2SeqDistillationTrainer.predict, []
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from default_run import slow_but
 from recipe_runs import QUIET, SMALL, rows, unlabeled, write
 from transformers import AutoTokenizer
 
@@ -21,7 +22,7 @@ def files(folder, n=40):
     return [f"--{name}_file={write(folder / f'{name}.jsonl', data)}" for name, data in made.items()]
 
 
-@pytest.mark.parametrize("augmentation", [[], ["--augmentation", '{"mask": 0.2, "crop": 0.5}']])
+@pytest.mark.parametrize("augmentation", slow_but([[]], [[], ["--augmentation", '{"mask": 0.2, "crop": 0.5}']]))
 def test_the_recipe_teaches_them_and_trains_the_student_alone_for_as_many_steps(
     tmp_path, monkeypatch, capsys, augmentation
 ):

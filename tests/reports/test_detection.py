@@ -116,6 +116,7 @@ def test_shares_have_ap_for_a_mean_and_are_what_ap_lacks_without_a_block():
     np.testing.assert_allclose(shares, whole + 6 * (without.mean() - without), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_their_standard_error_is_the_spread_of_ap_over_samples_of_images():
     draw, found, errors = np.random.default_rng(4), [], []
     for _ in range(100):

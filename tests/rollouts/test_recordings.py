@@ -35,7 +35,7 @@ def labels_of(batch):
     return [[token for token in row if token != -100] for row in batch["labels"].tolist()]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", slow_but(["english"], WAYS))
 @torch.no_grad()
 def test_whispers_labels_are_the_prompt_of_its_inference_and_all_that_it_writes(way):
     prompt, ended = WAYS[way][1], 0
@@ -95,7 +95,7 @@ def test_the_student_keeps_whispers_own_fields_and_no_threshold_of_it():
     assert way.no_speech_threshold is teachers_way(model, Rollout(seq_kd=1.0), None).no_speech_threshold is None
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", slow_but(["whisper"], MODELS))
 def test_without_any_transcript_a_student_learns_what_the_teacher_writes(tmp_path, kind):
     teacher = MODELS[kind](seed=7, width=24)
     run = trainer(tmp_path, kind, SHORT, teacher=teacher, args={"max_steps": 20, "learning_rate": 2e-2})

@@ -158,7 +158,7 @@ def test_the_teacher_writes_each_prompt_once(tmp_path):
 
 
 @pytest.mark.parametrize("objective", ["reverse_kl", {"jsd": {"weight": 1.0, "beta": 0.5}}])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["llama"], KINDS))
 def test_a_student_learns_on_its_own_texts(tmp_path, kind, objective):
     args = {"max_steps": 25, "alpha": 1.0, "learning_rate": 2e-2}
     run = trainer(tmp_path, kind, {"on_policy": 1.0, "max_new_tokens": 6}, objective=objective, args=args)

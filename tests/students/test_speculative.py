@@ -4,6 +4,7 @@ import pytest
 import tiny_drafts
 import tiny_language
 import torch
+from default_run import slow_but
 
 from hf_distill import speculate
 
@@ -14,8 +15,8 @@ def greedy(teacher, ids, number):
     return teacher.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=number)
 
 
-@pytest.mark.parametrize("kind", ["llama", *tiny_drafts.CLASSES])
-@pytest.mark.parametrize("drafted", [1, 3, 5])
+@pytest.mark.parametrize("kind", slow_but(["llama", "qwen3"], ["llama", *tiny_drafts.CLASSES]))
+@pytest.mark.parametrize("drafted", slow_but([3], [1, 3, 5]))
 def test_the_text_is_the_teachers_own(kind, drafted):
     teacher = tiny_drafts.teacher(kind)
     head = tiny_drafts.draft(teacher)

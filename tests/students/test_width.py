@@ -7,6 +7,7 @@ import tiny
 import tiny_images
 import tiny_language
 import torch
+from default_run import slow_but
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
@@ -95,7 +96,7 @@ def answers(model, batch=None):
         return model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(["bert", "llama"], CASES))
 def test_its_own_sizes_are_the_teacher(name):
     teacher = made(name)
     sizes = Sizes.of(teacher)
@@ -103,7 +104,7 @@ def test_its_own_sizes_are_the_teacher(name):
     assert torch.equal(answers(student), answers(teacher))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(["bert", "llama"], CASES))
 def test_a_narrow_student_runs_learns_and_is_loaded(name, tmp_path):
     teacher = made(name).requires_grad_(False)
     before = copy.deepcopy(teacher.state_dict())
@@ -294,7 +295,7 @@ def shown(model):
         return next(iter(model.eval()(**pictures(1)[0]).values()))
 
 
-@pytest.mark.parametrize("name", SEERS)
+@pytest.mark.parametrize("name", slow_but(["vit", "clip", "dinov2", "yolos"], SEERS))
 def test_a_model_of_images_is_cut_and_all_its_positions_count(name, tmp_path):
     teacher, positions = seer(name).requires_grad_(False), SEERS[name][2]
     before = copy.deepcopy(teacher.state_dict())

@@ -4,6 +4,7 @@ import pytest
 import tiny
 import tiny_denoisers as tiny_d
 import torch
+from default_run import slow_but
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn import functional as F
 
@@ -44,7 +45,7 @@ def trainer(folder, family, student=None, **more):
     return tiny.trainer(folder, student or ours, tiny_d.prompts(), teacher_model=teacher, **more)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(["unet", "flux"], FAMILIES))
 def test_8_x_1_equals_2_x_4(tmp_path, family):
     found = []
     for size, accumulation in ((8, 1), (2, 4)):
@@ -58,7 +59,7 @@ def test_8_x_1_equals_2_x_4(tmp_path, family):
     assert tiny.relative(found[1][1], found[0][1]) < 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(["flux"], FAMILIES))
 def test_answers_to_prompts_are_kept(tmp_path, family):
     runs = {name: trainer(tmp_path / name, family, noise={"recurring": 1}, args={"teacher_cache": name})
             for name in ("off", "auto")}  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import tiny
 import tiny_denoisers as tiny_d
 import torch
+from default_run import slow_but
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from transformers import TrainerCallback
@@ -60,7 +61,7 @@ def test_the_supervised_loss_is_the_mean_square_distance_from_the_target(tmp_pat
     assert alone.evaluate()["eval_loss"] == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["dit"], KINDS))
 def test_the_student_comes_to_predict_what_its_teacher_does(tmp_path, kind):
     run = trainer(tmp_path, kind, eval_dataset=tiny_d.latents(), args={"alpha": 1.0, "max_steps": 40})
     before = run.evaluate()["eval_loss/value_mse"]

@@ -8,6 +8,7 @@ import tiny_language
 import tiny_tasks
 import torch
 from datasets import Dataset
+from default_run import slow_but
 from torch.nn import functional as F
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -105,7 +106,7 @@ def test_it_is_a_teacher_and_is_made_of_its_name():
 ALL = ["one", "some", "number", "tokens", "masked", "llama", "llama left", "t5"]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", slow_but(["one", "tokens", "llama left", "t5"], ALL))
 @pytest.mark.parametrize("kind", [list, Dataset.from_list])
 def test_logits_in_a_column_teach_what_the_model_teaches(tmp_path, name, kind):
     one = case(name)

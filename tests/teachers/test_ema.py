@@ -72,6 +72,7 @@ def test_eight_rows_are_four_times_two(tmp_path, order):
     assert trained(tmp_path / "b", EMATeacher(0.9), **parts, **args)[1] == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_average_it_had(tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 3}
     run, whole = trained(tmp_path, EMATeacher(0.9), **saving)

@@ -10,6 +10,7 @@ import tiny
 import tiny_language
 import torch
 from datasets import Dataset
+from default_run import slow_but
 from safetensors.torch import load_file
 from tokenizers import models
 from transformers import DataCollatorForSeq2Seq
@@ -212,7 +213,7 @@ def test_each_of_two_teachers_with_other_paddings_is_compared_in_its_own_columns
 
 
 @pytest.mark.parametrize(("way", "objective"), [("span", "forward_kl"), ("span", "jsd"), ("uld", "uld")])
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("turned", slow_but([False], [False, True]))
 def test_a_training_on_words_and_characters_lowers_the_loss(tmp_path, way, objective, turned):
     ours, theirs = (characters(), words()) if turned else (words(), characters())
     collate, data = two_texts(ours, theirs)
@@ -243,6 +244,7 @@ def test_what_is_kept_of_a_teacher_with_other_tokens_is_what_it_says(tmp_path):
     assert len(run.teacher.memory) == 8
 
 
+@pytest.mark.slow
 def test_encoder_decoders_with_two_tokenizers(tmp_path):
     ours, theirs = words(), characters()
     both, texts = TwoTokenizers(ours, theirs), sentences(16)

@@ -10,10 +10,15 @@ import pytest
 import tiny
 import tiny_tasks
 import torch
+from default_run import slow_but
 from safetensors.torch import load_file
 from two_processes import IMAGES, IMAGES_IN_TEXTS, LATENTS, NOISE, READS, TOKENS, parts_of, settings_of
 
 SPLITS = [(2, 4), (4, 2), (3, 3)]
+ON_RANKS = [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *NOISE, *LATENTS, *TOKENS]
+# One of each way to count: classes, positions, boxes, frames, rows without images, a teacher that is read, noise.
+TWO = "test_two_processes_equal_one"
+SHOWN = [tiny.SINGLE, "masked", "detr", "ctc", "llava", "reader", "latents"]
 
 
 def step(folder, data, batch, accumulation, problem=tiny.SINGLE, student=None, teacher="default", **args):
@@ -132,21 +137,21 @@ def test_an_uneven_last_batch_is_exact(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    """What two ranks made of each problem: one launch for all."""
+def two_processes(tmp_path_factory, request):
+    """What two ranks made of each problem: one launch for all that are tested."""
     folder = tmp_path_factory.mktemp("two_processes")
     script = Path(__file__).with_name("two_processes.py")
+    tested = [one for one in request.session.items if getattr(one, "originalname", "") == TWO]
+    told = [one.callspec.params["problem"] for one in tested]
     found = subprocess.run(
-        [*f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --standalone".split(), script, folder],
+        [*f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --standalone".split(), script, folder, *told],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-4000:]
     return folder
 
 
-@pytest.mark.parametrize(
-    "problem", [*tiny.PROBLEMS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *READS, *NOISE, *LATENTS, *TOKENS]
-)
+@pytest.mark.parametrize("problem", slow_but(SHOWN, ON_RANKS))
 def test_two_processes_equal_one(tmp_path, two_processes, problem):
     """Two ranks with 4 rows each, and with 2 rows in 2 micro-batches, against one process with 8."""
     ranks_wrote = two_processes / problem

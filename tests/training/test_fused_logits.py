@@ -13,6 +13,7 @@ import tiny
 import tiny_language
 import torch
 from accelerate import PartialState
+from default_run import slow_but
 from tiny_encoder_decoders import FAMILIES
 from transformers import (
     CohereConfig,
@@ -79,7 +80,7 @@ def equal(one, other, near=1e-5):
     assert tiny.relative(one[1], other[1]) < near
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(["marian", "bart"], FAMILIES))
 def test_every_family_of_encoder_decoders_gives_its_own_losses_and_gradients(tmp_path, family):
     make, rows, collate = FAMILIES[family]
     found = {}
