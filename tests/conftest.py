@@ -16,7 +16,7 @@ import pytest
 import torch
 
 TESTS = itertools.count()
-# accelerate reads DeepSpeed's whole page, where that is installed, each time it looks whether it is: three times a training.
+# accelerate reads the whole page of DeepSpeed, where it is installed, whenever it looks for it: thrice a training.
 importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
 
 
