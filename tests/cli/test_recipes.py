@@ -24,6 +24,7 @@ NAMES = [
     "sentence_embeddings",
     "speech_classification",
     "speech_ctc",
+    "text_classification",
     "token_tagging",
     "translation",
     "vision_language",

@@ -57,7 +57,8 @@ def test_a_fault_of_a_script_is_shown_whole(monkeypatch):
 
 
 def test_a_copy_of_a_recipe_is_a_recipe_wherever_it_lies(tmp_path, monkeypatch):
-    text = (recipes_folder() / "bert_chinese.py").read_text(encoding="utf-8").replace("outputs/bert_", "outputs/my_")
+    text = (recipes_folder() / "text_classification.py").read_text(encoding="utf-8")
+    text = text.replace("outputs/text_classification", "outputs/my_chinese")
     (tmp_path / "my_chinese.py").write_text(text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("my_chinese", tmp_path / "my_chinese.py")
     module = importlib.util.module_from_spec(spec)

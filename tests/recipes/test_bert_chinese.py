@@ -214,12 +214,17 @@ def test_a_finished_run_is_refused_and_can_be_resumed(tmp_path, teacher):
     run(tmp_path, *flags, "--resume_from_checkpoint", "true")
 
 
-def test_the_full_size_settings_are_valid_and_flags_override_them(tmp_path):
-    path = str(Path(bert_chinese.__file__).with_suffix(".yaml"))
-    types = [bert_chinese.Arguments, bert_chinese.TrainingArguments]
+@pytest.mark.parametrize(
+    ("name", "teacher"),
+    [("bert_chinese", "google-bert/bert-base-chinese"), ("text_classification", "google-bert/bert-base-uncased")],
+)
+def test_the_full_size_settings_are_valid_and_flags_override_them(tmp_path, name, teacher):
+    script = recipe_module(name)
+    path = str(Path(script.__file__).with_suffix(".yaml"))
+    types = [script.RECIPE.arguments, script.RECIPE.training_arguments]
     flags = ["--bf16", "0", "--output_dir", str(tmp_path), "--num_train_epochs", "1"]
     recipe, args = parse_arguments(types, [path, *flags])
-    assert recipe.teacher_model_name_or_path == "google-bert/bert-base-chinese"
+    assert (recipe.recipe, recipe.teacher_model_name_or_path) == (name, teacher)
     assert (recipe.student_from_teacher, recipe.student_layers, args.push_to_hub) == (True, 4, True)
     assert args.num_train_epochs == 1
 
