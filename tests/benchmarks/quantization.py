@@ -1,16 +1,19 @@
 """What does a student keep that is quantised, and is it better to have learned it? THUCNews headlines, one thread.
 
     python tests/benchmarks/quantization.py --data FOLDER --output FOLDER
+    python tests/benchmarks/quantization.py --data SST2 --student FOLDER --text_column sentence --max_length 64 \\
+        --schemes "int2, rows" --rates 5e-5 2e-4 --steps 60 --output FOLDER
 
-FOLDER holds train, validation and test.jsonl.gz (``text``, ``label``; 10 classes). A float BERT of 2 x 128 learns from
-all rows, once. Of each way to quantise it (``--schemes``) these are compared:
+The data hold train, validation and test.jsonl.gz (``text``, ``label``; 10 classes). A float BERT of 2 x 128 learns
+from all rows, once, or ``--student`` is a finished one with its tokenizer. Of each way to quantise it (``--schemes``)
+these are compared:
 
-- rounded: the float student, quantised as it is (post-training quantisation), of all ways;
+- rounded: the float student, quantised as it is (post-training quantisation), in all ways;
 - rounded, more steps: the same after ``--steps`` more steps in float, for each seed;
 - QAT: as many steps of ``student_quantization`` from labels alone (alpha 0);
 - QAD: as many from the float student, with labels (alpha 0.9) and without (alpha 1).
 
-What is trained starts at the float student, at the best of three learning rates on the validation rows with the first
+What is trained starts at the float student, at the best of ``--rates`` on the validation rows with the first
 seed. Test accuracy and the share of test rows with the float student's class are those of the quantised model that is
 loaded from its folder; its megabytes are those of its files, and what they would be if no bit were idle (torchao keeps
 a weight of 2 to 8 bits in a byte on a CPU); milliseconds are the processor's for one headline, the median of 100
@@ -28,7 +31,7 @@ import numpy as np
 import torch
 from datasets import load_dataset
 from thucnews import bert
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, set_seed
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, set_seed
 
 from hf_distill import DistillationTrainer, DistillationTrainingArguments, StudentQuantization
 from hf_distill.experiments.tokenizers import character_tokenizer
@@ -46,7 +49,6 @@ SCHEMES = {
     "int2, rows, head too": {"weights": "int2", "group_size": None, "skip": []},
 }
 TRAINED = ["int8-int4", "int2, rows, head too"]
-RATES = (5e-5, 2e-4, 8e-4)
 VALIDATION = 4000
 WAYS = {
     "QAT": {"alpha": 0.0},
@@ -56,21 +58,28 @@ WAYS = {
 
 
 class Study:
-    def __init__(self, data, output, steps, epochs, schemes):
-        self.output, self.steps, self.epochs, self.schemes = Path(output), steps, epochs, schemes
+    def __init__(self, asked):
+        self.output, self.steps, self.epochs, self.schemes = (
+            Path(asked.output),
+            asked.steps,
+            asked.epochs,
+            asked.schemes,
+        )
+        self.given, data, column = asked.student, asked.data, asked.text_column
         self.output.mkdir(parents=True, exist_ok=True)
         self.log, self.done = self.output / "runs.jsonl", {}
         if self.log.exists():
             self.done = {r["key"]: r for r in map(json.loads, self.log.read_text(encoding="utf-8").splitlines())}
         splits = load_dataset("json", data_files={name: str(Path(data) / f"{name}.jsonl.gz") for name in SPLITS})
-        held_out = {text for name in SPLITS[1:] for text in splits[name]["text"]}
-        splits["train"] = splits["train"].filter(lambda row: row["text"] not in held_out)
-        self.tokenizer = character_tokenizer(splits["train"]["text"][:])
+        held_out = {text for name in SPLITS[1:] for text in splits[name][column]}
+        splits["train"] = splits["train"].filter(lambda row: row[column] not in held_out)
+        named = AutoTokenizer.from_pretrained if self.given else character_tokenizer
+        self.tokenizer = named(self.given or splits["train"][column][:])
         self.splits = splits.map(
-            lambda rows: self.tokenizer(rows["text"], truncation=True, max_length=32), batched=True,
-            remove_columns=["text"],
+            lambda rows: self.tokenizer(rows[column], truncation=True, max_length=asked.max_length), batched=True,
+            remove_columns=[column],
         )  # fmt: skip
-        self.float = self.output / "float"
+        self.float = Path(self.given or self.output / "float")
         lengths = {name: np.array([len(ids) for ids in self.splits[name]["input_ids"][:]]) for name in SPLITS[1:]}
         self.judged = {
             name: self.splits[name].select(np.argsort(found[:VALIDATION] if name == "validation" else found))
@@ -199,7 +208,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--output", required=True)
+    parser.add_argument("--student", help="a folder with a finished float student and its tokenizer")
+    parser.add_argument("--text_column", default="text")
+    parser.add_argument("--max_length", type=int, default=32)
     parser.add_argument("--epochs", type=float, default=2, help="of the float student")
+    parser.add_argument("--rates", type=float, nargs="+", default=[5e-5, 2e-4, 8e-4])
     parser.add_argument("--steps", type=int, default=150, help="of all that is trained from it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
@@ -207,12 +220,12 @@ def main():
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    study = Study(asked.data, asked.output, asked.steps, asked.epochs, asked.schemes)
+    study = Study(asked)
     study.begin()
     study.once()
 
     def best(scheme, way, score=lambda run: run["validation"]):
-        rate = max(RATES, key=lambda rate: score(study.trained(scheme, way, rate, asked.seeds[0])))
+        rate = max(asked.rates, key=lambda rate: score(study.trained(scheme, way, rate, asked.seeds[0])))
         return rate, [study.trained(scheme, way, rate, seed) for seed in asked.seeds]
 
     def line(scheme, way, rate, runs, costs):
