@@ -62,6 +62,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     say(args, f"{recipe.source}: {described(splits, recipe.tested)}")
     left_out, columns = splits.left_out, recipe.text_columns
     tokenizer = shared_tokenizer(recipe, lambda: character_tokenizer(texts_to_read(splits, columns)))
+    texts = splits["test"].select_columns(columns)
     with args.main_process_first(desc="tokenising"):
         splits = tokenised(splits, columns, tokenizer, recipe.max_length)
     names = splits["train"].features["label"].names
@@ -72,7 +73,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         ModelKind(AutoModelForSequenceClassification, "SEQ_CLS", names, "single_label_classification"),
         splits,
         tokenizer,
-        scoring := ClassScoring(names),
+        scoring := ClassScoring(names, texts),
         {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.compute_metrics},
         language="zh" if recipe.source == recipe.embedded else None,
         student_splits=with_unlabeled(splits, args.alpha),

@@ -78,7 +78,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         ModelKind(AutoModelForTokenClassification, "TOKEN_CLS", names),
         splits,
         tokenizer,
-        scoring := TagScoring(names),
+        scoring := TagScoring(names, tagged["test"]["tokens"][:]),
         {"data_collator": DataCollatorForTokenClassification(tokenizer), "compute_metrics": scoring.compute_metrics},
         language="zh" if recipe.source == recipe.embedded else None,
         notes={"left_out": lost.removeprefix("; ")} if lost else {},

@@ -1,6 +1,7 @@
 """Finished models are measured again, and nothing is trained."""
 
 import json
+import re
 
 from recipe_runs import TINY
 
@@ -19,5 +20,11 @@ def test_finished_models_are_measured_again(tmp_path, capsys):
     for one, other in zip(first["models"], again["models"], strict=True):
         assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
     assert not (tmp_path / "again" / "README.md").exists()
+    for folder in (tmp_path / "run", tmp_path / "again"):  # the page shows test rows: its name keeps it from the Hub
+        shown = (folder / "_report.html").read_text(encoding="utf-8")
+        assert shown.count("<li data-kind") == 60
+        assert shown.count("<img ") == len(list(folder.glob("*.png")))
+        assert re.search(r'<p dir="auto">[一-鿿]+</p>', shown)
+        assert not (folder / "report.html").exists()
     assert cli.main(["report", "bert_chinese", *TINY, "--output_dir", str(tmp_path / "none")]) == 1
     assert "without a finished student and its teacher" in capsys.readouterr().err
