@@ -264,7 +264,8 @@ def write(
     """
     folder, found = Path(student.args.output_dir), student.report
     title = f"{found['dataset']}: did the teacher help?"
-    plot_comparison(found["models"], folder / "report.png", title, *labelled(scoring, found["split"]))
+    found["plotted"] = labelled(scoring, found["split"])
+    plot_comparison(found["models"], folder / "report.png", title, *found["plotted"])
     found["pictures"] = {"report.png": "Quality, latency and size of the teacher and its students"}
     found["pictures"] |= scoring.pictures(measurements, folder)
     if any("loss" in entry for entry in student.state.log_history):
