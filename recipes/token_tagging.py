@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a tagger: the words of Chinese text, named entities, whatever has a tag for each token.
 
     accelerate launch recipes/token_tagging.py                                          # Chinese words, embedded data
