@@ -9,7 +9,6 @@ from typing import Any
 
 from datasets import Dataset, Image, Value
 
-from hf_distill.augmentation.image_collator import decoded
 from hf_distill.reports.samples import Shown
 
 IMAGE = "image"
@@ -38,8 +37,11 @@ def shown_rows(rows: Dataset) -> Shown | None:
     rows = rows.select_columns([*texts, *images])
 
     def shown(place: int) -> tuple[str, Any]:
-        row = rows[place]
-        picture = decoded(row[IMAGE], f"row {place}") if images else None
+        row, picture = rows[place], None
+        if images:
+            from hf_distill.augmentation.image_collator import decoded  # needs Pillow, as images do
+
+            picture = decoded(row[IMAGE], f"row {place}")
         return "\n".join(row[name] for name in texts if row[name]), picture
 
     return shown

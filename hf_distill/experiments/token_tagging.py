@@ -84,7 +84,9 @@ class TagScoring(PredictionScoring):
         logits = {name: one.predictions[0] for name, one in measurements.items()}
         labels = measurements["teacher"].predictions[1]
         known = labels != NO_LABEL
-        apart = np.where(known, row_kl(logits["distilled"], logits["teacher"]), 0.0).sum(axis=-1)
+        apart = np.zeros(known.shape)
+        apart[known] = row_kl(logits["distilled"][known], logits["teacher"][known])
+        apart = apart.sum(axis=-1)
         whole = known.sum(axis=-1) == np.array([len(one) for one in self.tokens])  # of others no tag is surely whose
         found = []
         for row in [row for row in np.argsort(-apart, kind="stable").tolist() if whole[row]][:MOST]:

@@ -152,7 +152,9 @@ def text_samples(
     """
     fits = is_right or (lambda row, text: text == right[row])
     pairs = zip(texts[TEACHER], texts[STUDENT], strict=True)
-    apart = [0.0 if a == b else 1 - SequenceMatcher(None, a, b, autojunk=False).ratio() for a, b in pairs]
+    apart = [
+        0.0 if a == b else 1 - SequenceMatcher(None, a[:LONG], b[:LONG], autojunk=False).ratio() for a, b in pairs
+    ]
     order = [row for row in np.argsort(-np.array(apart), kind="stable").tolist() if apart[row]][:most]
     rows = [
         _sample(

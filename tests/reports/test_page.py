@@ -5,6 +5,7 @@ No browser is asked here: what is read is what a parser of HTML makes of it.
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +167,8 @@ def test_classes_of_detectors_and_segmenters_and_runs_over_seeds(folder):
 def test_a_report_with_next_to_nothing(folder):
     bare = {"dataset": "a", "summary": "b", "models": [{"name": "teacher"}]}
     assert "VERDICT" in Page(page(folder, bare, (["model"], [["teacher"]]), "VERDICT: not known")).text
+
+
+def test_an_installed_package_takes_the_template_along():
+    setup = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'^"hf_distill\.reports" = \[.*"\*\.html"', setup, re.MULTILINE)
