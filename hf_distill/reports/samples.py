@@ -151,11 +151,13 @@ def text_samples(
         (1, 0.14, 'one too')
     """
     fits = is_right or (lambda row, text: text == right[row])
-    pairs = zip(texts[TEACHER], texts[STUDENT], strict=True)
-    apart = [
-        0.0 if a == b else 1 - SequenceMatcher(None, a[:LONG], b[:LONG], autojunk=False).ratio() for a, b in pairs
-    ]
-    order = [row for row in np.argsort(-np.array(apart), kind="stable").tolist() if apart[row]][:most]
+    teacher, student = texts[TEACHER], texts[STUDENT]
+    apart = {
+        row: 1 - SequenceMatcher(None, teacher[row][:LONG], student[row][:LONG], autojunk=False).ratio()
+        for row in range(len(right))
+        if teacher[row] != student[row]
+    }
+    order = sorted(apart, key=lambda row: -apart[row])[:most]
     rows = [
         _sample(
             row, shown, right[row],
