@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a Chinese BERT classifier, and prove what the teacher gave.
 
     accelerate launch recipes/bert_chinese.py                                   # the whole job on embedded data

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a causal language model on texts or conversations, and prove what the teacher gave.
 
     accelerate launch recipes/causal_lm.py                                      # Chinese reviews, embedded

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil Whisper as distil-whisper was made, in one run: its encoder stays, few decoder layers learn to write.
 
     accelerate launch recipes/distil_whisper.py --teacher_model_name_or_path openai/whisper-tiny.en \

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Train a draft head for speculative decoding, and see what it saves where its teacher writes.
 
     accelerate launch recipes/draft_head.py                                     # Python documentation, embedded

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil an image classifier, and prove what the teacher gave.
 
     accelerate launch recipes/image_classification.py                       # handwritten digits

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a denoiser of images, and see what the teacher gave.
 
     accelerate launch recipes/image_generation.py                          # handwritten digits of 8 x 8 pixels

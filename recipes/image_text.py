@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a model of images and texts (CLIP and its like), and prove what the teacher gave.
 
     accelerate launch recipes/image_text.py                                  # digits with captions in two languages

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a detector of objects, and prove what the teacher gave.
 
     accelerate launch recipes/object_detection.py                       # canvases of handwritten digits

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a model that answers questions with a part of a text, in windows where the text is long.
 
     accelerate launch recipes/question_answering.py                                       # a newspaper, no argument

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a segmenter, and prove what the teacher gave.
 
     accelerate launch recipes/segmentation.py                       # canvases of handwritten digits

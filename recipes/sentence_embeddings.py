@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil an encoder of sentences: a small model whose vectors stand in for a large one's.
 
     accelerate launch recipes/sentence_embeddings.py                              # all-MiniLM-L6-v2, from its wheel

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a classifier of recordings, and prove what the teacher gave.
 
     accelerate launch recipes/speech_classification.py --train_file words.parquet   # or one folder a class

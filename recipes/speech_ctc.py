@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a model that writes down speech frame by frame (CTC), and prove what the teacher gave.
 
     accelerate launch recipes/speech_ctc.py --train_file train.parquet --test_file test.parquet

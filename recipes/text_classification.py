@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a text classifier, of one text or two, and prove what the teacher gave.
 
     accelerate launch recipes/text_classification.py                            # the whole job, on Chinese words
@@ -63,6 +67,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     say(args, f"{recipe.source}: {described(splits, recipe.tested)}")
     left_out, columns = splits.left_out, recipe.text_columns
     tokenizer = shared_tokenizer(recipe, lambda: character_tokenizer(texts_to_read(splits, columns)))
+    texts = splits["test"].select_columns(columns)
     with args.main_process_first(desc="tokenising"):
         splits = tokenised(splits, columns, tokenizer, recipe.max_length)
     names = splits["train"].features["label"].names
@@ -73,7 +78,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         ModelKind(AutoModelForSequenceClassification, "SEQ_CLS", names, "single_label_classification"),
         splits,
         tokenizer,
-        scoring := ClassScoring(names),
+        scoring := ClassScoring(names, texts),
         {"data_collator": DataCollatorWithPadding(tokenizer), "compute_metrics": scoring.compute_metrics},
         language="zh" if recipe.source == recipe.embedded else None,
         student_splits=with_unlabeled(splits, args.alpha),

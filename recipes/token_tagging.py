@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a tagger: the words of Chinese text, named entities, whatever has a tag for each token.
 
     accelerate launch recipes/token_tagging.py                                          # Chinese words, embedded data
@@ -78,7 +82,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         ModelKind(AutoModelForTokenClassification, "TOKEN_CLS", names),
         splits,
         tokenizer,
-        scoring := TagScoring(names),
+        scoring := TagScoring(names, tagged["test"]["tokens"][:]),
         {"data_collator": DataCollatorForTokenClassification(tokenizer), "compute_metrics": scoring.compute_metrics},
         language="zh" if recipe.source == recipe.embedded else None,
         notes={"left_out": lost.removeprefix("; ")} if lost else {},

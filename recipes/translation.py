@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil an encoder-decoder that writes one text from another, and prove what the teacher gave.
 
     accelerate launch recipes/translation.py                                    # Chinese words to pinyin, embedded

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_distill[recipes]"]
+# ///
 """Distil a vision-language model that answers questions about pictures, and prove what the teacher gave.
 
     accelerate launch recipes/vision_language.py                             # pictures of handwritten digits

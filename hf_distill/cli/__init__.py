@@ -21,6 +21,7 @@ COMMANDS = {
     "card": "put licence, language and data sets into a student's model card, and say what it lacks",
     "cache": "ask a teacher for every row of a data set, once, and keep its answers in a folder",
     "student": "make a student from a part of its teacher: layers, width, vocabulary",
+    "env": "print versions, extras, devices and threads: what a bug report needs",
 }
 
 
@@ -44,15 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
           card    put licence, language and data sets into a student's model card, and say what it lacks
           cache   ask a teacher for every row of a data set, once, and keep its answers in a folder
           student make a student from a part of its teacher: layers, width, vocabulary
+          env     print versions, extras, devices and threads: what a bug report needs
         <BLANKLINE>
-        hf-distill COMMAND --help lists what a command takes.
+        hf-distill COMMAND --help lists what a command takes, hf-distill --version says which version this is.
         0
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print("usage: hf-distill COMMAND [arguments, or a YAML file]\n")
         print("\n".join(f"  {name:<7} {what}" for name, what in COMMANDS.items()))
-        print("\nhf-distill COMMAND --help lists what a command takes.")
+        print(
+            "\nhf-distill COMMAND --help lists what a command takes, hf-distill --version says which version this is."
+        )
         return 0
     if words[0] in ("-V", "--version"):
         print(f"hf-distill {hf_distill.__version__}")

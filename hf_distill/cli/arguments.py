@@ -131,6 +131,17 @@ class CardArguments:
     language: list[str] | None = field(default=None, metadata={"help": "Codes: zh, en, ..."})
     datasets: list[str] | None = field(default=None, metadata={"help": "Ids on the Hub of what it was trained on."})
     tags: list[str] | None = field(default=None, metadata={"help": "Further ones."})
+    title: str | None = field(default=None, metadata={"help": "The card's heading, and the name of its results."})
+    dataset_title: str | None = field(
+        default=None, metadata={"help": 'How the card and the report name the data: "Hotel reviews" for reviews.csv.'}
+    )
+    label_names: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "The names of the classes in the order of their numbers, for LABEL_0, LABEL_1, ...: in "
+            "config.json (what a pipeline says), the card, the report and its picture."
+        },
+    )
 
 
 @dataclass
@@ -158,7 +169,7 @@ TAKES: dict[str, type] = {
 """Command -> what it takes; the other commands' flags are those of a recipe."""
 
 USAGE = {
-    "card": "usage: hf-distill card FOLDER [--license mit] [--language zh] [--datasets me/reviews] ...",
+    "card": "usage: hf-distill card FOLDER [--license mit] [--language zh] [--datasets me/reviews] [--title TEXT] ...",
     "export": "usage: hf-distill export FOLDER --format onnx onnx-int8 ... [--rows FILE] [--recipe NAME] [its flags]",
 }
 """Command -> how it is called, where flags do not say it all."""

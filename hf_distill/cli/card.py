@@ -14,6 +14,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from hf_distill.cli.arguments import USAGE, CardArguments
+from hf_distill.cli.names import check_names, labels_of, name_data, name_labels, shown_labels, title_card
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.card import METRICS
 from hf_distill.hub.eval_results import write_eval_results
@@ -22,6 +23,8 @@ from hf_distill.hub.words import check_languages, check_licence
 from hf_distill.reports import markdown_table
 
 UNDECIDED = re.compile(r"No licence is set, .*?: decide before you publish\. ", re.DOTALL)
+NAMES = ("title", "dataset_title", "label_names")
+"""What is no metadata."""
 WANTED = ("license", "language", "datasets", "base_model", "pipeline_tag")
 """What the Hub finds a model by."""
 
@@ -33,7 +36,8 @@ def main(argv: Sequence[str]) -> None:
         argv: the folder of a finished run, and flags of ``CardArguments``.
 
     Raises:
-        ValueError: there is no card, a licence without its name, or a word that the Hub does not know.
+        ValueError: there is no card, a licence without its name, a word that the Hub does not know, or names of other
+            classes than there are.
     """
     words = list(argv)
     if words[:1] in ([], ["-h"], ["--help"]):
@@ -52,10 +56,17 @@ def main(argv: Sequence[str]) -> None:
     if asked.license == "other" and not asked.license_name:
         raise ValueError("license=other was given without a name: add --license_name and --license_link.")
     card = ModelCard.load(path, ignore_metadata_errors=True)
-    given = {name: value for name, value in asdict(asked).items() if value}
+    check_names(folder, card, asked)
+    given = {name: value for name, value in asdict(asked).items() if value and name not in NAMES}
     given["tags"] = sorted({*(card.data.tags or []), *given.get("tags", [])})
     for name, value in given.items():
         setattr(card.data, name, value)
+    if asked.title:
+        title_card(card, " ".join(asked.title.split()))
+    if asked.label_names:
+        name_labels(folder, card, asked.label_names)
+    if asked.dataset_title:
+        name_data(folder, card, " ".join(asked.dataset_title.split()))
     text = UNDECIDED.sub("", card.text) if card.data.license else card.text
     path.write_text(f"---\n{card.data.to_yaml()}\n---\n{text}", encoding="utf-8")
     report = folder / "report.json"
@@ -64,6 +75,8 @@ def main(argv: Sequence[str]) -> None:
         write_eval_results(folder, found, found.get("metrics", METRICS))
     known = card.data.to_dict()
     rows = [[name, _shown(known.get(name)) or "not set"] for name in WANTED]
+    if labels := labels_of(folder):
+        rows.append(["label names", shown_labels(labels) or "not set"])
     print(f"{path}:\n\n{markdown_table(['metadata', 'value'], rows)}\n")
     print(f"To publish it: {again('YOU/NAME', folder, exclude=KEPT_BACK)}")
 

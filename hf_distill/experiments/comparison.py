@@ -34,6 +34,7 @@ from hf_distill.reports import (
     size_of,
     throughputs,
 )
+from hf_distill.reports.page import write_page
 from hf_distill.reports.side_by_side import method
 from hf_distill.tasks.alignment.tokens import PREFIX
 from hf_distill.tasks.comparing import reads_own, teachers_columns
@@ -185,7 +186,14 @@ def _real_time(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scori
 
 
 def table(models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, str] | None = None) -> str:
-    """Lay out the models' figures for a person.
+    """Lay out the models' figures for a person; see ``cells``."""
+    return markdown_table(*cells(models, scoring, further))
+
+
+def cells(
+    models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Write the models' figures: the header of their table, and the cells of each row.
 
     Args:
         models: the report's rows.
@@ -207,7 +215,7 @@ def table(models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, 
     }
     if any("real_time_factor" in row for row in models):
         columns["x real time"] = lambda row: known(row.get("real_time_factor"), ",.0f")
-    return markdown_table(list(columns), [[show(row) for show in columns.values()] for row in models])
+    return list(columns), [[show(row) for show in columns.values()] for row in models]
 
 
 def labelled(scoring: Scoring, split: str) -> tuple[str, str]:
@@ -242,18 +250,22 @@ def as_json(found: Any) -> str:
     return json.dumps(known(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write(student: Trainer, scoring: Scoring, measurements: Mapping[str, Measurement], card: bool = True) -> None:
-    """Write ``report.json``, pictures and the card beside the student's weights, and show the table.
+def write(
+    student: Trainer, scoring: Scoring, measurements: Mapping[str, Measurement], test: Dataset, card: bool = True
+) -> None:
+    """Write ``report.json``, pictures, the page and the card beside the student's weights, and show the table.
 
     Args:
         student: the distilled student's trainer, with the report.
         scoring: how figures are shown.
         measurements: what was found of each model.
+        test: tokenised rows, which were measured.
         card: whether to write a model card too.
     """
     folder, found = Path(student.args.output_dir), student.report
     title = f"{found['dataset']}: did the teacher help?"
-    plot_comparison(found["models"], folder / "report.png", title, *labelled(scoring, found["split"]))
+    found["plotted"] = labelled(scoring, found["split"])
+    plot_comparison(found["models"], folder / "report.png", title, *found["plotted"])
     found["pictures"] = {"report.png": "Quality, latency and size of the teacher and its students"}
     found["pictures"] |= scoring.pictures(measurements, folder)
     if any("loss" in entry for entry in student.state.log_history):
@@ -263,8 +275,13 @@ def write(student: Trainer, scoring: Scoring, measurements: Mapping[str, Measure
     found["table"] = table(found["models"], scoring)
     if found.get("classes"):
         found["class_table"] = class_table([ClassChange(**one) for one in found["classes"]])
+    samples = scoring.samples(measurements, test) if {"teacher", "distilled"} <= measurements.keys() else None
+    page = write_page(
+        folder, found, cells(found["models"], scoring), last_line(found), samples, public=student.args.hub_samples
+    )
     name = folder.parent.name if folder.name.startswith("run-") else folder.name
     if card:
         student.create_model_card(model_name=name)
     print(f"\n{found['table']}\n\n{found['summary']}\n{found['seconds']:.0f} s in all; everything is in {folder}")
+    print(f"For a browser: {page}")
     print(last_line(found))

@@ -225,7 +225,7 @@ def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: flo
         "seconds": round(time() - started, 1),
     }
     if student.is_world_process_zero():
-        write(student, experiment.scoring, measurements, card)
+        write(student, experiment.scoring, measurements, test, card)
 
 
 def make_teacher(experiment: Experiment) -> PreTrainedModel | str:

@@ -25,7 +25,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import Trainer
 
-from hf_distill.experiments.comparison import as_json, costs, labelled, surroundings, table
+from hf_distill.experiments.comparison import as_json, cells, costs, labelled, surroundings, table
 from hf_distill.experiments.experiment import SHAPES, Experiment, make_teacher, train
 from hf_distill.experiments.gate import decide, judged, last_line
 from hf_distill.experiments.parsing import parse_some
@@ -33,6 +33,7 @@ from hf_distill.experiments.rates import best_rate, next_rate
 from hf_distill.experiments.settings import READING, TAUGHT, arguments_for, say
 from hf_distill.experiments.without_autocast import as_published, plainly
 from hf_distill.reports import gap_closed, mean_interval, plot_comparison
+from hf_distill.reports.page import write_page
 
 AS_LONG = "{}, as long"
 FIXED = (
@@ -178,11 +179,14 @@ class Runs:
             title = f"{experiment.source}: did the teacher help? ({len(teachers)} seeds)"
             plot_comparison(rows, self.folder / "report.png", title, *labelled(experiment.scoring, split))
             further = {"steps": "steps", self.clock: self.counted}
+            shown = found | {"pictures": {"report.png": "Quality, latency and size of the teacher and its students"}}
+            ended = last_line(found, self.clock)
+            page = write_page(self.folder, shown, cells(rows, experiment.scoring, further), ended)
             print(f"\n{table(rows, experiment.scoring, further)}\n\n{found['summary']}")
             if floor is not None:
                 print(f"floor: {experiment.scoring.floor_said.format(100 * floor)}, on the {split} rows")
             print(f"± is one standard error over seeds, of the teacher over its {split} rows; all is in {self.folder}")
-            print(last_line(found, self.clock))
+            print(f"For a browser: {page}\n{ended}")
         return found
 
     def of_seed(self, rates: dict[str, float], seed: int) -> list[dict[str, Any]]:

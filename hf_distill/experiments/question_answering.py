@@ -17,7 +17,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.experiments.predictions import AGREES, PredictionScoring
-from hf_distill.experiments.scoring import Column, percent
+from hf_distill.experiments.scoring import Column, Measurement, percent
+from hf_distill.reports.samples import Samples, text_samples
 
 PIECE = re.compile(r"[a-z0-9]+|\S")
 """A word of Latin letters and figures, or one character of any other script."""
@@ -103,6 +104,19 @@ class AnswerScoring(PredictionScoring):
         """The share of questions with the same answer; see ``PredictionScoring.agreement``."""
         both = zip(self.answers(predictions), self.answers(teacher), strict=True)
         return float(np.mean([ours == theirs for ours, theirs in both]))
+
+    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where the answers differ most, below question and text; see ``Scoring.samples``."""
+        texts = {name: self.answers(one.predictions[0]) for name, one in measurements.items()}
+        right = [row["answers"]["text"] for row in self.questions]
+
+        def fits(row: int, text: str) -> bool:
+            return any(pieces(text) == pieces(one) for one in right[row])
+
+        def shown(row: int) -> tuple[str, None]:
+            return f"{self.questions[row]['question']}\n{self.questions[row]['context']}", None
+
+        return text_samples(texts, [" / ".join(dict.fromkeys(one)) for one in right], shown, fits)
 
     def _pairs(self, said: list[str]) -> list[tuple[str, list[str]]]:
         return [(one, row["answers"]["text"]) for one, row in zip(said, self.questions, strict=True)]

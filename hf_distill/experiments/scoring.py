@@ -17,6 +17,7 @@ from torch import nn
 from transformers import Trainer
 
 from hf_distill.reports import GapClosed, mean_interval
+from hf_distill.reports.samples import Samples
 
 Column = Callable[[Mapping[str, Any]], str]
 """How a row of the report is shown in one column of its table."""
@@ -159,6 +160,18 @@ class Scoring(ABC):
     def details(self, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
         """What else belongs in the report."""
         return {}
+
+    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
+        """Choose the rows on which the student and the teacher differ most, for a page that a person reads.
+
+        Args:
+            measurements: what was found of each, ``teacher`` and ``distilled`` among them.
+            rows: tokenised, which were measured.
+
+        Returns:
+            The rows; None where nothing of them can be shown.
+        """
+        return None
 
     def pictures(self, measurements: Mapping[str, Measurement], folder: Path) -> dict[str, str]:
         """Draw what else can be shown of the models.

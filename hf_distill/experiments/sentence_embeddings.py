@@ -148,7 +148,7 @@ class EncoderExperiment:
             "seconds": round(time() - started, 1),
         }
         if student.is_world_process_zero():
-            write(student, scoring, measurements)
+            write(student, scoring, measurements, splits["test"])
         if args.push_to_hub:
             student.push_to_hub()
         return student.report

@@ -65,6 +65,14 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         metadata={"help": "Classes, and how many points of F1 each may be behind the teacher: spam:2 ham:1."},
     )
 
+    hub_samples: bool = field(
+        default=False,
+        metadata={
+            "help": "Let the page of the report, which shows test rows, go to the Hub with the student: it is "
+            "report.html then. Default: it is _report.html, which stays."
+        },
+    )
+
     @property
     def required(self) -> list[Requirement | NoDrop]:
         """What the student must be to be released, as it was asked for.

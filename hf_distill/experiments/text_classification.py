@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from hf_distill.experiments.predictions import AGREES, PROBABILITIES, PredictionScoring, compare_probabilities
 from hf_distill.experiments.scoring import Column, Measurement, percent
+from hf_distill.experiments.shown_rows import shown_rows
 from hf_distill.reports import (
     ClassChange,
     ClassificationMetric,
@@ -24,6 +25,7 @@ from hf_distill.reports import (
     plot_classes,
     plot_reliability,
 )
+from hf_distill.reports.samples import Samples, class_samples
 
 
 class ClassScoring(PredictionScoring):
@@ -31,6 +33,7 @@ class ClassScoring(PredictionScoring):
 
     Args:
         names: of the classes, in their order.
+        texts: the test rows' columns of texts, for the page of the report; None: rows have images, or are not shown.
     """
 
     score: ClassVar[str] = "accuracy"
@@ -45,9 +48,9 @@ class ClassScoring(PredictionScoring):
     hub: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "f1": "macro_f1"}
     floor_said: ClassVar[str] = "{:.1f} %, the most frequent class of the training labels"
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], texts: Dataset | None = None) -> None:
         super().__init__()
-        self.names = list(names)
+        self.names, self.texts = list(names), texts
 
     def floor(self, test: Dataset, train: Dataset) -> float:
         """The accuracy of whoever always says the most frequent class; see ``Scoring.floor``."""
@@ -61,6 +64,13 @@ class ClassScoring(PredictionScoring):
     def details(self, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
         """What each class won or lost, against the student alone or else the teacher; see ``Scoring.details``."""
         return {"classes": [asdict(one) for one in self._changes(measurements)]} if "distilled" in measurements else {}
+
+    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
+        """Where the probabilities differ most, with texts or images; see ``Scoring.samples``."""
+        if (shown := shown_rows(rows if self.texts is None else self.texts)) is None:
+            return None
+        logits = {name: measurement.predictions[0] for name, measurement in measurements.items()}
+        return class_samples(logits, measurements["teacher"].predictions[1], self.names, shown)
 
     def pictures(self, measurements: Mapping[str, Measurement], folder: Path) -> dict[str, str]:
         """Draw how sure the models are, and what each class won or lost; see ``Scoring.pictures``."""

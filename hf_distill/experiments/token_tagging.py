@@ -14,8 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_distill.experiments.data.tagging import BMES
 from hf_distill.experiments.predictions import AGREES, PROBABILITIES, PredictionScoring, compare_probabilities
-from hf_distill.experiments.scoring import percent
-from hf_distill.reports import f1_shares, span_counts, span_scores
+from hf_distill.experiments.scoring import Measurement, percent
+from hf_distill.reports import f1_shares, span_counts, span_scores, spans_of
+from hf_distill.reports.probabilities import row_kl
+from hf_distill.reports.samples import MOST, Answer, Sample, Samples
 
 NO_LABEL = -100
 
@@ -25,6 +27,7 @@ class TagScoring(PredictionScoring):
 
     Args:
         names: the tags, in the order of the classes.
+        tokens: of each test row, for the page of the report; None: rows are not shown.
     """
 
     score: ClassVar[str] = "f1"
@@ -32,9 +35,9 @@ class TagScoring(PredictionScoring):
     hub: ClassVar[Mapping[str, str]] = {name: name for name in ("f1", "precision", "recall", "accuracy")}
     floor_said: ClassVar[str] = "{:.1f} %, the most frequent tag of the training rows"
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], tokens: Sequence[Sequence[str]] | None = None) -> None:
         super().__init__()
-        self.names = np.array(names)
+        self.names, self.tokens = np.array(names), tokens
         spans = "word" if set(names) == set(BMES) else "entity"
         shares = {f"{spans} F1": "f1", "precision": "precision", "recall": "recall", "tag accuracy": "accuracy"}
         self.columns = {**{f"{heading} %": percent(key) for heading, key in shares.items()}, **AGREES, **PROBABILITIES}
@@ -74,10 +77,59 @@ class TagScoring(PredictionScoring):
         """What each row adds to F1; see ``PredictionScoring.units``."""
         return f1_shares(self.counts(predictions, labels))
 
+    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
+        """Where the probabilities of all tags differ most, whole rows alone; see ``Scoring.samples``."""
+        if self.tokens is None:
+            return None
+        logits = {name: one.predictions[0] for name, one in measurements.items()}
+        labels = measurements["teacher"].predictions[1]
+        known = labels != NO_LABEL
+        apart = np.zeros(known.shape)
+        apart[known] = row_kl(logits["distilled"][known], logits["teacher"][known])
+        apart = apart.sum(axis=-1)
+        whole = known.sum(axis=-1) == np.array([len(one) for one in self.tokens])  # of others no tag is surely whose
+        found = []
+        for row in [row for row in np.argsort(-apart, kind="stable").tolist() if whole[row]][:MOST]:
+            tokens, right = self.tokens[row], labels[row][known[row]]
+            said = {name: one[row][known[row]].argmax(axis=-1) for name, one in logits.items()}
+            answers = {
+                name: Answer(spelled_out(tokens, self.names[tags]), None, bool((tags == right).all()))
+                for name, tags in said.items()
+            }
+            text = joined(tokens)
+            found.append(Sample(row, text, "", spelled_out(tokens, self.names[right]), answers, float(apart[row])))
+        return Samples(found, len(labels), "KL(teacher || student) of all tags in nats")
+
     def agreement(self, predictions: np.ndarray, teacher: np.ndarray, labels: np.ndarray) -> float:
         """The share of tokens with the same tag; see ``PredictionScoring.agreement``."""
         same = predictions.argmax(-1) == teacher.argmax(-1)
         return float(same[labels != NO_LABEL].mean())
+
+
+def joined(tokens: Sequence[str]) -> str:
+    """Write tokens as a text: Chinese ones without spaces.
+
+    Example:
+        >>> joined(["北", "京"]), joined(["Bad", "Ems"])
+        ('北京', 'Bad Ems')
+    """
+    return ("" if all("\u2e80" <= one[:1] or not one.isalnum() for one in tokens) else " ").join(tokens)
+
+
+def spelled_out(tokens: Sequence[str], tags: Sequence[str]) -> str:
+    """Write the spans that tags describe.
+
+    Example:
+        >>> spelled_out(["Anna", "in", "Bad", "Ems"], ["B-name", "O", "B-place", "I-place"])
+        'name: Anna; place: Bad Ems'
+        >>> spelled_out(["北", "京", "人"], ["B", "E", "S"])
+        '北京 / 人'
+    """
+    spans = sorted(spans_of(tags))
+    texts = [(kind, joined(tokens[start:stop])) for start, stop, kind in spans]
+    if not any(kind for kind, _ in texts):
+        return " / ".join(text for _, text in texts) or "nothing"
+    return "; ".join(f"{kind}: {text}" for kind, text in texts)
 
 
 def tokenised(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[DatasetDict, str]:

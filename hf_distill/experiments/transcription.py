@@ -22,6 +22,7 @@ from hf_distill.experiments.translation import Writer
 from hf_distill.experiments.without_autocast import plainly
 from hf_distill.models.encoder import encoder_of
 from hf_distill.models.sharding import unsharded
+from hf_distill.reports.samples import Samples, text_samples
 from hf_distill.reports.transcripts import normalizer
 from hf_distill.reports.wer import error_rate, error_shares
 from hf_distill.rollouts.filtering import is_loop
@@ -138,6 +139,15 @@ class DictationScoring(Scoring):
         """How many of the teacher's texts were refused, and the first ones of each; see ``Scoring.details``."""
         shown = {"right": self.texts[:EXAMPLES]} | {n: one.predictions[:EXAMPLES] for n, one in measurements.items()}
         return {"filtered": self.filtered, "transcripts": shown}
+
+    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where what is written differs most; see ``Scoring.samples``."""
+        texts = {name: one.predictions for name, one in measurements.items()}
+
+        def right(row: int, text: str) -> bool:
+            return self.normalize(text).split() == self.normalize(self.texts[row]).split()
+
+        return text_samples(texts, self.texts, lambda row: ("", None), right)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from hf_distill.reports import (
     wer_metrics,
     word_edits,
 )
+from hf_distill.reports.samples import Samples, text_samples
 from hf_distill.reports.transcripts import transcripts
 
 EDITS = {"wer": word_edits, "cer": character_edits}
@@ -115,3 +116,8 @@ class TranscriptScoring(PredictionScoring):
         }
         right = self.read(next(iter(measurements.values())).predictions[1][:EXAMPLES])
         return {"stuck_on_the_blank": stuck, "transcripts": {"right": right, **shown}}
+
+    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where the transcripts differ most; see ``Scoring.samples``."""
+        texts = {name: self.read(collapse(one.predictions[0], self.blank)) for name, one in measurements.items()}
+        return text_samples(texts, self.read(measurements["teacher"].predictions[1]), lambda row: ("", None))

@@ -19,6 +19,7 @@ from hf_distill.experiments.settings import arguments_for
 from hf_distill.experiments.without_autocast import plainly
 from hf_distill.models.sharding import unsharded
 from hf_distill.reports import GapClosed
+from hf_distill.reports.samples import Samples, text_samples
 
 EXAMPLES = 5
 """How many texts of each model a report shows."""
@@ -82,6 +83,11 @@ class TranslationScoring(Scoring):
         """Show the first texts."""
         some = range(min(EXAMPLES, len(self.pairs)))
         return {"examples": [{n: one.predictions[i] for n, one in measurements.items()} | self.pairs[i] for i in some]}
+
+    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where what is written differs most, below its source; see ``Scoring.samples``."""
+        texts, sources = {name: one.predictions for name, one in measurements.items()}, self.pairs["source"][:]
+        return text_samples(texts, self.pairs["target"][:], lambda row: (sources[row], None))
 
     def texts(self, ids: np.ndarray) -> list[str]:
         """Turn token ids back into texts; Trainer fills short rows with -100.

@@ -16,10 +16,12 @@ from torch.nn import functional as F
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput
 
-from hf_distill.experiments.data.visual_questions import ANSWER, KIND, QUESTION
+from hf_distill.experiments.data.visual_questions import ANSWER, IMAGE, KIND, QUESTION
 from hf_distill.experiments.predictions import AGREES, PredictionScoring, teacher_predictions
 from hf_distill.experiments.question_collator import QuestionCollator
 from hf_distill.experiments.scoring import Measurement, percent
+from hf_distill.experiments.shown_rows import shown_rows
+from hf_distill.reports.samples import Samples, text_samples
 
 EXAMPLES = 5
 """How many questions a report shows, each with what every model answers."""
@@ -115,3 +117,12 @@ class AnswerScoring(PredictionScoring):
         for number, row in enumerate(shown):
             row |= {name: self.collator.answer_of(one.predictions[0][number]) for name, one in measurements.items()}
         return {"examples": shown}
+
+    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where the answers differ most, beside the picture; see ``Scoring.samples``."""
+        texts = {
+            name: [self.collator.answer_of(tokens) for tokens in one.predictions[0]]
+            for name, one in measurements.items()
+        }
+        columns = [name for name in (IMAGE, QUESTION) if name in self.test.column_names]
+        return text_samples(texts, self.test[ANSWER][:], shown_rows(self.test.select_columns(columns)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,9 @@ def add_distillation(run: Trained, repository: str | None, rollout: str, asked: 
     procedure = re.sub(
         r"### Training results\s+(?=###)", "", procedure
     )  # empty where nothing was evaluated on the way
+    if data := asked.get("dataset"):
+        data = data if isinstance(data, str) else ", ".join(data)
+        run = replace(run, report={**run.report, "dataset": data, "measured_on": data})
     report, objective, teacher = run.report, run.distillation.objective, run.distillation.teacher
     base, teachers = base_of(getattr(core_of(run.model), "config", None)), teachers_of(teacher)
     model_name = card.data.get("model_name") or Path(run.args.hub_model_id or run.args.output_dir).name

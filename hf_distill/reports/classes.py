@@ -133,13 +133,22 @@ def class_table(changes: Sequence[ClassChange], most: int = 5) -> str:
     """
     if not changes:
         raise ValueError("a table of classes was asked for and there are none: give at least one.")
+    header, shown = class_cells(changes)
+    if len(shown) > 2 * most:
+        between = [f"({len(shown) - 2 * most} between)", *[""] * (len(header) - 1)]
+        shown = [*shown[:most], between, *shown[len(shown) - most :]]
+    return markdown_table(header, shown)
+
+
+def class_cells(changes: Sequence[ClassChange]) -> tuple[list[str], list[list[str]]]:
+    """Write the cells of a table of classes: its header, and a row for each class.
+
+    Args:
+        changes: one at least, as ``class_changes`` returns them.
+    """
     models = list(changes[0].f1)
     header = ["class", "rows", *(f"{model}: {figure}" for figure in ("recall", "F1") for model in models)]
-    shown = [_cells(one, models) for one in changes]
-    if len(shown) > 2 * most:
-        between = [f"({len(shown) - 2 * most} between)", *[""] * len(header)]
-        shown = [*shown[:most], between, *shown[len(shown) - most :]]
-    return markdown_table([*header, "F1 change"], shown)
+    return [*header, "F1 change"], [_cells(one, models) for one in changes]
 
 
 def _cells(one: ClassChange, models: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
@@ -15,15 +16,35 @@ from unicodedata import east_asian_width
 from hf_distill.reports.fonts import families_for, spelled, warn_once
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "teacher": "#4c566a", "student alone": "#d08770", "untaught student": "#d08770", "distilled": "#2a7f62",
-    "student alone, as long": "#b5527d",
-}  # fmt: skip
-OTHERS = ("#5e81ac", "#b48ead", "#a3a022", "#bf616a", "#3a9fbf", "#8f6f4f")
-"""Colours of models with other names, in turn."""
-MARKERS = "osD^vPX*"
+
+@dataclass(frozen=True)
+class Look:
+    """How a model is drawn.
+
+    Args:
+        colour: of its points, bars and frames.
+        marker: of its points, as matplotlib names it: who sees no colours tells models by it.
+    """
+
+    colour: str
+    marker: str
+
+
+LOOKS = {
+    "teacher": Look("#4c566a", "o"),
+    "student alone": Look("#d08770", "s"),
+    "untaught student": Look("#d08770", "s"),
+    "distilled": Look("#2a7f62", "D"),
+    "student alone, as long": Look("#b5527d", "^"),
+}
+"""The models that recipes compare: whichever of them a picture shows, each looks the same in all."""
+OTHERS = tuple(
+    map(Look, ("#5e81ac", "#b48ead", "#a3a022", "#bf616a", "#3a9fbf", "#8f6f4f"), ("v", "P", "X", "*", "<", ">"))
+)
+"""Of models with other names, in turn."""
 LARGEST = 200_000
 """Bytes that a picture may have: it lies in a repository beside the weights."""
 
@@ -75,21 +96,33 @@ def picture(
                 break
 
 
-def colours_of(names: Iterable[str]) -> list[str]:
-    """Give each model its colour: the three of a comparison always the same one.
+def looks_of(names: Iterable[str]) -> list[Look]:
+    """Give each model its colour and its marker: those of a comparison always the same ones.
 
     Args:
         names: of the models.
 
     Example:
-        >>> colours_of(["teacher", "mine", "theirs"])
+        >>> [one.colour for one in looks_of(["teacher", "mine", "theirs"])]
         ['#4c566a', '#5e81ac', '#b48ead']
+        >>> looks_of(["distilled"]) == looks_of(["teacher", "mine", "distilled"])[2:]
+        True
     """
     free, found = 0, []
     for name in names:
-        found.append(COLOURS.get(name) or OTHERS[free % len(OTHERS)])
-        free += name not in COLOURS
+        found.append(LOOKS.get(name) or OTHERS[free % len(OTHERS)])
+        free += name not in LOOKS
     return found
+
+
+def frame(axes: Axes, look: Look) -> None:
+    """Draw the frame of an image in the colour of the model that it is of.
+
+    Args:
+        axes: matplotlib's, without ticks.
+        look: the model's.
+    """
+    axes.spines[:].set(color=look.colour, linewidth=2)
 
 
 def fold(text: str, width: int, lines: int = 2) -> str:

@@ -11,7 +11,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_distill.reports.picture import MARKERS, clean, colours_of, fold, picture
+from hf_distill.reports.picture import Look, clean, fold, looks_of, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,13 +67,13 @@ def plot_comparison(
     height = max(3.4, 1.4 + 0.45 * len(models))
     with picture(path, (4.8 + 3.3 * len(costs), height), title, [*names, measured]) as (figure, shown):
         first, *others = figure.subplots(1, 1 + len(costs), width_ratios=[1.3] + [1.0] * len(costs), squeeze=False)[0]
-        looks = list(zip(scores, colours_of(names), MARKERS * len(models), strict=False))
-        for place, ((value, colour, marker), (low, high)) in enumerate(zip(looks, bounds, strict=True)):
+        looks = list(zip(scores, looks_of(names), strict=True))
+        for place, ((value, look), (low, high)) in enumerate(zip(looks, bounds, strict=True)):
             # Points, not bars: a bar whose foot is cut off lies about its height.
             if not math.isfinite(value):
                 continue
             around = None if low is None else [[max(0.0, value - low)], [max(0.0, high - value)]]  # both are rounded
-            first.errorbar(value, place, xerr=around, fmt=marker, markersize=9, capsize=5, color=colour)
+            first.errorbar(value, place, xerr=around, fmt=look.marker, markersize=9, capsize=5, color=look.colour)
             first.annotate(
                 f"{value:.1f}", (value, place), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9
             )
@@ -96,20 +96,21 @@ def plot_comparison(
             axes.set_ylabel(fold(f"{shown[measured]}, %", 40), fontsize=9)
 
 
-def _score_against(axes: Axes, costs: Sequence[float], looks: Sequence[tuple[float, str, str]]) -> None:
+def _score_against(axes: Axes, costs: Sequence[float], looks: Sequence[tuple[float, Look]]) -> None:
     from matplotlib.ticker import LogLocator
 
-    known = [place for place, (y, *_) in enumerate(looks) if math.isfinite(y)]
+    known = [place for place, (y, _) in enumerate(looks) if math.isfinite(y)]
     if not known:
         return
     costs, looks = [costs[place] for place in known], [looks[place] for place in known]
-    heights = [y for y, *_ in looks]
+    heights = [y for y, _ in looks]
     close = max(0.5, 0.08 * (max(heights) - min(heights)))
     drawn: list[tuple[float, float]] = []
-    for x, (y, colour, marker) in zip(costs, looks, strict=True):
+    for x, (y, look) in zip(costs, looks, strict=True):
         # A model that lies upon others is drawn smaller, so that all are seen.
         under = sum(abs(x - left) < 0.05 * max(costs) and abs(y - low) < close for left, low in drawn)
-        axes.scatter(x, y, s=100 * (1.8 if under == 0 else 0.5**under), color=colour, marker=marker, zorder=3 + under)
+        size = 100 * (1.8 if under == 0 else 0.5**under)
+        axes.scatter(x, y, s=size, color=look.colour, marker=look.marker, zorder=3 + under)
         drawn.append((x, y))
     if min(costs) > 0 and max(costs) > WIDE * min(costs):
         axes.set_xscale("log")

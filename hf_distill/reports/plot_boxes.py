@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from hf_distill.reports.detection import Boxes
-from hf_distill.reports.picture import fold, picture
+from hf_distill.reports.picture import fold, frame, looks_of, picture
 
-RIGHT, FOUND = "#1a9850", "#d73027"
-"""The colours of boxes that are there, and of those that a model says."""
+RIGHT, FOUND = "#1f78d1", "#d73027"
+"""The colours of boxes that are there, and of those that a model says; a model's own is that of the frame."""
 
 
 def plot_boxes(
@@ -52,6 +52,7 @@ def plot_boxes(
     if not len(images) or not predictions:
         raise ValueError("a picture of boxes was asked for and there are none: give one image and one model at least.")
     columns = {"labels": truths, **predictions}
+    looks = dict(zip(predictions, looks_of(predictions), strict=True))
     size = (0.4 + 2.0 * len(columns), 0.6 + 2.0 * len(images))
     with picture(path, size, title, [*columns, *names]) as (figure, shown):
         grid = figure.subplots(len(images), len(columns), squeeze=False)
@@ -65,6 +66,8 @@ def plot_boxes(
                 axes.set_xlim(-0.5, image.shape[1] - 0.5)
                 axes.set_ylim(image.shape[0] - 0.5, -0.5)
                 _draw(axes, boxes[row], [shown[one] for one in names], least)
+                if name in looks:
+                    frame(axes, looks[name])
                 if row == 0:
                     axes.set_title(fold(shown[name], 18, 2), fontsize=9)
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_distill.reports.classes import ClassChange
-from hf_distill.reports.picture import clean, colours_of, fold, picture
+from hf_distill.reports.picture import clean, fold, looks_of, picture
 
-LOST, SAME, WON = "#bf616a", "#9a9a9a", "#2a7f62"
+LOST, SAME, WON = "#c62828", "#9a9a9a", "#1f78d1"
+"""Colours that are no model's."""
 
 
 def plot_classes(
@@ -46,16 +47,17 @@ def plot_classes(
     size = (9.0, 1.7 + len(changes) * max(0.36, 0.13 * len(models)))
     with picture(path, size, title, [*models, *(one.name for one in changes)]) as (figure, shown):
         bars, moved = figure.subplots(1, 2, sharey=True, width_ratios=[1.6, 1.0])
-        for place, (model, colour) in enumerate(zip(models, colours_of(models), strict=True)):
+        for place, (model, look) in enumerate(zip(models, looks_of(models), strict=True)):
             heights = [100 * (one.f1[model] or 0.0) for one in changes]
             rows = [row + (place - (len(models) - 1) / 2) * thick for row in range(len(changes))]
-            bars.barh(rows, heights, 0.9 * thick, color=colour, label=" " + fold(shown[model], 40, 1))
+            bars.barh(rows, heights, 0.9 * thick, color=look.colour, label=" " + fold(shown[model], 40, 1))
         for row, one in enumerate(changes):
             if one.change is not None:
                 points = 100 * one.change
                 error = None if one.change_error is None else 100 * one.change_error
                 colour = SAME if points == 0 else WON if points > 0 else LOST
-                moved.errorbar(points, row, xerr=error, fmt="o", capsize=3, color=colour)
+                marker = looks_of(["distilled"])[0].marker  # whose change it is
+                moved.errorbar(points, row, xerr=error, fmt=marker, markersize=5, capsize=3, color=colour)
         bars.set_yticks(range(len(changes)), [_label(one, shown[one.name]) for one in changes])
         bars.set_ylim(len(changes) - 0.4, -0.6)
         bars.set_xlim(0, 100)

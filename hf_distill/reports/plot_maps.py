@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_distill.reports.picture import fold, picture
+from hf_distill.reports.picture import fold, frame, looks_of, picture
 
 MOST = 12
 """So many classes are named beside the maps; the others have colours too."""
@@ -50,6 +50,7 @@ def plot_maps(
         raise ValueError("a picture of maps was asked for and there are none: give one image and one model at least.")
     rows = sorted({round(place) for place in np.linspace(0, len(labels) - 1, min(images, len(labels)))})
     columns = {"labels": labels, **predictions}
+    looks = dict(zip(predictions, looks_of(predictions), strict=True))
     colours = _colours(len(names))
     seen: set[int] = set()
     size = (0.6 + 1.9 * len(columns) + 1.6, 0.6 + 1.9 * len(rows))
@@ -65,6 +66,8 @@ def plot_maps(
                 )
                 axes.set_xticks([])
                 axes.set_yticks([])
+                if name in looks:
+                    frame(axes, looks[name])
                 if row == rows[0]:
                     axes.set_title(fold(shown[name], 18, 2), fontsize=9)
         from matplotlib.patches import Patch

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hf_distill.reports.intervals import share_interval
-from hf_distill.reports.picture import clean, colours_of, fold, picture
+from hf_distill.reports.picture import clean, fold, looks_of, picture
 from hf_distill.reports.probabilities import Calibration
 
 ROW = 4
@@ -52,8 +52,8 @@ def plot_reliability(
         grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
         for axes in grid.flat[len(calibrations) :]:
             axes.remove()
-        looks = zip(grid.flat, calibrations.items(), colours_of(calibrations), strict=False)
-        for axes, (name, found), colour in looks:
+        looks = zip(grid.flat, calibrations.items(), looks_of(calibrations), strict=False)
+        for axes, (name, found), look in looks:
             bins, total = len(found.rows), sum(found.rows)
             middles = [(place + 0.5) / bins for place in range(bins)]
             axes.bar(middles, [n / total for n in found.rows], 1 / bins, color="#d8dee9", edgecolor="white")
@@ -62,7 +62,9 @@ def plot_reliability(
                 if rows:
                     low, high = share_interval(right * rows, rows)
                     around = [[max(0.0, right - low)], [max(0.0, high - right)]]
-                    axes.errorbar(sure, right, yerr=around, fmt="o", markersize=5, color=colour, elinewidth=1)
+                    axes.errorbar(
+                        sure, right, yerr=around, fmt=look.marker, markersize=5, color=look.colour, elinewidth=1
+                    )
             axes.set_title(f"{fold(shown[name], 30, 2)}\ncalibration error {100 * found.error:.1f} %", fontsize=9)
             axes.set_xlim(0, 1.02)
             axes.set_ylim(0, 1.02)

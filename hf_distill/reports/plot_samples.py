@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_distill.reports.picture import picture
+from hf_distill.reports.picture import fold, looks_of, picture
 
 
 def plot_samples(
@@ -44,11 +44,12 @@ def plot_samples(
         grid, row = figure.subplots(height, columns, squeeze=False), 0
         for axes in grid.flat:
             axes.set_axis_off()
-        for name, parts in lines.items():
+        for (name, parts), look in zip(lines.items(), looks_of(lines), strict=True):
             for number, part in enumerate(parts):
                 for axes, image in zip(grid[row], part, strict=False):
                     axes.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 if number == 0:
                     where = {"xy": (-0.15, 0.5), "xycoords": "axes fraction", "ha": "right", "va": "center"}
-                    grid[row][0].annotate(shown[name], fontsize=9, **where)
+                    around = {"boxstyle": "round", "facecolor": "white", "edgecolor": look.colour, "linewidth": 2}
+                    grid[row][0].annotate(fold(shown[name], 16, 2), fontsize=9, bbox=around, **where)
                 row += 1

@@ -42,10 +42,27 @@ def mean_kl(student_logits: ArrayLike, teacher_logits: ArrayLike, rows: ArrayLik
         student, teacher = student[np.asarray(rows, dtype=bool)], teacher[np.asarray(rows, dtype=bool)]
     if not student.size:
         raise ValueError("a KL was asked of no rows: give at least one that counts.")
-    log_q, log_p = log_probabilities(student), log_probabilities(teacher)
+    return float(row_kl(student, teacher).mean())
+
+
+def row_kl(student_logits: ArrayLike, teacher_logits: ArrayLike) -> np.ndarray:
+    """KL(teacher || student) of each row, at temperature 1; see ``mean_kl``.
+
+    Args:
+        student_logits: [..., C].
+        teacher_logits: the same shape.
+
+    Returns:
+        Nats, float64 [...].
+
+    Example:
+        >>> row_kl([[0.0, 0.0], [1.0, 1.0]], [[0.0, np.log(3.0)], [5.0, 5.0]]).round(4).tolist()
+        [0.1308, 0.0]
+    """
+    log_q, log_p = log_probabilities(student_logits), log_probabilities(teacher_logits)
     with np.errstate(invalid="ignore"):  # a class that the teacher excludes adds nothing, though 0 * inf is no number
         terms = np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * (log_p - log_q))
-    return float(terms.sum(axis=-1).mean())
+    return terms.sum(axis=-1)
 
 
 def log_probabilities(logits: ArrayLike) -> np.ndarray:

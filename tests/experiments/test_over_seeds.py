@@ -42,6 +42,9 @@ def test_the_table_has_means_over_seeds(compared):
         assert row["accuracy_error"] == pytest.approx(np.std(own, ddof=1) / np.sqrt(2))
     assert report["summary"].startswith("over 2 seeds: gain ")
     assert (compared[0] / "over_seeds" / "report.png").stat().st_size < 200_000
+    shown = (compared[0] / "over_seeds" / "_report.html").read_text(encoding="utf-8")
+    assert "student alone, as long" in shown
+    assert "The runs" in shown
     assert not (compared[0] / "over_seeds" / "_run").exists()
 
 

@@ -6,6 +6,7 @@ from datasets import Dataset
 from recipe_runs import CONTEXT, START, question
 
 from hf_distill.experiments.question_answering import AnswerScoring, Window, fitting, overlap, windows
+from hf_distill.experiments.scoring import Measurement
 from hf_distill.experiments.tokenizers import character_tokenizer
 
 
@@ -67,3 +68,13 @@ def test_f1_over_characters():
     assert overlap("《光荣》", "光荣。") == 1.0
     assert overlap("KOEI 光荣", "koei") == pytest.approx(0.5)  # koei, 光, 荣 and koei
     assert overlap("日本", "光荣") == 0.0
+
+
+def test_questions_that_are_answered_otherwise_are_shown():
+    rows = [{"question": "which?", "context": "abcdef", "answers": {"text": ["d", "D", "d"], "answer_start": [3] * 3}}]
+    scoring = AnswerScoring(rows, [Window(0, [(2, 3), (3, 4)])])
+    right, wrong = (np.array([[0.0, 9.0]]),) * 2, (np.array([[9.0, 0.0]]),) * 2
+    found = {n: Measurement({}, predictions=(p, None)) for n, p in (("teacher", right), ("distilled", wrong))}
+    (row,) = scoring.samples(found, None).rows
+    assert (row.text, row.right, row.kind) == ("which?\nabcdef", "d / D", "teacher")
+    assert row.answers["distilled"].text == "c"

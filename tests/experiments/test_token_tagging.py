@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
+from hf_distill.experiments.scoring import Measurement
 from hf_distill.experiments.token_tagging import TagScoring, tokenised
 from hf_distill.experiments.tokenizers import character_tokenizer
 
@@ -35,3 +36,17 @@ def test_pieces_without_a_label_are_no_part_of_a_span():
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert scoring.units(logits, labels).mean() == pytest.approx(0.5)
     assert scoring.agreement(logits, np.roll(logits, 1, axis=-1), labels) == 0.0
+
+
+def test_rows_whose_tags_differ_most_are_shown_with_their_spans():
+    names, tokens = ["O", "B-x", "I-x"], [["Anna", "Berg"], ["cut", "off"], ["in", "Ems"]]
+    labels = np.array([[-100, 1, 2], [-100, 0, -100], [-100, 0, 1]])
+    teacher = 5.0 * np.eye(3)[[[0, 1, 2], [0, 0, 0], [0, 0, 1]]]
+    student = 5.0 * np.eye(3)[[[0, 1, 2], [0, 1, 0], [0, 0, 0]]]
+    shown = {"teacher": teacher, "distilled": student}
+    found = {name: Measurement({}, predictions=(one, labels)) for name, one in shown.items()}
+    first, second = TagScoring(names, tokens).samples(found, None).rows  # of one that was cut no tag is surely whose
+    assert (first.row, first.text, first.right, first.kind) == (2, "in Ems", "x: Ems", "teacher")
+    assert first.answers["distilled"].text == "nothing"
+    assert (second.row, second.apart, second.answers["distilled"].text) == (0, 0.0, "x: Anna Berg")
+    assert TagScoring(names).samples(found, None) is None

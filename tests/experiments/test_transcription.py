@@ -43,3 +43,11 @@ def test_who_goes_in_circles_is_counted_and_left_out_of_another_rate():
 def test_another_measure_is_refused():
     with pytest.raises(ValueError, match="measure='per' was given: use wer or cer"):
         scoring([], measure="per")
+
+
+def test_what_is_written_otherwise_is_shown_and_right_where_it_is_after_its_normalisation():
+    one, two = np.array([[ONE, END], [ONE, END]]), np.array([[TWO, END], [ONE, END]])
+    judge = scoring(["One!", "one"])
+    found = {"teacher": judge.measurement(one, one), "distilled": judge.measurement(two, one)}
+    (row,) = judge.samples(found, None).rows
+    assert (row.row, row.right, row.kind, row.answers["distilled"].text) == (0, "One!", "teacher", "two")

@@ -98,3 +98,17 @@ def test_characters_may_be_the_score(tokenizer):
     }
     with pytest.raises(ValueError, match="measure='per' was given: use wer or cer"):
         TranscriptScoring(tokenizer, measure="per")
+
+
+def test_the_transcripts_that_differ_are_shown(tokenizer):
+    scoring = TranscriptScoring(tokenizer)
+    frames = {
+        "teacher": np.array([ids("ab|cd"), ids("f"), ids("a|b|c")]),
+        "distilled": np.array([ids("ab|cd"), ids("e"), ids("a|b|d")]),
+    }
+    found = {name: scoring.measurement(one, SAID, frames["teacher"]) for name, one in frames.items()}
+    shown = scoring.samples(found, None).rows
+    assert [(one.row, one.right, one.answers["distilled"].text) for one in shown] == [
+        (1, "f", "e"),
+        (2, "a b c", "a b d"),
+    ]

@@ -4,11 +4,13 @@ import random
 import sys
 
 import pytest
+from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.scoring import Measurement
 from hf_distill.experiments.tokenizers import text_tokenizer
-from hf_distill.experiments.translation import blank_marian, text_scores
+from hf_distill.experiments.translation import TranslationScoring, blank_marian, text_scores
 from hf_distill.students import fresh_student
 
 
@@ -55,3 +57,11 @@ def test_an_untrained_teacher_knows_positions_and_its_student_is_narrower_on_bot
     student = fresh_student(teacher, hidden_size=64, num_hidden_layers=1).config
     assert (student.encoder_ffn_dim, student.decoder_ffn_dim, student.decoder_layers) == (256, 256, 1)
     assert (student.encoder_attention_heads, student.decoder_attention_heads) == (1, 1)
+
+
+def test_texts_that_are_written_otherwise_are_shown_below_their_source():
+    pairs = Dataset.from_dict({"source": ["北京", "西安"], "target": ["bei3 jing1", "xi1 an1"]})
+    written = {"teacher": ["bei3 jing1", "xi1 an1"], "distilled": ["bei3 jing1", "xi1 an4"]}
+    found = {name: Measurement({}, predictions=one) for name, one in written.items()}
+    (row,) = TranslationScoring(None, pairs).samples(found, None).rows
+    assert (row.text, row.right, row.answers["distilled"].text, row.kind) == ("西安", "xi1 an1", "xi1 an4", "teacher")

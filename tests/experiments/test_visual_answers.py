@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Value
+from datasets import Image as Picture
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from hf_distill.experiments.question_collator import QuestionCollator
+from hf_distill.experiments.scoring import Measurement
 from hf_distill.experiments.vision_language import VisionLanguageArguments, blank_llava, small_processor
 from hf_distill.experiments.visual_answers import AnswerScoring, likeliest
 
@@ -77,3 +79,21 @@ def test_examples_are_shown_in_words(scoring, collate):
     found = {"teacher": scoring.measurement(labels, labels, labels)}
     shown = scoring.details(found)["examples"]
     assert shown[1] == {"question": "which ?", "answer": "12", "teacher": "12"}
+
+
+def test_answers_that_differ_are_shown_beside_their_picture(scoring, collate):
+    pictures = [Image.new("L", (16, 16), 80 * n) for n in range(4)]
+    rows = [{"image": pictures[n], **{name: ROWS[name][n] for name in ("question", "answer")}} for n in range(4)]
+    labels = collate(rows)["labels"].numpy()
+    others = collate([{**row, "answer": {"12": "2", "2": "2", "7": "7"}[row["answer"]]} for row in rows])
+    teacher, student = labels, np.where(labels == -100, -100, others["labels"].numpy())
+    test = Dataset.from_dict({**ROWS, "image": pictures}, features=Features({
+        **{name: Value("string") for name in ROWS}, "image": Picture()}))  # fmt: skip
+    judge = AnswerScoring(collate, test)
+    found = {
+        name: Measurement({}, predictions=(one, labels))
+        for name, one in (("teacher", teacher), ("distilled", student))
+    }
+    (row,) = judge.samples(found, None).rows
+    assert (row.row, row.text, row.right, row.kind) == (1, "which ?", "12", "teacher")
+    assert row.picture.startswith("data:image/png")

@@ -46,6 +46,17 @@ def test_without_a_report_it_says_how_and_claims_nothing(tmp_path):
     assert "learning_rate: 0.01" in text  # Trainer's own section stays
 
 
+def test_data_that_a_person_names_are_named_so(tmp_path):
+    run = card(tmp_path)
+    run.report = REPORT
+    run.create_model_card(model_name="Reviews, small", dataset="Hotel reviews")
+    loaded = ModelCard.load(tmp_path / "README.md")
+    assert loaded.text.lstrip().startswith("# Reviews, small\n")
+    assert "On the test rows of Hotel reviews (1,234 rows)" in loaded.text
+    assert {one.dataset_name for one in loaded.data.eval_results} == {"Hotel reviews"}
+    assert "some reviews" not in loaded.content
+
+
 def test_a_report_becomes_a_table_and_results(tmp_path):
     run = card(tmp_path)
     run.report = REPORT

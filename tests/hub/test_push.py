@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification, TrainingArguments
 from transformers.utils import hub as client
 
 from hf_distill.hub.push import PushError
+from hf_distill.reports.page import PAGE, PUBLIC
 
 # The client of huggingface_hub 2.4 uploads files in a way that its own HTTP library is giving up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -55,7 +56,8 @@ def published(one, folder):
     }
     one.report |= {"dataset": "rows", "summary": "gain", "machine": "a machine", "datasets": ["me/rows"]}
     one.report["models"] = [{"name": "distilled", "accuracy": 0.75, "macro_f1": 0.5}]
-    for name in ("report.png", "more.png", "report.json", "_alone/model.safetensors", "_teacher-1/model.safetensors"):
+    others = ("_alone/model.safetensors", "_teacher-1/model.safetensors")
+    for name in ("report.png", "more.png", "report.json", PAGE, *others):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"content")
     one.push_to_hub()
@@ -89,6 +91,18 @@ def test_the_student_its_report_and_nothing_else_goes_up(server, tmp_path, strat
     assert not [content for content in (*files.values(), *on_disk) if SECRET.encode() in content]
     assert not [text for text in said if SECRET in text]
     assert str(tmp_path).encode() not in b"".join(files[n] for n in files if n.endswith((".json", ".md", ".png")))
+
+
+@pytest.mark.parametrize("name", [PAGE, PUBLIC])
+def test_a_page_that_shows_test_rows_goes_up_only_where_that_was_asked_for(server, tmp_path, name):
+    one = run(tmp_path / "run", save_strategy="steps", save_steps=1, hub_strategy="every_save", hub_always_push=True)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    (tmp_path / "run" / name).write_text("rows of a person", encoding="utf-8")
+    one.train()
+    one.push_to_hub()
+    files = server.repositories["me/student"]
+    assert (name in files) == (name == PUBLIC)
+    assert any(b"rows of a person" in content for content in files.values()) == (name == PUBLIC)
 
 
 def sentence(error, folder):

@@ -329,6 +329,7 @@ def test_the_student_is_pushed_and_loads_from_the_hub_in_another_process(tmp_pat
     expected |= {"reliability.png", "classes.png"}
     assert expected <= files.keys()
     assert files.keys() - expected <= {"tokenizer_config.json", "training_args.bin", ".gitattributes"}
+    assert (folder / "_report.html").is_file()  # it shows test rows, and stays
     assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert b"Did the teacher help?" in files["README.md"]
     assert b'from_pretrained("me/student")' in files["README.md"]

@@ -57,6 +57,7 @@ def test_the_whole_job_on_digits(default):
     assert report["models"][0]["agreement"] == 1.0
     assert report["models"][2]["parameters"] < report["models"][0]["parameters"]
     assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["models"] == report["models"]
+    assert 'src="data:image/png;base64,' in (folder / "_report.html").read_text(encoding="utf-8").partition("<ol")[2]
     student = AutoModelForImageClassification.from_pretrained(folder)
     assert student.config.id2label == {number: str(number) for number in range(10)}
     assert AutoImageProcessor.from_pretrained(folder).size["height"] == 16

@@ -8,7 +8,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
 from hf_distill.reports import fonts
-from hf_distill.reports.picture import colours_of, fold, picture
+from hf_distill.reports.picture import LOOKS, OTHERS, fold, looks_of, picture
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +136,11 @@ def test_long_names_are_folded():
     assert fold("", 20) == ""
 
 
-def test_models_keep_their_colours():
-    assert colours_of(["distilled", "x", "teacher", "y"])[0] == colours_of(["distilled"])[0]
-    assert len(set(colours_of(["distilled", "x", "teacher", "y"]))) == 4
+def test_models_keep_their_colours_and_markers():
+    names = ["distilled", "x", "teacher", "y"]
+    assert looks_of(names)[0] == looks_of(["distilled"])[0]
+    assert len({one.colour for one in looks_of(names)}) == len({one.marker for one in looks_of(names)}) == 4
+    known = {name: look for name, look in LOOKS.items() if name != "untaught student"}  # drawn for the one alone
+    assert len({look.colour for look in (*known.values(), *OTHERS)}) == len(known) + len(OTHERS)
+    assert len({look.marker for look in (*known.values(), *OTHERS)}) == len(known) + len(OTHERS)
+    assert len(looks_of(map(str, range(99)))) == 99

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.markers import MarkerStyle
 from matplotlib.text import Text
 
 from hf_distill.reports import (
@@ -18,7 +21,9 @@ from hf_distill.reports import (
     plot_losses,
     plot_reliability,
 )
+from hf_distill.reports.picture import LOOKS, OTHERS, looks_of
 from hf_distill.reports.plot_maps import plot_maps
+from hf_distill.reports.plot_samples import plot_samples
 
 CHINESE = [
     "体育",
@@ -251,6 +256,66 @@ def test_boxes_are_drawn_where_they_are_and_those_a_model_doubts_are_not(drawn, 
     ]  # fmt: skip
     assert [[text.get_text() for text in axes.texts] for axes in grid] == [["dog"], ["cat"], [], ["dog"]]
     assert all(axes.get_xlim() == (-0.5, 29.5) and axes.get_ylim() == (19.5, -0.5) for axes in grid)
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The figures that would be saved; none is drawn, which takes long."""
+    kept = []
+
+    def savefig(figure, path, **options):
+        path.write_bytes(b"")
+        kept.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return kept
+
+
+def pictures_of(names, folder):
+    """Every picture that shows models, of the same ones."""
+    labels, draw = np.array([0, 1] * 9), np.random.default_rng(0)
+    said = {name: draw.integers(0, 2, 18) for name in names}
+    boxes = [Boxes([[2, 3, 10, 9]], [0], [0.9])]
+    costs = {"parameters": list(range(1, 9)), "latency": list(range(1, 9))}
+    plot_comparison(rows(names, accuracy=[0.1 * (2 + i) for i in range(8)], **costs), folder / "a.png", "a")
+    plot_reliability({name: calibration(np.eye(2)[one], labels) for name, one in said.items()}, folder / "b.png")
+    plot_classes(class_changes(said, labels, ["a", "b"]), folder / "c.png")
+    black, blank = np.zeros((20, 30, 3), dtype=np.uint8), np.zeros((1, 4, 4))
+    plot_boxes([black], [Boxes([], [])], {name: boxes for name in names}, ["a"], folder / "d.png")
+    plot_maps(blank, {name: blank for name in names}, ["a"], folder / "e.png")
+    plot_samples(dict.fromkeys(names, np.zeros((2, 8, 8))), folder / "f.png", columns=2)
+
+
+@pytest.mark.parametrize("names", [THREE, ["teacher", "student alone", "student alone, as long", "mine", "distilled"]])
+def test_a_model_looks_the_same_in_every_picture(planned, tmp_path, names):
+    pictures_of(names, tmp_path)
+    comparison, reliability, classes, boxes, maps, samples = planned
+    looks = dict(zip(names, looks_of(names), strict=True))
+    assert {name: looks[name] for name in THREE} == {name: LOOKS[name] for name in THREE}
+    colours = [to_rgba(look.colour) for look in looks.values()]
+    scores, *costs = comparison.axes
+    assert [(bar[0].get_color(), bar[0].get_marker()) for bar in scores.containers] == [
+        (look.colour, look.marker) for look in looks.values()
+    ]
+    for axes in costs:
+        points = axes.collections
+        assert [tuple(one.get_facecolor()[0]) for one in points] == colours
+        drawn_as = [MarkerStyle(look.marker) for look in looks.values()]
+        for one, style in zip(points, drawn_as, strict=True):
+            assert np.allclose(
+                one.get_paths()[0].vertices, style.get_path().transformed(style.get_transform()).vertices
+            )
+    for axes, look in zip(reliability.axes, looks.values(), strict=True):
+        bars = [bar for bar in axes.containers if isinstance(bar, ErrorbarContainer)]
+        assert {(bar[0].get_color(), bar[0].get_marker()) for bar in bars} == {(look.colour, look.marker)}
+    bars, moved = classes.axes
+    assert [bar.patches[0].get_facecolor() for bar in bars.containers] == colours
+    assert {bar[0].get_marker() for bar in moved.containers} == {LOOKS["distilled"].marker}
+    assert not {bar[0].get_color() for bar in moved.containers} & {look.colour for look in (*LOOKS.values(), *OTHERS)}
+    for figure in (boxes, maps):
+        assert [axes.spines["top"].get_edgecolor() for axes in figure.axes[1:]] == colours
+    named = [text for axes in samples.axes for text in axes.texts]
+    assert [text.get_bbox_patch().get_edgecolor() for text in named] == colours
 
 
 def test_refusals(tmp_path):
