@@ -70,7 +70,7 @@ def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dic
     Returns:
         What ``report.json`` holds: a row for each model with its mean and standard error over seeds, all ``runs``,
         the ``tuning``, the ``gap`` and, at equal seconds, ``gap_as_long``, their ``summary``, and the ``floor``, which
-        is None where the scoring knows none.
+        is None where the scoring knows none, with the best model's lead over it.
 
     Raises:
         ValueError: fewer than two seeds, a recipe without a student alone, a folder with other settings.
@@ -162,7 +162,7 @@ class Runs:
             "dataset": experiment.source,
             **experiment.recipe.measured,
             "models": rows,
-            "floor": floor,
+            **experiment.scoring.above_floor(rows, floor),
             **{key: asdict(gap) for key, gap in zip(("gap", "gap_as_long"), gaps, strict=False)},
             "summary": f"over {len(teachers)} seeds: {said}",
             "rates": rates,
@@ -176,11 +176,13 @@ class Runs:
         if experiment.args.process_index == 0:
             (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
             title = f"{experiment.source}: did the teacher help? ({len(teachers)} seeds)"
-            plot_comparison(rows, self.folder / "report.png", title, *labelled(experiment.scoring, split))
+            lowest = experiment.scoring.floor_row(floor).get(plotted)
+            shown = labelled(experiment.scoring, split)
+            plot_comparison(rows, self.folder / "report.png", title, *shown, floor=lowest)
             further = {"steps": "steps", self.clock: self.counted}
-            print(f"\n{table(rows, experiment.scoring, further)}\n\n{found['summary']}")
+            print(f"\n{table(rows, experiment.scoring, further, floor)}\n\n{found['summary']}")
             if floor is not None:
-                print(f"floor: {experiment.scoring.floor_said.format(100 * floor)}, on the {split} rows")
+                print(f"floor: {experiment.scoring.floor_named(floor)}, on the {split} rows")
             print(f"± is one standard error over seeds, of the teacher over its {split} rows; all is in {self.folder}")
             print(last_line(found, self.clock))
         return found

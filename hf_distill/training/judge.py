@@ -71,7 +71,7 @@ class Judge:
         self._early.add(heard)
         if self._early.samples >= EARLY[self._looked]:
             self._looked += 1
-            self.say("no lead", self._early.gather().no_lead("training rows"), first)
+            self.say("no lead", self._early.gather().no_lead("training"), first)
 
     def start(self) -> None:
         """Listen to the first rows of a training anew."""

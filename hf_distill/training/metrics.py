@@ -114,7 +114,7 @@ class LogMixin:
         student, teacher = both
         heads = bool(teacher.heads) and "heads" in self.distillation.objective.needs
         if self._evaluating is None:
-            if heads and not teacher.named and not self.teacher.moves:
+            if heads and not self.teacher.moves:
                 self._judge.hear_early(self.task, both, batch, self.is_world_process_zero())
             return
         both = student, self.task.telling(student, teacher) if teacher.heads else teacher
@@ -237,9 +237,9 @@ class LogMixin:
             return
         worth = self._judge.worth.gather(lambda sums: self.accelerator.reduce(sums, reduction="sum"))
         for name, value in worth.figures().items():
-            if name != "student_perplexity" or f"{prefix}_perplexity" not in metrics:  # that is the same
+            if f"{prefix}_{name.removeprefix('student_')}" not in metrics:  # that is the student's own
                 metrics.setdefault(f"{prefix}_{name}", value)
         if not self.teacher.moves and "heads" in self.distillation.objective.needs:
-            which, first = f"rows ({prefix})", self.is_world_process_zero()
-            self._judge.say("no lead", worth.no_lead(which), first)
-            self._judge.say("behind", worth.behind(which), first)
+            nothing, behind = worth.no_lead(prefix), worth.behind(prefix)
+            self._judge.say("no lead", nothing, self.is_world_process_zero())
+            self._judge.say("behind", None if nothing else behind, self.is_world_process_zero())

@@ -31,11 +31,11 @@ NOTHING_KNOWN = {
 }
 LOOK = {ACCURACY: "the order of its classes", NATS: "its tokenizer", SQUARES: "the unit of its labels"}
 NO_LEAD = (
-    "The teacher's {figure} is {teacher} on {rows} {which}, and {known}: these rows show nothing that it could teach, "
-    "so fine-tune it on your labels first, or load one that was; if it was, look at {look}."
+    "The teacher's {figure} is {teacher} on {rows} ({which}), and {known}: these rows show nothing that it could "
+    "teach, so fine-tune it on your labels first, or load one that was; if it was, look at {look}."
 )
 BEHIND = (
-    "The student ({student}) is ahead of its teacher ({teacher}) in {figure} on {rows} {which}: learn less from it "
+    "The student ({student}) is ahead of its teacher ({teacher}) in {figure} on {rows} ({which}): learn less from it "
     "(a lower alpha), or fine-tune it first; if it should be better, look at {look}."
 )
 
@@ -122,7 +122,7 @@ class Worth:
         """Say that the student is ahead of its teacher, by more than two standard errors; None: it is not.
 
         Args:
-            which: whose rows these are.
+            which: where these rows are from, in a word.
         """
         lead = self._better(self._mean(2) - self._mean(3))
         if self.samples < ENOUGH or lead <= 2 * self._error(student=1.0, teacher=-1.0):
@@ -133,7 +133,7 @@ class Worth:
         """Say that the teacher is not ahead of who knows nothing, in rows in which a lead would show; None: it is.
 
         Args:
-            which: whose rows these are.
+            which: where these rows are from, in a word.
         """
         floor, what, error = self._floor()
         lead, room = self._better(self._mean(3) - floor), abs(float(self.kind == ACCURACY) - floor)
@@ -191,7 +191,7 @@ class Worth:
         student, teacher = (self._shown(self._mean(place)) for place in (2, 3))
         return {
             "figure": {SQUARES: "mean squared error"}.get(self.kind, FIGURES[self.kind]),
-            "rows": f"{self._sum(1):,.0f}",
+            "rows": f"{self._sum(1):,.0f} {'tokens' if self.kind == NATS else 'rows'}",
             "look": LOOK[self.kind],
             "student": student,
             "teacher": teacher,

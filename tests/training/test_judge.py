@@ -81,7 +81,7 @@ def test_each_evaluation_says_how_right_the_teacher_is_whatever_the_batches(tmp_
         for name, value in whole.items():
             assert told[f"eval_{name}"] == pytest.approx(float(value), rel=1e-5)
         (own,) = (name.replace("teacher", "student") for name in whole)
-        assert (f"eval_{own}" in told) == (own != "student_perplexity")  # that is eval_perplexity
+        assert (f"eval_{own}" in told) == (own != "student_perplexity")  # that one is eval_perplexity
     if kind == "llama":
         same = copy.deepcopy(student)
         alone = tiny.trainer(tmp_path, student, rows, teacher_model=same, eval_dataset=rows, **parts).evaluate()
@@ -143,7 +143,7 @@ def said(caplog):
 
 
 def early(folder, caplog, teacher=None, rows=None, **parts):
-    args = {"per_device_train_batch_size": 32, "max_steps": 12, "logging_steps": 12, "learning_rate": 0.0}
+    args = {"per_device_train_batch_size": 128, "max_steps": 2, "logging_steps": 2, "learning_rate": 0.0}
     run = tiny.trainer(
         folder, None, rows or tiny.rows(400), teacher_model=teacher or tiny.teacher(), args=args, **parts
     )
@@ -156,7 +156,7 @@ def early(folder, caplog, teacher=None, rows=None, **parts):
 def test_a_head_that_nobody_trained_is_found_in_the_first_training_rows(tmp_path, caplog):
     (sentence,) = early(tmp_path, caplog)
     assert sentence.startswith("The teacher's accuracy is ")
-    assert " on 256 training rows, and " in sentence
+    assert " on 256 rows (training), and " in sentence
     assert "these rows show nothing that it could teach, so fine-tune it on your labels first" in sentence
 
 
@@ -174,20 +174,25 @@ def test_nothing_is_said_of_an_average_of_the_student_or_where_no_head_is_learne
 
 
 def test_a_student_that_is_ahead_of_its_teacher_is_told_of_once(tmp_path, caplog):
-    rows = tiny.rows(200, seed=9)
-    student = tiny.bert()
+    student, rows = tiny.bert(), tiny.rows(200, seed=9)
     chosen = tiny.trainer(tmp_path, student).predict(rows).predictions.argmax(-1)
-    for number, row in enumerate(rows):  # the student is right in all of them, the teacher is another model
-        row["labels"] = int(chosen[number])
-    run = tiny.trainer(tmp_path, student, teacher_model=tiny.teacher(), eval_dataset=rows)
+    rows = [{**row, "labels": int(label)} for row, label in zip(rows, chosen, strict=True)]  # it is right in all
+    same = copy.deepcopy(student).eval()
+
+    def spoiled(batch):
+        logits = same(**batch).logits
+        return torch.where(batch["input_ids"][:, 1:2] % 4 == 0, -logits, logits)
+
+    run = tiny.trainer(tmp_path, student, teacher_model=spoiled, eval_dataset=rows)
     with caplog.at_level(logging.WARNING, LOGGER):
         told = run.evaluate()
         run.evaluate()
     assert told["eval_student_accuracy"] == 1.0
-    (ahead,) = [one for one in said(caplog) if "is ahead of its teacher" in one]
-    assert ahead.startswith("The student (100.0 %) is ahead of its teacher (")
+    (ahead,) = said(caplog)
+    share = 100 * told["eval_teacher_accuracy"]
+    assert ahead.startswith(f"The student (100.0 %) is ahead of its teacher ({share:.1f} %)")
     assert "in accuracy on 200 rows (eval): learn less from it (a lower alpha), or fine-tune it first" in ahead
-    few = tiny.trainer(tmp_path, student, teacher_model=tiny.teacher(), eval_dataset=rows[:20])
+    few = tiny.trainer(tmp_path, student, teacher_model=spoiled, eval_dataset=rows[:20])
     caplog.clear()
     few.evaluate()
     assert said(caplog) == []
