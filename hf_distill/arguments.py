@@ -28,7 +28,7 @@ from hf_distill.training.reader import ReaderArguments
 from hf_distill.training.shared_encoder import SharingArguments
 from hf_distill.training.whole_step import NegativesArguments
 
-LOWER = re.compile(r"(^|_)(kl|perplexity|wer|cer)$|(^|_)loss/")
+LOWER = re.compile(r"(^|_)(kl|perplexity|wer|cer|mse)$|(^|_)loss/")
 """What an evaluation says that is better the lower it is: ``eval_kl``, ``eval_wer``, ``eval_loss/hard``, ..."""
 
 

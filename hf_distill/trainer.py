@@ -278,6 +278,7 @@ class DistillationMixin(PushMixin, CheckpointMixin, QuantizationMixin, LogMixin,
         self._check_settings()
         if self.teacher is not None:  # a search may have changed what is asked, model_init the student
             self._equip()
+            self._judge.start()
         return super()._inner_training_loop(*args, **kwargs)
 
     # ---- The card ----

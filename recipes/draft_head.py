@@ -59,7 +59,6 @@ class TrainingArguments(RecipeTrainingArguments):
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 32
     num_train_epochs: float = 1.0
-    logging_steps: float = 20  # of some 150
     save_strategy: str = "no"
 
 

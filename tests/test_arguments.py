@@ -34,7 +34,7 @@ def test_the_fields_come_after_those_of_training_arguments(tmp_path):
     [
         ("eval_kl", False), ("kl", False), ("eval_valid_kl", False), ("eval_perplexity", False),
         ("eval_loss/forward_kl", False), ("loss/hard", False), ("eval_loss", False),
-        ("eval_wer", False), ("cer", False), ("eval_answer", True),
+        ("eval_wer", False), ("cer", False), ("eval_student_mse", False), ("eval_answer", True),
         ("eval_agreement", True), ("accuracy", True), (None, None),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from hf_distill.objectives.functional import forward_kl
 from hf_distill.reports import GapClosed, ratio_shares
 
 IGNORED = -100
+ROWS = 1_000
+"""Rows that are read at once, where all are counted."""
 KEYS = ("loss", "accuracy", "kl", "agreement")
 
 
@@ -80,6 +83,7 @@ class LanguageModelScoring(Scoring):
     """
 
     score: ClassVar[str] = "loss"
+    lower_is_better: ClassVar[bool] = True
     plotted: ClassVar[tuple[str, str]] = ("accuracy", "next token right")
     hub: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "perplexity": "perplexity"}
     speed_rows: ClassVar[int] = 256
@@ -92,7 +96,9 @@ class LanguageModelScoring(Scoring):
         }
         self.columns = {
             "perplexity": lambda row: f"{row['perplexity']:.2f}",
-            "loss, nats": lambda row: f"{row['loss']:.3f} ± {row['loss_error']:.3f}",
+            "loss, nats": lambda row: (
+                f"{row['loss']:.3f}" + (f" ± {row['loss_error']:.3f}" if "loss_error" in row else "")
+            ),
             "next token right %": percent("accuracy"),
             "KL to the teacher": lambda row: f"{row['kl']:.3f}",
             "agrees with teacher %": lambda row: f"{100 * row['agreement']:.1f}",
@@ -129,9 +135,23 @@ class LanguageModelScoring(Scoring):
             name: Measurement(one, {"perplexity": float(np.exp(one["loss"].mean()))}) for name, one in each.items()
         }
 
-    def scores(self, measurement: Measurement) -> np.ndarray:
-        """The loss, so that higher is better."""
-        return -measurement.each["loss"]
+    def floor(self, test: Dataset, train: Dataset) -> float:
+        """Who knows how often each token stands in the training labels, each once more; see ``Scoring.floor``."""
+        learnt, asked = (np.bincount(_targets(rows)) for rows in (train, test))
+        counts = np.zeros(max(len(learnt), len(asked)))
+        counts[: len(learnt)] += learnt
+        known = np.count_nonzero(counts + np.pad(asked, (0, len(counts) - len(asked))))
+        chosen = asked.nonzero()[0]
+        nats = np.log(counts.sum() + known) - np.log(counts[chosen] + 1)
+        return float((asked[chosen] * nats).sum() / asked.sum())
+
+    def floor_row(self, floor: float | None) -> dict[str, Any]:
+        """With its perplexity; see ``Scoring.floor_row``."""
+        return {**super().floor_row(floor), **({} if floor is None else {"perplexity": float(np.exp(floor))})}
+
+    def floor_named(self, floor: float) -> str:
+        """In nats; see ``Scoring.floor_named``."""
+        return f"{floor:.3f} nats, who knows only how often each token stands in the training rows"
 
     def summary(self, gap: GapClosed) -> str:
         """Say what the teacher gave in the unit of the loss."""
@@ -148,6 +168,16 @@ class LanguageModelScoring(Scoring):
     def extra_figures(self, model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
         """How many of a student's tokens the teacher accepts, if it is asked; see ``Scoring.extra_figures``."""
         return accepted_tokens(teacher, model, self.prompts, self.new_tokens) if self.prompts else {}
+
+
+def _targets(rows: Dataset) -> np.ndarray:
+    """The labels of rows that are predicted: the first token of a text is not."""
+    parts = [
+        pc.list_flatten(pc.list_slice(some.column("labels"), 1)).to_numpy()
+        for some in rows.select_columns("labels").with_format("arrow").iter(ROWS)
+    ]
+    found = np.concatenate(parts)
+    return found[found != IGNORED]
 
 
 def _compared(logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def compare(
     test: Dataset,
     student: Trainer,
     scoring: Scoring,
+    floor: float | None = None,
 ) -> dict[str, Any]:
     """Put together what was found of each model, its size and its speed.
 
@@ -58,10 +59,12 @@ def compare(
         test: tokenised rows: the first of them are fed to the clock.
         student: the distilled student's trainer.
         scoring: how models are measured.
+        floor: what who learnt nothing scores; None: nobody knows.
 
     Returns:
-        ``models`` (a row each), ``gap``, its ``summary`` and ``verdict``, what was ``required`` and is ``unmet``, and
-        on which ``machine`` and in which ``mode`` with which ``versions``.
+        ``models`` (a row each), ``gap``, its ``summary`` and ``verdict``, the ``floor`` and the best model's lead over
+        it, what was ``required`` and is ``unmet``, and on which ``machine`` and in which ``mode`` with which
+        ``versions``.
     """
     rows, taken = [], costs({name: models[name] for name in measurements}, test, student, scoring)
     for name, measurement in measurements.items():
@@ -73,6 +76,7 @@ def compare(
         gap = gap_closed(*(scoring.scores(measurements[name]) for name in (scoring.baseline, "distilled", "teacher")))
         found |= {"gap": asdict(gap), "summary": scoring.summary(gap)}
     found |= {
+        **scoring.above_floor(rows, floor),
         **surroundings(student.args, models),
         "metrics": dict(scoring.hub),
         **scoring.details(measurements),
@@ -185,13 +189,21 @@ def _real_time(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scori
     return {"real_time_factor": real_time_factor(model, speed_batches(trainer, test, scoring.speed_rows), heard)}
 
 
-def table(models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, str] | None = None) -> str:
+def table(
+    models: list[dict[str, Any]],
+    scoring: Scoring,
+    further: Mapping[str, str] | None = None,
+    floor: float | None = None,
+) -> str:
     """Lay out the models' figures for a person; see ``cells``."""
-    return markdown_table(*cells(models, scoring, further))
+    return markdown_table(*cells(models, scoring, further, floor))
 
 
 def cells(
-    models: list[dict[str, Any]], scoring: Scoring, further: Mapping[str, str] | None = None
+    models: list[dict[str, Any]],
+    scoring: Scoring,
+    further: Mapping[str, str] | None = None,
+    floor: float | None = None,
 ) -> tuple[list[str], list[list[str]]]:
     """Write the models' figures: the header of their table, and the cells of each row.
 
@@ -199,6 +211,7 @@ def cells(
         models: the report's rows.
         scoring: how they are shown.
         further: heading of one more column -> its figure, a whole number, which a row may lack.
+        floor: what who learnt nothing scores, which is one more row; None: nobody knows.
     """
 
     def known(figure: float | None, shape: str) -> str:
@@ -215,7 +228,18 @@ def cells(
     }
     if any("real_time_factor" in row for row in models):
         columns["x real time"] = lambda row: known(row.get("real_time_factor"), ",.0f")
-    return list(columns), [[show(row) for show in columns.values()] for row in models]
+    rows = [[show(row) for show in columns.values()] for row in models]
+    if floor is not None:
+        rows.append([_shown(show, scoring.floor_row(floor)) for show in columns.values()])
+    return list(columns), rows
+
+
+def _shown(show: Callable[[Mapping[str, Any]], str], row: Mapping[str, Any]) -> str:
+    """What a column shows of a row that may lack its figure."""
+    try:
+        return show(row) or "-"
+    except KeyError:
+        return "-"
 
 
 def labelled(scoring: Scoring, split: str) -> tuple[str, str]:
@@ -264,24 +288,27 @@ def write(
     """
     folder, found = Path(student.args.output_dir), student.report
     title = f"{found['dataset']}: did the teacher help?"
-    found["plotted"] = labelled(scoring, found["split"])
-    plot_comparison(found["models"], folder / "report.png", title, *found["plotted"])
+    found["plotted"], floor = labelled(scoring, found["split"]), found.get("floor")
+    lowest = scoring.floor_row(floor).get(scoring.plotted[0])
+    plot_comparison(found["models"], folder / "report.png", title, *found["plotted"], floor=lowest)
     found["pictures"] = {"report.png": "Quality, latency and size of the teacher and its students"}
     found["pictures"] |= scoring.pictures(measurements, folder)
     if any("loss" in entry for entry in student.state.log_history):
         plot_losses(student.state.log_history, folder / "losses.png")
         found["pictures"]["losses.png"] = "The parts of the loss over the training of the distilled student"
     (folder / "report.json").write_text(as_json(found), encoding="utf-8")
-    found["table"] = table(found["models"], scoring)
+    found["table"] = table(found["models"], scoring, floor=floor)
     if found.get("classes"):
         found["class_table"] = class_table([ClassChange(**one) for one in found["classes"]])
     samples = scoring.samples(measurements, test) if {"teacher", "distilled"} <= measurements.keys() else None
-    page = write_page(
-        folder, found, cells(found["models"], scoring), last_line(found), samples, public=student.args.hub_samples
-    )
+    shown = cells(found["models"], scoring, floor=floor)
+    page = write_page(folder, found, shown, last_line(found), samples, public=student.args.hub_samples)
     name = folder.parent.name if folder.name.startswith("run-") else folder.name
     if card:
         student.create_model_card(model_name=name)
-    print(f"\n{found['table']}\n\n{found['summary']}\n{found['seconds']:.0f} s in all; everything is in {folder}")
+    print(f"\n{found['table']}\n\n{found['summary']}")
+    if floor is not None:
+        print(f"floor: {scoring.floor_named(floor)}")
+    print(f"{found['seconds']:.0f} s in all; everything is in {folder}")
     print(f"For a browser: {page}")
     print(last_line(found))

@@ -52,10 +52,15 @@ class DetectionScoring(Scoring):
     speed_rows: ClassVar[int] = 512
     unit: ClassVar[str] = "images"
     each: ClassVar[str] = "images"
+    floor_said: ClassVar[str] = "{:.1f} %, who finds nothing"
 
     def __init__(self, collator: BoxCollator, names: Sequence[str]) -> None:
         self.collator, self.names, self._images = collator, list(names), []
         self._teachers: dict[str, Measurement] = {}  # the teacher is asked once for the same rows
+
+    def floor(self, test: Dataset, train: Dataset) -> float:
+        """Who finds nothing; see ``Scoring.floor``."""
+        return 0.0
 
     def for_training(self, args: TrainingArguments) -> dict[str, Any]:
         """Return Trainer's ``compute_metrics``, where its predictions keep apart what each image has.

@@ -205,7 +205,8 @@ def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: flo
     student, test = trainers["distilled"], experiment.splits["test"]
     with as_published(student, trainers) as models:
         measurements = experiment.scoring.measure(trainers, test, student)
-        found = compare(measurements, models, test, student, experiment.scoring)
+        floor = experiment.scoring.floor(test, experiment.splits["train"])
+        found = compare(measurements, models, test, student, experiment.scoring, floor)
     names = ("alpha", "temperature", "objective", "augmentation", "rollout", "reader", "learning_rate", "seed")
     settings = {name: getattr(experiment.args, name) for name in names}
     if settings["objective"] in (None, AUTO):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_distill.reports.fidelity import GapClosed
-from hf_distill.reports.verdict import NoDrop, Requirement, unmet, verdict
+from hf_distill.reports.verdict import NOTHING, NoDrop, Requirement, unmet, verdict
 
 UNMET = 3
 """The exit code of a run whose student is not what was required: 1 is an error, 2 a wrong flag."""
@@ -19,14 +19,19 @@ UNMET = 3
 def judged(found: Mapping[str, Any], required: Iterable[Requirement | NoDrop], **gaps: GapClosed | None) -> dict:
     """Return what a report says of its student: verdicts, and the requirements that it does not meet.
 
+    Where nothing was learned the ``summary`` says so first.
+
     Args:
-        found: the report so far.
+        found: the report so far; ``floor_lead`` says whether anything was learned.
         required: what the student must be.
         **gaps: name of the verdict -> the gap that it is about.
     """
     required = list(required)
     asked = {"required": [str(one) for one in required], "unmet": unmet(required, found)} if required else {}
-    return {**{name: verdict(gap) for name, gap in gaps.items()}, **asked}
+    lead = found.get("floor_lead")
+    verdicts = {name: verdict(gap, lead) for name, gap in gaps.items()}
+    nothing = {"summary": f"{NOTHING}; {found['summary']}"} if NOTHING in verdicts.values() else {}
+    return {**nothing, **verdicts, **asked}
 
 
 def last_line(report: Mapping[str, Any], clock: str = "seconds") -> str:
@@ -40,9 +45,13 @@ def last_line(report: Mapping[str, Any], clock: str = "seconds") -> str:
         >>> last_line({"verdict": "helps", "gap": {"ratio": 0.62, "interval": [0.55, 0.69]}})
         'VERDICT: helps; 62 % of the gap closed (at 95 %: 55 to 69 %)'
     """
+    if report["verdict"] == NOTHING:
+        return f"VERDICT: {NOTHING}"
     said = f"VERDICT: {report['verdict']}{_share(report.get('gap'))}"
     if "verdict_as_long" in report:
         said += f". At equal {clock}: {report['verdict_as_long']}{_share(report['gap_as_long'])}"
+    if (lead := report.get("floor_lead")) is not None and lead <= 2 * report["floor_lead_error"]:
+        said += ". No model is clearly ahead of the floor"
     return said
 
 

@@ -232,6 +232,11 @@ class RetrievalScoring(PredictionScoring):
     }
     hub: ClassVar[Mapping[str, str]] = {"recall": "recall"}
     each: ClassVar[str] = "queries"
+    floor_said: ClassVar[str] = "{:.2f} %, one of the other side at random, where no two rows are alike"
+
+    def floor(self, test: Dataset, train: Dataset) -> float:
+        """Chance; see ``Scoring.floor``."""
+        return 1 / len(test)
 
     def figures(self, predictions: Any, labels: Any) -> dict[str, float]:
         """Recall at 1, 5 and 10, both ways; see ``PredictionScoring.figures``."""

@@ -25,14 +25,14 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import Trainer
 
-from hf_distill.experiments.comparison import as_json, cells, costs, labelled, surroundings, table
+from hf_distill.experiments.comparison import as_json, cells, costs, labelled, surroundings
 from hf_distill.experiments.experiment import SHAPES, Experiment, make_teacher, train
 from hf_distill.experiments.gate import decide, judged, last_line
 from hf_distill.experiments.parsing import parse_some
 from hf_distill.experiments.rates import best_rate, next_rate
 from hf_distill.experiments.settings import READING, TAUGHT, arguments_for, say
 from hf_distill.experiments.without_autocast import as_published, plainly
-from hf_distill.reports import gap_closed, mean_interval, plot_comparison
+from hf_distill.reports import gap_closed, markdown_table, mean_interval, plot_comparison
 from hf_distill.reports.page import write_page
 
 AS_LONG = "{}, as long"
@@ -71,7 +71,7 @@ def main(prepare: Callable[[list[str]], Experiment], argv: Sequence[str]) -> dic
     Returns:
         What ``report.json`` holds: a row for each model with its mean and standard error over seeds, all ``runs``,
         the ``tuning``, the ``gap`` and, at equal seconds, ``gap_as_long``, their ``summary``, and the ``floor``, which
-        is None where the scoring knows none.
+        is None where the scoring knows none, with the best model's lead over it.
 
     Raises:
         ValueError: fewer than two seeds, a recipe without a student alone, a folder with other settings.
@@ -163,7 +163,7 @@ class Runs:
             "dataset": experiment.source,
             **experiment.recipe.measured,
             "models": rows,
-            "floor": floor,
+            **experiment.scoring.above_floor(rows, floor),
             **{key: asdict(gap) for key, gap in zip(("gap", "gap_as_long"), gaps, strict=False)},
             "summary": f"over {len(teachers)} seeds: {said}",
             "rates": rates,
@@ -177,14 +177,16 @@ class Runs:
         if experiment.args.process_index == 0:
             (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
             title = f"{experiment.source}: did the teacher help? ({len(teachers)} seeds)"
-            plot_comparison(rows, self.folder / "report.png", title, *labelled(experiment.scoring, split))
+            lowest = experiment.scoring.floor_row(floor).get(plotted)
+            shown = labelled(experiment.scoring, split)
+            plot_comparison(rows, self.folder / "report.png", title, *shown, floor=lowest)
             further = {"steps": "steps", self.clock: self.counted}
-            shown = found | {"pictures": {"report.png": "Quality, latency and size of the teacher and its students"}}
-            ended = last_line(found, self.clock)
-            page = write_page(self.folder, shown, cells(rows, experiment.scoring, further), ended)
-            print(f"\n{table(rows, experiment.scoring, further)}\n\n{found['summary']}")
+            named = found | {"pictures": {"report.png": "Quality, latency and size of the teacher and its students"}}
+            ended, laid_out = last_line(found, self.clock), cells(rows, experiment.scoring, further, floor)
+            page = write_page(self.folder, named, laid_out, ended)
+            print(f"\n{markdown_table(*laid_out)}\n\n{found['summary']}")
             if floor is not None:
-                print(f"floor: {experiment.scoring.floor_said.format(100 * floor)}, on the {split} rows")
+                print(f"floor: {experiment.scoring.floor_named(floor)}, on the {split} rows")
             print(f"± is one standard error over seeds, of the teacher over its {split} rows; all is in {self.folder}")
             print(f"For a browser: {page}\n{ended}")
         return found

@@ -5,8 +5,9 @@ Knows: figures by name, how a table shows them. Does not know: what a model is f
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,13 +142,50 @@ class Scoring(ABC):
         return str(gap)
 
     def floor(self, test: Dataset, train: Dataset) -> float | None:
-        """Say what a model that learnt nothing scores; None where that is not known.
+        """Say what a model that learnt nothing scores, in the unit of ``score``; None where that is not known.
 
         Args:
             test: tokenised rows that models are measured on.
             train: tokenised rows with the labels that they learn from.
         """
         return None
+
+    def floor_row(self, floor: float | None) -> dict[str, Any]:
+        """Return the figures of who learnt nothing, as a row of the table has them.
+
+        Args:
+            floor: as ``floor`` has it.
+        """
+        return {"name": "floor", self.score: floor}
+
+    def floor_named(self, floor: float) -> str:
+        """Say what the floor is.
+
+        Args:
+            floor: as ``floor`` has it.
+        """
+        return self.floor_said.format(100 * floor)
+
+    def above_floor(self, rows: Sequence[Mapping[str, Any]], floor: float | None) -> dict[str, float | None]:
+        """Return by how much the best model is ahead of who learnt nothing.
+
+        Args:
+            rows: of the report.
+            floor: as ``floor`` has it.
+
+        Returns:
+            ``floor``; and where there is one ``floor_lead``, which is not above 0 where nothing was learned, with its
+            standard error, where the score has one, under ``floor_lead_error``.
+        """
+        if floor is None:
+            return {"floor": None}
+        # Where every model diverged there is no best one, and nothing was learned.
+        lead, error = -math.inf, 0.0
+        for row in rows:
+            ahead = (floor - row[self.score]) if self.lower_is_better else (row[self.score] - floor)
+            if ahead > lead:
+                lead, error = ahead, row.get(f"{self.score}_error", 0.0)
+        return {"floor": floor, "floor_lead": lead, "floor_lead_error": error}
 
     def timed(self, model: nn.Module, trainer: Trainer) -> nn.Module:
         """What is timed of a model: its forward, if nothing else."""

@@ -25,6 +25,8 @@ ON_CPU = not torch.accelerator.is_available()
 # A CPU with bfloat16 units (AVX512_BF16, AMX) trains this in two thirds of the time; others would emulate it, slowly.
 CUDA_BF16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 BF16_UNITS = ("avx512_bf16", "amx_bf16") if hasattr(torch.cpu, "get_capabilities") else ()
+LOGS, EVALUATIONS = 40, 10
+"""How often a run is logged, and evaluated where that is asked for in steps: of few rows there are few steps."""
 SIZES = (
     "teacher_layers", "teacher_hidden_size", "student_layers", "student_hidden_size", "student_decoder_layers",
     "max_length", "max_source_length", "max_target_length", "num_threads",
@@ -47,7 +49,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     learning_rate: float = 2e-3
     num_train_epochs: float = 2.0
     warmup_steps: float = 0.1
-    logging_steps: float = 100
+    logging_steps: float = 1 / LOGS
     use_cpu: bool = ON_CPU
     bf16: bool = FAST_BF16
     dataloader_pin_memory: bool = not ON_CPU
@@ -64,7 +66,6 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         default_factory=list,
         metadata={"help": "Classes, and how many points of F1 each may be behind the teacher: spam:2 ham:1."},
     )
-
     hub_samples: bool = field(
         default=False,
         metadata={
@@ -72,6 +73,13 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             "report.html then. Default: it is _report.html, which stays."
         },
     )
+
+    def __post_init__(self) -> None:
+        """Evaluate so often a run where a user asked for steps and not for how many, or where a best one is kept."""
+        if self.eval_strategy == "steps" and not self.eval_steps:
+            kept = self.load_best_model_at_end and self.save_strategy == "steps"
+            self.eval_steps = self.save_steps if kept else 1 / EVALUATIONS
+        super().__post_init__()
 
     @property
     def required(self) -> list[Requirement | NoDrop]:

@@ -5,6 +5,7 @@ Knows: heads of two models that were made comparable. Does not know: the objecti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from hf_distill.objectives.chunked.one_pass import compared
 from hf_distill.objectives.logits import ForwardKL, LogitTerm
+from hf_distill.objectives.term import Term
 from hf_distill.signals import Head, Signals, Sum
 
 
@@ -29,16 +31,20 @@ class Agreement(LogitTerm):
         return (student.argmax(dim=-1) == teacher.argmax(dim=-1)).float()
 
 
-def fidelity(student: Signals, teacher: Signals) -> dict[str, Sum]:
+def fidelity(
+    student: Signals, teacher: Signals, beside: Mapping[str, tuple[Term, Signals]] | None = None
+) -> dict[str, Sum]:
     """Compare two models in every row that counts.
 
     Args:
         student: what the student shows.
         teacher: what the teacher shows, comparable with it.
+        beside: name -> a term that goes through the same chunks of logits, and what it sees of the student.
 
     Returns:
         ``agreement``, in how many rows both choose the same class, and ``kl``, KL(teacher, student) at temperature 1
-        in nats, each with the number of rows. Nothing where their classes are not the same, or a few ids are kept.
+        in nats, each with the number of rows; and what is beside them. Nothing where their classes are not the same,
+        or a few ids are kept.
 
     Example:
         >>> import torch
@@ -54,7 +60,8 @@ def fidelity(student: Signals, teacher: Signals) -> dict[str, Sum]:
     if not student.heads:
         return {}
     teacher = replace(teacher, heads={name: _mean(head) for name, head in teacher.heads.items()})
-    return compared({"agreement": (Agreement(), student, teacher), "kl": (ForwardKL(1.0), student, teacher)})
+    asked = {"agreement": (Agreement(), student, teacher), "kl": (ForwardKL(1.0), student, teacher)}
+    return compared(asked | {name: (term, seen, teacher) for name, (term, seen) in (beside or {}).items()})
 
 
 def _mean(head: Head) -> Head:

@@ -24,6 +24,10 @@ COSTS = {
 }
 """What a model costs: figure of a row -> how to name it beside the axis, and in what unit."""
 
+FLOOR = {"color": "grey", "linestyle": "--", "linewidth": 1.0, "zorder": 1}
+"""How the line of the floor is drawn."""
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+"""What a number stands on that the line goes through."""
 WIDE = 8
 """Costs that differ by more than this factor are drawn on a logarithmic axis."""
 
@@ -34,6 +38,7 @@ def plot_comparison(
     title: str,
     score: str = "accuracy",
     measured: str = "test accuracy",
+    floor: float | None = None,
 ) -> None:
     """Draw each model's score with its error, beside score against size and score against speed, and save the picture.
 
@@ -46,6 +51,7 @@ def plot_comparison(
         title: above the picture.
         score: which of the rows' figures it is.
         measured: how to name it beside the axis.
+        floor: what who learnt nothing scores, a dashed line where the models are not far from it; None: nobody knows.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -65,6 +71,12 @@ def plot_comparison(
     drawn = [cost for cost in COSTS if all(_known(row, cost) for row in models)]
     costs = [*(cost for cost in drawn if cost == "parameters"), *[cost for cost in drawn if cost != "parameters"][:1]]
     height = max(3.4, 1.4 + 0.45 * len(models))
+    # A score that is no number, of a model that diverged, has a name here and no place.
+    ends = [end for pair in bounds for end in pair if end is not None] + scores
+    ends = [end for end in ends if math.isfinite(end)] or [0.0]
+    around = _around(ends)
+    if near := floor is not None and abs(200 * floor - sum(around)) <= 2 * (around[1] - around[0]):
+        around = _around([*ends, 100 * floor])
     with picture(path, (4.8 + 3.3 * len(costs), height), title, [*names, measured]) as (figure, shown):
         first, *others = figure.subplots(1, 1 + len(costs), width_ratios=[1.3] + [1.0] * len(costs), squeeze=False)[0]
         looks = list(zip(scores, looks_of(names), strict=True))
@@ -72,28 +84,33 @@ def plot_comparison(
             # Points, not bars: a bar whose foot is cut off lies about its height.
             if not math.isfinite(value):
                 continue
-            around = None if low is None else [[max(0.0, value - low)], [max(0.0, high - value)]]  # both are rounded
-            first.errorbar(value, place, xerr=around, fmt=look.marker, markersize=9, capsize=5, color=look.colour)
-            first.annotate(
-                f"{value:.1f}", (value, place), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9
-            )
+            bar = None if low is None else [[max(0.0, value - low)], [max(0.0, high - value)]]  # both are rounded
+            first.errorbar(value, place, xerr=bar, fmt=look.marker, markersize=9, capsize=5, color=look.colour)
+            told = {"ha": "center", "fontsize": 9, "bbox": WHITE if near else None}
+            first.annotate(f"{value:.1f}", (value, place), xytext=(0, 9), textcoords="offset points", **told)
         first.set_yticks(range(len(names)), [fold(shown[name], 18, 3) for name in names])
         first.set_ylim(len(names) - 0.4, -0.6)
-        # A score that is no number, of a model that diverged, has a name here and no place.
-        ends = [end for pair in bounds for end in pair if end is not None] + scores
-        ends = [end for end in ends if math.isfinite(end)] or [0.0]
-        # Two points at least: differences that are nothing shall not look like something.
-        middle, half = (max(ends) + min(ends)) / 2, max(0.7 * (max(ends) - min(ends)), 1.0)
-        around = (middle - half, middle + half)
         first.set_xlim(around)
         first.locator_params(axis="x", nbins=6)
         first.set_xlabel(fold(f"{shown[measured]}, %{_said(kinds)}", 46), fontsize=9)
         clean(first, "x")
+        if near:
+            first.axvline(100 * floor, **FLOOR)
+            beside = {"xytext": (3, 2), "textcoords": "offset points"}
+            first.annotate("floor", (100 * floor, len(names) - 0.45), fontsize=8, color="grey", **beside)
         for axes, cost in zip(others, costs, strict=True):
             _score_against(axes, [row[cost] * COSTS[cost][1] for row in models], looks)
             axes.set_xlabel(COSTS[cost][0], fontsize=9)
             axes.set_ylim(around)
+            if near:
+                axes.axhline(100 * floor, **FLOOR)
             axes.set_ylabel(fold(f"{shown[measured]}, %", 40), fontsize=9)
+
+
+def _around(ends: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis that shows all of these, two points at least: what is nothing shall not look like much."""
+    middle, half = (max(ends) + min(ends)) / 2, max(0.7 * (max(ends) - min(ends)), 1.0)
+    return middle - half, middle + half
 
 
 def _score_against(axes: Axes, costs: Sequence[float], looks: Sequence[tuple[float, Look]]) -> None:

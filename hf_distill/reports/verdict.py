@@ -15,20 +15,22 @@ from typing import Any
 from hf_distill.reports.fidelity import GapClosed
 
 HELPS, CLOSE, HARMS, UNKNOWN = "helps", "too close to call", "harms", "not known"
+NOTHING = "nothing was learned: the best model is the floor"
 COMPARED = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 ASKED = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*([-+]?[\d.]+(?:e-?\d+)?)\s*(?:\*\s*(teacher|alone))?\s*", re.IGNORECASE)
 ROWS = {"teacher": "teacher", "alone": "student alone"}
 
 
-def verdict(gap: GapClosed | None) -> str:
+def verdict(gap: GapClosed | None, lead: float | None = None) -> str:
     """Say whether the distilled student is better than the same student alone.
 
     Args:
         gap: what was measured of both; None where there was no student alone.
+        lead: by how much the best of all models is ahead of who learnt nothing; None: nobody knows.
 
     Returns:
         ``helps`` or ``harms`` where the interval of the gain at 95 % lies on one side of 0, ``too close to call``
-        where it holds 0, ``not known`` without a gap.
+        where it holds 0, ``not known`` without a gap; ``nothing was learned: ...`` where there is no lead.
 
     Example:
         >>> from hf_distill.reports import gap_closed
@@ -36,7 +38,11 @@ def verdict(gap: GapClosed | None) -> str:
         'helps'
         >>> verdict(gap_closed(alone=[0.75, 0.79, 0.74], distilled=[0.78, 0.73, 0.78], teacher=[0.81, 0.81, 0.81]))
         'too close to call'
+        >>> verdict(None, lead=0.0)
+        'nothing was learned: the best model is the floor'
     """
+    if lead is not None and lead <= 0:
+        return NOTHING
     if gap is None:
         return UNKNOWN
     if gap.gain_interval is None:  # all units gained the same, or there is one, whose error is infinite

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from hf_distill.signals import Signals
 from hf_distill.tasks.alignment.tokens import PREFIX
 from hf_distill.tasks.documents import apart
@@ -82,6 +84,19 @@ class Comparing:
             The teacher's signals, with other ``Head.weights`` where not every row tells something.
         """
         return teacher
+
+    def truths(self, student: Signals, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Say what is right in each row of the student's heads: by default the labels that they bring.
+
+        Args:
+            student: what the student shows, in the form in which both models are compared.
+            batch: the batch.
+
+        Returns:
+            Head -> classes, int64, the leading shape, negative where there is none; or numbers, float [B, C], NaN
+            where there is none. Without the heads of which nobody can say it, or where it tells nothing of a model.
+        """
+        return {name: head.labels for name, head in student.heads.items() if head.labels is not None}
 
     def each_text(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
         """Let both models show each text of a packed row as a row of its own; any other batch is left as it is.

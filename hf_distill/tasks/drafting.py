@@ -150,6 +150,10 @@ class Drafting(CausalLM):
         """Compare token by token: a draft head has its teacher's vocabulary; see ``Task.match``."""
         return Comparing.match(self, student, teacher, batch)
 
+    def truths(self, student: Signals, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Nothing: a draft is right where its teacher says the same; see ``Task.truths``."""
+        return {}
+
     def _passes(self, outputs: Any, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """The logits of each pass [B, T, V]."""
         return self._logits(outputs, batch, "the student"), *(outputs.get("further_logits") or ())

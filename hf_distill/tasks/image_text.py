@@ -213,6 +213,10 @@ class ImageText(Task):
         alone = self._with_heads(teacher, batch, "") if teacher.vectors else teacher
         return ours, replace(alone, named=theirs)
 
+    def truths(self, student: Signals, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Nothing: which pair is the right one is asked among those of a batch, whose size would be the answer."""
+        return {}
+
     def _with_heads(self, shown: Signals, batch: Mapping[str, Any], who: str | None) -> Signals:
         company = Company.of(shown.vectors, batch, who)
         rows = torch.ones(len(company.image), dtype=torch.bool, device=company.image.device)

@@ -92,6 +92,11 @@ class LanguageModel(EachPosition):
         """Return what is compared of the teacher; see ``Task.align``, and ``match`` for the student's side."""
         return self.alignment.pair(self, student, teacher, batch)[1]
 
+    def truths(self, student: Signals, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The next token, where both models read the same positions and know it; see ``Task.truths``."""
+        like = self.alignment.same_positions and self.alignment.same_classes
+        return super().truths(student, batch) if like else {}
+
     def match(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> tuple[Signals, Signals]:
         """Bring both models' heads into one form, for each teacher; see ``Task.match``."""
         views = {n: self.alignment.pair(self, student, one, batch, n) for n, one in teacher.named.items()}

@@ -177,6 +177,15 @@ class SequenceClassification(Task):
         labels = batch.get("labels") if self.problem_type == SINGLE else None
         return None if labels is None else labels.view(-1)
 
+    def truths(self, student: Signals, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Each row's class; of several whether each is there; for regression its numbers. See ``Task.truths``."""
+        labels = batch.get("labels")
+        if labels is None or self.problem_type == SINGLE:
+            return super().truths(student, batch)
+        if self.problem_type == REGRESSION:
+            return {"logits": labels.float().reshape(rows_of(batch), -1)}
+        return {"logits": torch.where(labels == -100, labels, labels > 0.5).long()}
+
     def align(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> Signals:
         """Put the teacher's classes into the student's order; see ``Task.align``."""
         ours, theirs = student.heads["logits"].logits, teacher.heads["logits"].logits

@@ -243,7 +243,7 @@ class Distillation:
         supervised: SupervisedLoss,
         state: TrainerState,
         autocast: Callable[[], AbstractContextManager],
-        note: Callable[[tuple[Signals, Signals]], None],
+        note: Callable[[tuple[Signals, Signals], Mapping[str, Any]], None],
         whole: bool = False,
     ) -> Compared:
         """Ask the teacher, run the student, and compare the two inside the student's wrapped forward.
@@ -260,7 +260,7 @@ class Distillation:
             supervised: the supervised half of the loss.
             state: at which step the run is.
             autocast: makes the context that the comparison runs in.
-            note: is shown both models' signals.
+            note: is shown both models' signals, and the batch.
             whole: somebody wants the student's logits.
 
         Returns:
@@ -285,7 +285,7 @@ class Distillation:
 
         def soft(shown: Signals) -> tuple[dict[str, Sum], Tensor | float]:
             both = self.task.match(shown, taught, batch)
-            note(both)
+            note(both, batch)
             if self.objective.needs != {"heads"}:
                 both = self.task.each_text(*both, batch)
             return self.objective(*both, batch, weights, shown), self.objective.zero_for_unused_parameters()

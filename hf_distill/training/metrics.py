@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf_distill.objectives.fidelity import fidelity
 from hf_distill.signals import Signals
-from hf_distill.tasks.layout import Layout
+from hf_distill.tasks.layout import LAYOUT, Layout
 from hf_distill.training.image_checks import naming_bad_images
+from hf_distill.training.judge import Judge
 from hf_distill.training.recording_checks import naming_bad_recordings
 from hf_distill.training.tally import Tally
 from hf_distill.training.window import Window
@@ -70,6 +71,11 @@ class LogMixin:
     _warned: bool = False
     _blended: bool = False
 
+    @cached_property
+    def _judge(self) -> Judge:
+        """What is found of the teacher."""
+        return Judge()
+
     def _note_rows(self, layout: Layout) -> None:
         """Count the rows of a training batch in which no position counts, and all of them."""
         rows = layout.rows
@@ -103,15 +109,25 @@ class LogMixin:
             self._evaluating.add(dict(zip(parts, each.sum(dim=0), strict=True)))
             self._evaluating.weight += len(each)
 
-    def _note_fidelity(self, both: tuple[Signals, Signals]) -> None:
-        """In an evaluation, add up how close the student comes to its teacher, row by row."""
-        if self._evaluating is None or not self.task.distributions:
-            return
+    def _note_fidelity(self, both: tuple[Signals, Signals], batch: Mapping[str, Any]) -> None:
+        """Add up how close the student comes to its teacher, row by row, and how right both are."""
         student, teacher = both
-        with torch.no_grad():
-            found = fidelity(student, self.task.telling(student, teacher) if teacher.heads else teacher)
+        heads = bool(teacher.heads) and "heads" in self.distillation.objective.needs
+        if self._evaluating is None:
+            if heads and not self.teacher.moves:
+                self._judge.hear_early(self.task, both, batch, self.is_world_process_zero())
+            return
+        both = student, self.task.telling(student, teacher) if teacher.heads else teacher
+        found = self._judge.hear(self.task, both, batch, self._own_samples(batch))
         if found:
             self._fidelity.add({"rows": found["kl"].count.float(), **{name: one.total for name, one in found.items()}})
+
+    def _own_samples(self, batch: Mapping[str, Any]) -> Tensor:
+        """Which samples of an evaluation batch are rows, and not there to fill up the ranks' last one: bool [B]."""
+        state, count = self.accelerator.gradient_state, len(batch[LAYOUT].rows)
+        place = torch.arange(count) + self.accelerator.process_index * count
+        filled = self.accelerator.num_processes > 1 and state.end_of_dataloader and state.remainder > 0
+        return place < state.remainder if filled else place >= 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the training loss, each normalised as in the loss and before alpha and weights.
@@ -188,12 +204,13 @@ class LogMixin:
             read = self._evaluated(*args, **{**kwargs, "metric_key_prefix": prefix}).metrics
         finally:
             reader.in_evaluation = False
-        output.metrics.update({name: value for name, value in read.items() if not name.endswith("_time")})
+        apart = ("_time", "_teacher_accuracy", "_teacher_perplexity", "_teacher_mse")  # the teacher reads nothing more
+        output.metrics.update({name: value for name, value in read.items() if not name.endswith(apart)})
         return output
 
     def _evaluated(self, *args: Any, **kwargs: Any) -> Any:
         self._follow_args()
-        self._evaluating, self._fidelity = Tally(), Tally()
+        self._evaluating, self._fidelity, self._judge.worth = Tally(), Tally(), None
         try:
             rows = getattr(args[0] if args else kwargs["dataloader"], "dataset", None)
             with naming_bad_images(rows, "the evaluation set"), naming_bad_recordings(rows, "the evaluation set"):
@@ -211,4 +228,18 @@ class LogMixin:
                 self._blended = True  # stock scripts print exp(eval_loss)
                 logger.warning(BLEND, prefix, self.alpha, prefix, prefix, perplexity, prefix)
         output.metrics.update({f"{prefix}_loss/{name}": value for name, value in parts.items()})
+        self._note_worth(prefix, output.metrics)
         return output
+
+    def _note_worth(self, prefix: str, metrics: dict[str, float]) -> None:
+        """Add how right the teacher is beside its student, under names that nobody else took; warn where it is not."""
+        if self._judge.worth is None:
+            return
+        worth = self._judge.worth.gather(lambda sums: self.accelerator.reduce(sums, reduction="sum"))
+        for name, value in worth.figures().items():
+            if f"{prefix}_{name.removeprefix('student_')}" not in metrics:  # that is the student's own
+                metrics.setdefault(f"{prefix}_{name}", value)
+        if not self.teacher.moves and "heads" in self.distillation.objective.needs:
+            nothing, behind = worth.no_lead(prefix), worth.behind(prefix)
+            self._judge.say("no lead", nothing, self.is_world_process_zero())
+            self._judge.say("behind", None if nothing else behind, self.is_world_process_zero())

@@ -7,7 +7,8 @@ from recipe_runs import QUIET, SHORT, SMALL
 
 from hf_distill.cli import main
 from hf_distill.cli.recipes import recipe_module
-from hf_distill.experiments.gate import decide, last_line
+from hf_distill.experiments.gate import decide, judged, last_line
+from hf_distill.reports.verdict import NOTHING
 
 bert_chinese = recipe_module("bert_chinese")
 FLAGS = [*SHORT, *SMALL, *QUIET, "--num_threads", "1"]
@@ -20,6 +21,18 @@ def test_the_line_has_the_share_where_there_is_one():
     assert last_line({**words, **gaps}, "CPU seconds") == (
         "VERDICT: helps; 40 % of the gap closed. At equal CPU seconds: too close to call"
     )
+
+
+def test_the_line_says_where_nothing_was_learned_or_hardly_anything():
+    nothing = {"verdict": NOTHING, "verdict_as_long": NOTHING, "gap": {"ratio": 0.4, "interval": None}}
+    assert last_line(nothing) == "VERDICT: nothing was learned: the best model is the floor"
+    hardly = {"verdict": "too close to call", "floor": 0.5, "floor_lead": 0.02, "floor_lead_error": 0.02}
+    assert last_line(hardly) == "VERDICT: too close to call. No model is clearly ahead of the floor"
+    assert last_line({**hardly, "floor_lead": 0.2}) == "VERDICT: too close to call"
+    assert last_line({"verdict": "helps", "floor": 0.5}) == "VERDICT: helps"  # as reports of earlier versions are
+    told = judged({"floor_lead": 0.0, "models": [], "summary": "gain +0.0"}, [], verdict=None)
+    assert told == {"verdict": NOTHING, "summary": f"{NOTHING}; gain +0.0"}
+    assert judged({"floor": None, "models": []}, [], verdict=None) == {"verdict": "not known"}
 
 
 def test_what_is_not_met_ends_with_three(capsys):
@@ -41,8 +54,12 @@ def test_a_run_is_judged_last_and_all_is_written(tmp_path, capsys):
     assert ended.value.code == 3
     shown = capsys.readouterr()
     report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
-    assert report["verdict"] in ("helps", "too close to call", "harms")
-    assert shown.out.splitlines()[-1].startswith(f"VERDICT: {report['verdict']}")
+    assert report["verdict"] == "nothing was learned: the best model is the floor"  # in three steps
+    assert shown.out.splitlines()[-1] == f"VERDICT: {report['verdict']}"
+    assert report["floor_lead"] == max(row["accuracy"] for row in report["models"]) - report["floor"] <= 0
+    (row,) = [line for line in shown.out.splitlines() if line.startswith("| floor ")]
+    assert [cell.strip() for cell in row.split("|")[2:4]] == [f"{100 * report['floor']:.1f}", "-"]
+    assert "floor: " in shown.out
     assert report["required"] == ["parameters<=2*teacher", "accuracy>1", "person:100"]
     (said,) = report["unmet"]
     assert said.startswith("accuracy>1 was required, and accuracy is ")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from recipe_runs import rows, write
-from transformers import BertConfig, BertForSequenceClassification, MarianConfig
+from transformers import BertConfig, BertForSequenceClassification, MarianConfig, TrainerState
 
 from hf_distill import DistillationTrainingArguments, cli
 from hf_distill.cli.recipes import recipe_module
@@ -126,6 +126,22 @@ def test_a_student_alone_reads_no_teacher(tmp_path):
     alone = arguments_for(whole, "_alone")
     assert (alone.reader, alone.reads_teacher, alone.alpha) == (None, None, 0.0)
     assert alone.output_dir == str(tmp_path / "_alone")
+
+
+@pytest.mark.parametrize(("steps", "logged", "evaluated"), [(6, 1, 1), (22, 1, 3), (150, 4, 15), (4000, 100, 400)])
+def test_of_few_steps_each_is_logged_and_of_many_as_many(tmp_path, steps, logged, evaluated):
+    args = RecipeTrainingArguments(str(tmp_path), eval_strategy="steps", bf16=False)
+    state = TrainerState()
+    state.compute_steps(args, steps)
+    assert (state.logging_steps, state.eval_steps) == (logged, evaluated)
+
+
+def test_what_a_user_says_of_logs_and_evaluations_counts(tmp_path):
+    args = RecipeTrainingArguments(str(tmp_path), logging_steps=7, eval_strategy="steps", eval_steps=9, bf16=False)
+    assert (args.logging_steps, args.eval_steps) == (7, 9)
+    best = {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": 50, "load_best_model_at_end": True}
+    assert RecipeTrainingArguments(str(tmp_path), **best, bf16=False).eval_steps == 50  # wherever one is kept
+    assert arguments_for(args, "_alone").eval_steps == 9
 
 
 @pytest.mark.parametrize("recipe", [causal_lm, translation])

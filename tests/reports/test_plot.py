@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from matplotlib import image
 
@@ -59,3 +60,15 @@ def test_a_model_that_diverged_is_named_and_the_others_are_drawn(tmp_path, broke
     rows = [*MODELS[: 3 - broken], *({**row, **nothing} for row in MODELS[3 - broken :])]
     plot_comparison(rows, tmp_path / "report.png", "did the teacher help?")
     assert image.imread(tmp_path / "report.png").shape[1] > 500
+
+
+def test_the_floor_is_a_line_where_the_models_are_not_far_from_it(tmp_path):
+    drawn = []
+    for floor in (None, 0.82, 0.1):
+        plot_comparison(MODELS, tmp_path / "floor.png", "did the teacher help?", floor=floor)
+        drawn.append(image.imread(tmp_path / "floor.png")[..., :3])
+    assert drawn[0].shape == drawn[2].shape
+    assert (drawn[0] == drawn[2]).all()  # a line far away would press all models together
+    line = drawn[1][(drawn[0] != drawn[1]).any(axis=-1)]
+    assert len(line) > 100
+    assert np.ptp(line[line.min(axis=-1) < 0.6], axis=-1).max() < 0.02  # grey
