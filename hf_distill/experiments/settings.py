@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from hf_distill import DistillationTrainingArguments
+from hf_distill.experiments.budgets import check_rounds
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.words import check_languages
 from hf_distill.reports.verdict import NoDrop, Requirement
@@ -29,6 +30,8 @@ SIZES = (
     "teacher_layers", "teacher_hidden_size", "student_layers", "student_hidden_size", "student_decoder_layers",
     "max_length", "max_source_length", "max_target_length", "num_threads",
 )  # fmt: skip
+ROUND, ROUND_DONE = "_round-", "round.json"
+"""Where the student of a round before the last is kept, by its number, and what says there that it was finished."""
 READING = ("reader", "reads_teacher")
 TAUGHT = ("augmentation", "rollout", *READING)
 """Arguments that a student without a teacher is trained without."""
@@ -108,6 +111,7 @@ def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> t
         check_languages([recipe.language])
     if hasattr(recipe, "check"):
         recipe.check()
+    check_rounds(recipe, args)
     if args.device.type == "cpu":  # accelerate launch gives a process one thread, which leaves cores idle
         asked = getattr(recipe, "num_threads", None)
         torch.set_num_threads(asked or max(1, (os.cpu_count() or 1) // args.world_size))
@@ -127,7 +131,9 @@ def check_resume(folder: str, resume: str | None) -> None:
     if not resume:
         return
     if resume.lower() == "true":
-        if last_whole_checkpoint(folder) is None:
+        rounds = list(Path(folder).glob(f"{ROUND}*"))
+        whole = any((one / ROUND_DONE).is_file() or last_whole_checkpoint(one) for one in rounds)
+        if last_whole_checkpoint(folder) is None and not whole:
             raise ValueError(
                 f"No valid checkpoint found in output directory ({folder}): name the --output_dir of the run that is "
                 "to go on, or start without --resume_from_checkpoint."

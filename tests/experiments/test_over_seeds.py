@@ -74,8 +74,8 @@ def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     assert len(lines) == 1 + 2 + 5  # the first seed of the student alone was trained to choose its rate
     half = lines[-1][: len(lines[-1]) // 2]  # killed while it was written
     file.write_text("\n".join([*lines[:-1], half]), encoding="utf-8")
-    trained = []
-    monkeypatch.setattr(over_seeds, "train", lambda trainer: (trained.append(trainer), experiment.train(trainer)))
+    trained, train = [], experiment.train
+    monkeypatch.setattr(experiment, "train", lambda trainer, *_: (trained.append(trainer), train(trainer)))
     assert cli.main(["compare", *flags]) == 0
     assert len(trained) == 1
     again = file.read_text(encoding="utf-8").splitlines()
@@ -129,8 +129,8 @@ def test_runs_without_their_seconds_are_made_again_where_these_are_asked_for(com
     runs = over_seeds.Runs(job, asked)
     old = {"student": "student alone", "learning_rate": 0.002, "seed": 5, "validation": -1.0, "score": 0.5}
     runs._keep({**old, "figures": {"accuracy": 0.5}, "steps": 2})
-    trained = []
-    monkeypatch.setattr(over_seeds, "train", lambda trainer: (trained.append(trainer), experiment.train(trainer)))
+    trained, train = [], experiment.train
+    monkeypatch.setattr(experiment, "train", lambda trainer, *_: (trained.append(trainer), train(trainer)))
     assert runs.run("student alone", 0.002, 5, tuning=True)["score"] == 0.5  # its rate was chosen without them
     asked.equal_seconds = False
     assert runs.run("student alone", 0.002, 5)["score"] == 0.5
@@ -219,8 +219,8 @@ def test_a_distilled_student_reads_its_teacher_and_the_one_alone_does_not(compar
     with pytest.raises(ValueError, match="holds runs with other settings"):
         over_seeds.Runs(job, asked)  # those of the folder have no reader
     job.root = tmp_path
-    monkeypatch.setattr(over_seeds, "train", lambda trainer: read.append(trainer.args.reader))
     runs = over_seeds.Runs(job, asked)
+    monkeypatch.setattr(experiment, "train", lambda trainer, *_: read.append(trainer.args.reader))
     monkeypatch.setattr(runs, "_measured", lambda *_: {})
     for student in runs.students:
         runs.run(student, 0.002, 0)
