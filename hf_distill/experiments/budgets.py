@@ -171,9 +171,11 @@ class Budget:
         """
         if self._made is None:
             model = unsharded(teacher).to(self.args.device)
-            self._made = fit_budget(model, parameters=self.asked, batches=self.batches(model)).cpu()
-            if self.rounds > 1:
+            if self.rounds == 1:
+                self._made = fit_budget(model, parameters=self.asked, batches=self.batches(model)).cpu()
+            else:
                 self.way = shapes_on_the_way(model, self.asked, self.rounds)
+                self._made = cut_to(model, self.way[-1:], 1, self.batches(model)).cpu()
                 self._first = self.cut(model, 1).cpu()
         return copy.deepcopy(self._made)
 

@@ -5,7 +5,7 @@
 FOLDER holds train, validation and test.jsonl.gz (``text``, ``label``). One 8 x 96 teacher learns from all of
 ``--teacher_rows``. Its students have at most a quarter of its parameters: by ``fit_budget`` (depth, width and inside
 together), by layers alone, by width alone, a fresh one of the first one's sizes, and one that comes to these in three
-rounds, with as many steps in all (``--shrink_rounds`` of a recipe: each round warms up anew). Each learns from the first
+rounds, with as many steps in all (``--shrink_rounds``; each round warms up anew). Each learns from the first
 ``--rows`` rows, alone and under its teacher by KL and hidden states (``objective="auto"``), at the rate that is best
 for the first seed on 2,000 validation rows. All is kept in ``runs.jsonl``: start again to go on. The table shows test
 accuracies, mean and standard error over seeds, and the share of the gap from the fresh student alone to the teacher.
