@@ -14,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any
 
-import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils.generic import find_labels
 
 from hf_distill.models.sharding import unsharded
@@ -204,9 +203,8 @@ class Budget:
             if self.args.remove_unused_columns:
                 known = {*taken, *labels, "label", "label_ids"}
                 rows = rows.select_columns([name for name in rows.column_names if name in known])
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.args.seed)  # a collator may draw numbers
-                made = [self.collator([rows[at] for at in some]) for some in _groups(len(rows), size)]
+            set_seed(self.args.seed)  # a collator may draw numbers
+            made = [self.collator([rows[at] for at in some]) for some in _groups(len(rows), size)]
             drop = {"label", "labels", "label_ids", *labels}
             self._batches = [{n: one for n, one in batch.items() if n in taken and n not in drop} for batch in made]
         return self._batches

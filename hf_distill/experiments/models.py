@@ -282,6 +282,7 @@ def make_student(
             student = keep_layers(teacher, recipe.student_layers, recipe.student_preset, **others)
         else:
             student = budget.student(teacher)
+            set_seed(seed)  # again: the first time rows were collated, and the student cut
         kind.labelled(student.config)
     else:
         shape = kind.empty(teacher) if isinstance(teacher, str) else teacher

@@ -105,7 +105,7 @@ def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> t
     if root == default:
         args.output_dir = str(next_run(default))
     check_output_dir(args.output_dir, args.resume_from_checkpoint)
-    check_resume(args.output_dir, args.resume_from_checkpoint)
+    check_resume(args.output_dir, args.resume_from_checkpoint, getattr(recipe, "shrink_rounds", 1))
     check_sizes(recipe)
     if getattr(recipe, "language", None):
         check_languages([recipe.language])
@@ -118,12 +118,13 @@ def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> t
     return recipe, args, root
 
 
-def check_resume(folder: str, resume: str | None) -> None:
+def check_resume(folder: str, resume: str | None, rounds: int = 1) -> None:
     """Refuse a checkpoint that is not there, before a teacher is trained for it.
 
     Args:
         folder: of the run.
         resume: ``resume_from_checkpoint`` as the command line has it, "true" for the last one.
+        rounds: in so many the student shrinks; one that was finished is enough to go on from.
 
     Raises:
         ValueError: there is none, or it is not whole.
@@ -131,8 +132,8 @@ def check_resume(folder: str, resume: str | None) -> None:
     if not resume:
         return
     if resume.lower() == "true":
-        rounds = list(Path(folder).glob(f"{ROUND}*"))
-        whole = any((one / ROUND_DONE).is_file() or last_whole_checkpoint(one) for one in rounds)
+        before = Path(folder).glob(f"{ROUND}*") if rounds > 1 else ()
+        whole = any((one / ROUND_DONE).is_file() or last_whole_checkpoint(one) for one in before)
         if last_whole_checkpoint(folder) is None and not whole:
             raise ValueError(
                 f"No valid checkpoint found in output directory ({folder}): name the --output_dir of the run that is "

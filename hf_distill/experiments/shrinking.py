@@ -110,13 +110,14 @@ def _taken_up(kind: ModelKind, folder: Path, number: int, device: Any) -> PreTra
 
 
 def _leave(trainer: Trainer, folder: Path, one: dict[str, Any]) -> None:
-    """Save what the next round starts from; its mark comes last, when the checkpoints are not needed any more."""
+    """Save what the next round starts from, and its mark; then the checkpoints are not needed any more."""
     trainer.save_model(str(folder), _internal_call=True)
     if trainer.is_world_process_zero():
+        text, mark = json.dumps({**one, "log": trainer.state.log_history}, indent=2), folder / ROUND_DONE
+        (half := mark.with_suffix(".part")).write_text(f"{text}\n", encoding="utf-8")
+        half.replace(mark)  # whole, or not there
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-        text = json.dumps({**one, "log": trainer.state.log_history}, indent=2)
-        (folder / ROUND_DONE).write_text(f"{text}\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
 
 

@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from accelerate import PartialState
 from recipe_runs import TEXTS, write
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback
 
@@ -35,22 +36,32 @@ def rows(n):
     return [{"text": f"{TEXTS[i % 5]}{TEXTS[i % 3]}{i}", "label": i % 2} for i in range(n)]
 
 
+def written(folder):
+    """Write the rows, and a teacher of four layers and two heads.
+
+    Args:
+        folder: holds them afterwards.
+    """
+    if (teacher := folder / "teacher").exists():
+        return
+    made = {"train": rows(32), "validation": rows(6), "test": rows(7)}
+    tokenizer = character_tokenizer([row["text"] for row in made["train"] for _ in (0, 1)])
+    tokenizer.save_pretrained(teacher)
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64)
+    sizes |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)  # which ranks draw apart
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, initializer_range=0.1, **sizes)
+    config.id2label, config.label2id = {0: "0", 1: "1"}, {"0": 0, "1": 1}
+    BertForSequenceClassification(config).save_pretrained(teacher)
+    for name, some in made.items():
+        told = "" if name == "train" else name
+        write(folder / f"{name}.jsonl", [{**row, "text": told + row["text"]} for row in some])
+
+
 def job(folder, *flags, ranks=1):
-    """The recipe's experiment of 12 steps, and the path of a teacher of four layers and two heads."""
-    teacher, data = folder / "teacher", [*rows(32)]
-    if not teacher.exists():
-        tokenizer = character_tokenizer([row["text"] for row in data for _ in (0, 1)])
-        tokenizer.save_pretrained(teacher)
-        torch.manual_seed(0)
-        sizes = dict(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64)
-        config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, initializer_range=0.1, **sizes)
-        config.id2label, config.label2id = {0: "0", 1: "1"}, {"0": 0, "1": 1}
-        BertForSequenceClassification(config).save_pretrained(teacher)
-        for name, some in (("train", data), ("validation", rows(6)), ("test", rows(7))):
-            write(
-                folder / f"{name}.jsonl",
-                [{"text": f"{name}{i}", **row} if name != "train" else row for i, row in enumerate(some)],
-            )
+    """The recipe's experiment of 12 steps, and the path of its teacher."""
+    written(folder)
+    teacher = folder / "teacher"
     files = [f"--{name}_file={folder / name}.jsonl" for name in ("train", "validation", "test")]
     fixed = ["--teacher_model_name_or_path", str(teacher), "--output_dir", str(folder / "run"), "--num_threads", "1"]
     fixed += [
@@ -68,16 +79,15 @@ def job(folder, *flags, ranks=1):
 
 
 def main(folder):
-    rank = int(os.environ["RANK"])
-    if rank == 0:
-        job(folder)
-    torch.distributed.init_process_group("gloo")
-    torch.distributed.barrier()
+    state = PartialState(cpu=True)
+    with state.main_process_first():
+        written(folder)
     made, teacher = job(folder, "--shrink_rounds", "3", ranks=2)
     trainer = made.learn(made.distilled(teacher, made.args))
-    state = {name: value for name, value in trainer.model.state_dict().items() if "distillation" not in name}
-    found = {"world_size": made.args.world_size, "lineage": lineage(trainer.model), "weights": state}
-    torch.save(found, folder / f"{rank}.pt")
+    weights = {name: value for name, value in trainer.model.state_dict().items() if "distillation" not in name}
+    found = {"world_size": state.num_processes, "lineage": lineage(trainer.model), "weights": weights}
+    torch.save(found, folder / f"{state.process_index}.pt")
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A budget in a recipe's settings: what contradicts it, and on which rows a cut is calibrated."""
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -91,9 +92,7 @@ def budget(folder, n, share=0.5, rounds=1, **args):
 
 def test_the_first_rows_are_collated_without_labels_and_without_what_no_model_reads(tmp_path):
     asked, model = budget(tmp_path, ROWS + 50), tiny.bert()
-    state = torch.get_rng_state()
     batches = asked.batches(model)
-    assert torch.equal(torch.get_rng_state(), state)
     assert [len(batch["input_ids"]) for batch in batches] == [100] * 5 + [12]
     assert all(batch.keys() == {"input_ids", "attention_mask"} for batch in batches)
     assert batches[0]["input_ids"][3].tolist() == [8] * 5 + [0]
@@ -105,7 +104,10 @@ def test_a_collator_that_draws_draws_the_same(tmp_path):
     found = []
     for _ in range(2):
         asked = budget(tmp_path, 8)
-        asked.collator = lambda some: {"input_ids": torch.randint(1, 9, (len(some), 4)), "labels": torch.zeros(1)}
+        asked.collator = lambda some: {
+            "input_ids": torch.randint(np.random.randint(9, 99), (len(some), 4)),
+            "labels": 0,
+        }
         found += asked.batches(tiny.bert())
         torch.rand(3)
     assert torch.equal(found[0]["input_ids"], found[1]["input_ids"])

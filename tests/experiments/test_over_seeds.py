@@ -13,6 +13,7 @@ from recipe_runs import TINY, rows, unlabeled, write
 from hf_distill import cli
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments import evaluation, experiment, over_seeds
+from hf_distill.experiments.models import ModelArguments
 from hf_distill.experiments.text_classification import ClassScoring
 from hf_distill.experiments.token_tagging import TagScoring
 
@@ -171,6 +172,28 @@ def test_the_floor_is_what_a_model_that_learnt_nothing_scores():
     # B-x for every token: of the three spans that are there, two are among the four that are said.
     assert tags.floor(test, train) == pytest.approx(2 * 2 / (4 + 3))
     assert tags.floor(test, Dataset.from_dict({"labels": [[0, 0, 1]]})) == 0.0
+
+
+def test_runs_of_earlier_versions_are_found_where_nothing_newer_was_asked_for():
+    recipe = ModelArguments()
+    assert over_seeds._settings(recipe) == {
+        name: value for name, value in vars(recipe).items() if name not in ("student_parameters", "shrink_rounds")
+    }
+    asked = over_seeds._settings(ModelArguments(student_parameters=0.5, shrink_rounds=2))
+    assert (asked["student_parameters"], asked["shrink_rounds"]) == (0.5, 2)
+
+
+@pytest.mark.slow
+def test_students_that_shrink_are_compared(tmp_path):
+    small = ["--output_dir", str(tmp_path), *TINY, "--teacher_layers", "2", "--teacher_hidden_size", "128"]
+    flags = [*small, "--student_hidden_size", "128", "--student_parameters", "0.5", "--shrink_rounds", "2"]
+    assert cli.main(["compare", "bert_chinese", *flags, "--seeds", "0", "1", "--tuning_runs", "1"]) == 0
+    report = json.loads((tmp_path / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    teacher, *students = report["models"]
+    assert {one["parameters"] for one in students} == {students[0]["parameters"]}
+    assert students[0]["parameters"] <= 0.5 * teacher["parameters"]
+    assert report["rounds"] == 2
+    assert [run["steps"] for run in report["runs"] if run["student"] != NAMES[1]] == [2] * 4
 
 
 @pytest.mark.slow

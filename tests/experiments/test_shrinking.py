@@ -175,6 +175,8 @@ def test_nothing_goes_on_where_nothing_was_kept(tmp_path):
         job(tmp_path, "--resume_from_checkpoint", "true")
     (tmp_path / "run" / "_round-1").mkdir(parents=True)
     (tmp_path / "run" / "_round-1" / "round.json").write_text("{}")
+    with pytest.raises(ValueError, match="No valid checkpoint found in output directory"):
+        shrinking_ranks.job(tmp_path, "--resume_from_checkpoint", "true")  # which has one round
     job(tmp_path, "--resume_from_checkpoint", "true")
 
 

@@ -1,6 +1,7 @@
 """Students that a budget allows."""
 
 import copy
+import itertools
 
 import pytest
 import tiny_images
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassi
 
 from hf_distill.reports.speed import Latency
 from hf_distill.students import budget, fit_budget, lineage
-from hf_distill.students.budget import ranked
+from hf_distill.students.budget import cut_to, ranked, shapes_on_the_way
 from hf_distill.students.shapes import Shape, shapes_of
 
 
@@ -88,6 +89,43 @@ def test_of_shapes_as_large_the_most_balanced_comes_first():
         Shape(1, {}, shares, n, 0.0) for shares, n in [((0.5, 0.5), 91), ((1, 0.3), 100), ((1, 1), 80)]
     )
     assert ranked([small, odd, even]) == [even, odd, small]
+
+
+def test_the_way_to_a_budget_grows_nowhere_and_ends_where_one_cut_does():
+    model = teacher(layers=4, heads=4)
+    way = shapes_on_the_way(model, 0.3, 3)
+    assert [limit / model.num_parameters() for limit, _ in way] == pytest.approx([0.3 ** (k / 3) for k in (1, 2, 3)])
+    assert all(shape.parameters <= limit for limit, shape in way)
+    for (_, before), (_, after) in itertools.pairwise(way):
+        assert all(b >= a for b, a in zip(before.shares, after.shares, strict=True))
+        assert before.parameters > after.parameters
+    once = fit_budget(model, parameters=0.3, batches=rows())
+    student = model
+    for number in (1, 2, 3):
+        before, student = student, cut_to(student, way, number, rows())
+        assert student is not before
+        assert student.num_parameters() == way[number - 1][1].parameters
+    assert {n: p.shape for n, p in student.named_parameters()} == {n: p.shape for n, p in once.named_parameters()}
+    told = [one for one in lineage(student) if one.startswith("So ")]
+    assert told[2].startswith("So `BertForSequenceClassification` was cut before round 3 of 3, to ")
+    assert told[2].endswith(f"{student.num_parameters():,} of at most {way[2][0]:,.0f} parameters.")
+    assert "fit_budget" not in str(model.config)
+
+
+def test_what_stays_as_it_was_in_a_round_is_not_cut_again():
+    model = teacher(layers=4, heads=2)
+    shapes = {len(shape.sizes): shape for shape in shapes_of(model) if shape.layers == 2}
+    way = [(1e6, shapes[3]), (1e6, shapes[3])]
+    first = cut_to(model, way, 1, rows())
+    same = cut_to(first, way, 2, rows())
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
+    steps = [[step["step"] for step in one.config.distillation] for one in (first, same)]
+    assert steps == [["keep_layers", "shrink_width", "cut_to"], ["keep_layers", "shrink_width", "cut_to", "cut_to"]]
+
+
+def test_a_way_to_less_than_the_smallest_is_refused():
+    with pytest.raises(ValueError, match=r"at most 10 parameters was asked for, and the smallest there is \(1 layers"):
+        shapes_on_the_way(teacher(layers=2, heads=1), 10, 2)
 
 
 @pytest.mark.slow
