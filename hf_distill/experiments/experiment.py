@@ -288,10 +288,10 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     if (folder / "trained_with.json").is_file():
         say(args, f"using the teacher kept at {folder}")
         return experiment.kind.kept(folder)
-    say(args, f"training the teacher, once: it is kept at {folder}")
     model = untrained_teacher(recipe, experiment.kind, experiment.tokenizer, args.seed)
     if experiment.budget is not None:
         experiment.budget.check(model)
+    say(args, f"training the teacher, once: it is kept at {folder}")
     changes = {"learning_rate": recipe.teacher_learning_rate, "num_train_epochs": recipe.teacher_epochs}
     changes["student_quantization"] = None
     trainer = experiment.trainer(model, arguments_for(args, "", output_dir=str(folder), **changes), rows=rows)

@@ -145,12 +145,12 @@ def shapes_on_the_way(teacher: PreTrainedModel, parameters: float, rounds: int) 
 
     Example:
         >>> from transformers import BertConfig, BertModel
-        >>> sizes = dict(hidden_size=32, num_attention_heads=4, intermediate_size=64, vocab_size=50)
+        >>> sizes = dict(hidden_size=32, num_attention_heads=2, intermediate_size=64, vocab_size=50)
         >>> teacher = BertModel(BertConfig(num_hidden_layers=8, max_position_embeddings=16, **sizes))
         >>> for limit, shape in shapes_on_the_way(teacher, 0.25, rounds=2):
         ...     print(f"{shape.parameters} of {limit:.0f}:", shape)
-        31512 of 35824: 6 layers, hidden_size 24, num_heads 3, intermediate_size 48
-        17904 of 17912: 6 layers, hidden_size 16, num_heads 2, intermediate_size 48
+        27632 of 35824: 8 layers, hidden_size 16, num_heads 1, intermediate_size 64
+        17904 of 17912: 6 layers, hidden_size 16, num_heads 1, intermediate_size 48
     """
     shapes = shapes_of(teacher)
     whole = max(shape.parameters for shape in shapes)  # the teacher's own is among them

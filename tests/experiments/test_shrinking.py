@@ -136,6 +136,7 @@ def test_the_students_between_are_kept_and_what_resumed_them_is_not(learned):
         assert not (folder / part / "_round-3").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_in_its_round(learned, tmp_path, monkeypatch):
     """It stops before a checkpoint of its second round, and after one: the end is the same bit for bit."""
     expected = weights(learned[2])

@@ -92,35 +92,33 @@ def test_of_shapes_as_large_the_most_balanced_comes_first():
 
 
 def test_the_way_to_a_budget_grows_nowhere_and_ends_where_one_cut_does():
-    model = teacher(layers=4, heads=4)
+    model = teacher(layers=4, heads=3)
     way = shapes_on_the_way(model, 0.3, 3)
     assert [limit / model.num_parameters() for limit, _ in way] == pytest.approx([0.3 ** (k / 3) for k in (1, 2, 3)])
     assert all(shape.parameters <= limit for limit, shape in way)
     for (_, before), (_, after) in itertools.pairwise(way):
         assert all(b >= a for b, a in zip(before.shares, after.shares, strict=True))
         assert before.parameters > after.parameters
-    once = fit_budget(model, parameters=0.3, batches=rows())
-    student = model
-    for number in (1, 2, 3):
-        before, student = student, cut_to(student, way, number, rows())
-        assert student is not before
-        assert student.num_parameters() == way[number - 1][1].parameters
-    assert {n: p.shape for n, p in student.named_parameters()} == {n: p.shape for n, p in once.named_parameters()}
-    told = [one for one in lineage(student) if one.startswith("So ")]
-    assert told[2].startswith("So `BertForSequenceClassification` was cut before round 3 of 3, to ")
-    assert told[2].endswith(f"{student.num_parameters():,} of at most {way[2][0]:,.0f} parameters.")
-    assert "fit_budget" not in str(model.config)
+    once, last = fit_budget(model, parameters=0.3, batches=rows()).config, way[-1][1]
+    sizes = {"hidden_size": once.hidden_size, "num_heads": once.num_attention_heads}
+    assert {**sizes, "intermediate_size": once.intermediate_size} == last.sizes
+    assert once.num_hidden_layers == last.layers
 
 
 def test_what_stays_as_it_was_in_a_round_is_not_cut_again():
-    model = teacher(layers=4, heads=2)
-    shapes = {len(shape.sizes): shape for shape in shapes_of(model) if shape.layers == 2}
-    way = [(1e6, shapes[3]), (1e6, shapes[3])]
-    first = cut_to(model, way, 1, rows())
-    same = cut_to(first, way, 2, rows())
+    model = teacher(layers=3, heads=2)
+    wide, deep = (Shape(n, dict(hidden_size=8, num_heads=1, intermediate_size=16), (), 5000, 0.0) for n in (3, 2))
+    way, students = [(6000.0, wide), (6000.0, wide), (5500.0, deep)], [model]
+    for number in (1, 2, 3):
+        students.append(cut_to(students[-1], way, number, rows()))
+    _, first, same, last = students
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
-    steps = [[step["step"] for step in one.config.distillation] for one in (first, same)]
-    assert steps == [["keep_layers", "shrink_width", "cut_to"], ["keep_layers", "shrink_width", "cut_to", "cut_to"]]
+    assert (last.config.num_hidden_layers, last.config.hidden_size, last.config.intermediate_size) == (2, 8, 16)
+    steps = [step["step"] for step in last.config.distillation]
+    assert steps == ["keep_layers", "shrink_width", "cut_to", "cut_to", "keep_layers", "cut_to"]
+    assert "distillation" not in model.config.to_dict()
+    told = "So `BertForSequenceClassification` was cut before round 3 of 3, to 5,000 of at most 5,500 parameters."
+    assert lineage(last)[-1] == told
 
 
 def test_a_way_to_less_than_the_smallest_is_refused():
