@@ -22,6 +22,7 @@ from typing import ClassVar
 from transformers import AutoModel, PreTrainedTokenizerBase
 
 from hf_distill.experiments import ModelArguments, Recipe, run, say, shared_tokenizer
+from hf_distill.experiments.budgets import check_budget
 from hf_distill.experiments.data.files import DataArguments, Splits, described, read_texts
 from hf_distill.experiments.data.python_prose import load_sentences
 from hf_distill.experiments.sentence_embeddings import EncoderExperiment
@@ -46,11 +47,19 @@ class Arguments(DataArguments):
     )
     student_layers: int = field(default=2, metadata={"help": "How many of the teacher's layers the student has."})
     student_preset: str = field(default="uniform", metadata={"help": "Which ones: uniform (evenly), top or lowest."})
+    student_parameters: float | None = field(
+        default=None,
+        metadata={"help": "In the place of layers: at most so many parameters; below 1 a share of the teacher's."},
+    )
     pool: str = field(default="mean", metadata={"help": "What a text's vector is: the tokens' mean, or the first."})
     num_threads: int | None = field(
         default=None, metadata={"help": "Threads of a process on a CPU. Default: all cores, shared by the processes."}
     )
     max_length: int = field(default=64, metadata={"help": "Longer texts are cut to this many tokens."})
+
+    def check(self) -> None:
+        """Refuse a budget beside what it chooses."""
+        check_budget(self)
 
 
 @dataclass
@@ -78,6 +87,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Encode
         student_model_name_or_path=recipe.student_model_name_or_path,
         student_layers=recipe.student_layers,
         student_preset=recipe.student_preset,
+        student_parameters=recipe.student_parameters,
         student_from_teacher=True,
     )
     tokenizer = shared_tokenizer(models)

@@ -33,11 +33,12 @@ class Watch(TrainerCallback):
         prepass: ask for all training rows before the first step.
 
     Attributes:
+        ahead: in how many epochs rows are seen, of several trainings together; 0: this one is all.
         each_epoch: whether rows come again in the next epoch, though the collator has several views of them.
     """
 
     def __init__(self, cached: Any, prepass: bool = False) -> None:
-        self.cached, self.prepass, self.each_epoch = cached, prepass, False
+        self.cached, self.prepass, self.each_epoch, self.ahead = cached, prepass, False, 0
         self.repeats = self.reevaluates = self.stopped = False
         self.device: Any = "cpu"
         self.trainer: Trainer | None = None
@@ -76,10 +77,10 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Learn whether the run sees a row more than once; a stream of unknown length does not say."""
-        self._epoch = 0
-        self.repeats = (1 if self.each_epoch else self._round) < state.num_train_epochs < sys.maxsize
+        self._epoch, epochs = 0, max(self.ahead, state.num_train_epochs)
+        self.repeats = (1 if self.each_epoch else self._round) < epochs < sys.maxsize
         steps = args.eval_strategy == "steps" and state.max_steps > 2 * max(1, state.eval_steps or 1)
-        self.reevaluates = args.eval_strategy != "no" and (1 < state.num_train_epochs < sys.maxsize or steps)
+        self.reevaluates = args.eval_strategy != "no" and (1 < epochs < sys.maxsize or steps)
         self.stopped, self._before, self._rows, self._hits, self._passing = False, 0, 0, 0, 0
         if self.prepass:
             self._asking = True

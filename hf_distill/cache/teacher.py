@@ -169,11 +169,10 @@ class CachedTeacher(TeacherAround):
             shown = self.teacher(asked.batch, needs | seen if all_new else needs)
             if not self._can_keep(shown, asked):
                 return shown if all_new and not self.collective else self.teacher(batch, needs)
-            if all_new and self.memory.full and self.memory.encoding.exact:
-                return shown  # there is no room for any of it: not even to be taken apart
-            if missing:
+            exact = all_new and self.memory.encoding.exact
+            if missing and not (exact and self.memory.full):  # without room it is not even taken apart
                 found.update(self._take_in(shown, [keys[i] for i in missing], asked))
-            if all_new and self.memory.encoding.exact:
+            if exact:
                 return shown
         layout = rows.layout
         return self.memory.answers.signals([found[key] for key in keys], rows.spans, layout.rows, layout.mask)
@@ -299,6 +298,10 @@ class CachedTeacher(TeacherAround):
         return bool(told)
 
     # ---- What a trainer tells it ----
+
+    def expect(self, epochs: int) -> None:
+        """Keep answers for all of several trainings; see ``Teacher.expect``."""
+        self.watch.ahead = epochs
 
     def cache_hits(self) -> tuple[int, int]:
         """Return how many rows of training batches were kept ones, of how many; see ``Teacher.cache_hits``."""

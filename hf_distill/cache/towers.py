@@ -129,6 +129,11 @@ class CachedTowers(TeacherAround):
             one.prepare(trainer)
         self.task = self.teacher.task
 
+    def expect(self, epochs: int) -> None:
+        """Tell the model and its towers; see ``Teacher.expect``."""
+        for one in self._every:
+            one.expect(epochs)
+
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what the model reads; see ``Teacher.inputs``."""
         return self.teacher.inputs(batch)

@@ -50,6 +50,11 @@ class DenoiserArguments(ModelArguments):
 
     def check(self) -> None:
         """Refuse settings that contradict each other; see the base."""
+        if self.student_parameters is not None:
+            raise ValueError(
+                f"student_parameters={self.student_parameters:g} was given, and of a denoiser only blocks are left "
+                "out: give --student_layers."
+            )
         if self.lora_rank:
             raise ValueError(
                 f"lora_rank={self.lora_rank} was given, which this recipe does not train: leave it out, or pass a "

@@ -35,7 +35,7 @@ class DetectorArguments(ModelArguments):
 
     def check(self) -> None:
         """Refuse settings that contradict each other; see the base."""
-        for name in ("lora_rank", "student_from_teacher"):
+        for name in ("lora_rank", "student_from_teacher", "student_parameters"):
             if value := getattr(self, name):
                 raise ValueError(
                     f"{name}={value} was given, which this recipe does not do: leave it out, or pass a model of your "

@@ -50,7 +50,7 @@ class DraftArguments(ModelArguments):
 
     def check(self) -> None:
         """Refuse what no draft head can be; see the base."""
-        for name in ("student_model_name_or_path", "lora_rank"):
+        for name in ("student_model_name_or_path", "lora_rank", "student_parameters"):
             if given := getattr(self, name):
                 raise ValueError(
                     f"{name}={given} was given, and a draft head is one new layer made of its teacher: leave it out."

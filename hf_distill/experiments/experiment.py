@@ -9,19 +9,23 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from time import time
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Image
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from hf_distill import DistillationTrainer
+from hf_distill.experiments.budgets import Budget
 from hf_distill.experiments.comparison import compare, write
 from hf_distill.experiments.gate import decide
 from hf_distill.experiments.models import ModelArguments, ModelKind, make_student, untrained_teacher
 from hf_distill.experiments.scoring import Scoring
 from hf_distill.experiments.settings import RecipeTrainingArguments, arguments_for, say
+from hf_distill.experiments.shrinking import NOTE, in_rounds
+from hf_distill.experiments.steps import steps_of, train
 from hf_distill.experiments.without_autocast import as_published
 from hf_distill.hub.push import check_repository
 from hf_distill.models.sharding import is_sharded
@@ -82,6 +86,12 @@ class Experiment:
         """How to name the data in a report."""
         return self.recipe.source
 
+    @cached_property
+    def budget(self) -> Budget | None:
+        """How large the student may be, where a budget says so."""
+        collator = self.options.get("data_collator") or DataCollatorWithPadding(self.tokenizer)
+        return Budget.of(self.recipe, self.splits["train"], collator, self.args)
+
     def run(self, started: float) -> dict[str, Any] | None:
         """Make the three models, or write the rows; see ``distil``.
 
@@ -126,7 +136,7 @@ class Experiment:
             teacher: whose kind it is.
             args: how it is trained.
         """
-        return self.trainer(make_student(self.recipe, self.kind, teacher, args.seed), args)
+        return self.trainer(self.student(teacher, args.seed), args)
 
     def arguments_alone(self, **changes: Any) -> RecipeTrainingArguments:
         """Return how the student is trained that is measured beside the distilled one.
@@ -143,7 +153,28 @@ class Experiment:
             teacher: a model or its path.
             args: how it is trained.
         """
-        return self.trainer(make_student(self.recipe, self.kind, teacher, args.seed), args, teacher)
+        return self.trainer(self.student(teacher, args.seed), args, teacher)
+
+    def student(self, teacher: PreTrainedModel | str, seed: int) -> PreTrainedModel:
+        """Make the untrained student; see ``make_student``."""
+        return make_student(self.recipe, self.kind, teacher, seed, self.budget)
+
+    def learn(self, trainer: Trainer, resume: str | None = None) -> Trainer:
+        """Train a student, in rounds if it is to shrink on the way.
+
+        Args:
+            trainer: as ``alone`` or ``distilled`` made it.
+            resume: ``resume_from_checkpoint``, as the command line has it.
+
+        Returns:
+            The trainer of the student that came out: the same, or that of the last round.
+        """
+        if self.recipe.shrink_rounds > 1:
+            trainer, self.notes["rounds"] = in_rounds(trainer, self.budget, self.kind, self.trainer, resume)
+            self.notes.setdefault("note", NOTE.format(self.recipe.shrink_rounds))
+        else:
+            train(trainer, resume)
+        return trainer
 
 
 def distil(experiment: Experiment, started: float) -> dict[str, Any]:
@@ -171,18 +202,18 @@ def distil(experiment: Experiment, started: float) -> dict[str, Any]:
             "without it, and merge the saved adapter afterwards (peft's merge_and_unload)."
         )
     say(args, "training the student under the teacher")
-    train(student, args.resume_from_checkpoint)
+    planned = steps_of(student)
+    student = experiment.learn(student, args.resume_from_checkpoint)
     if recipe.merge_lora:
         student.model = student.model.merge_and_unload()
     student.save_model(_internal_call=True)
     trainers = {"distilled": student}
     if not recipe.skip_alone:
         # It cannot learn from a row without a label, so its epochs are shorter: it is given as many steps instead.
-        steps = {"max_steps": student.state.max_steps} if "unlabeled" in experiment.splits else {}
+        steps = {"max_steps": planned} if "unlabeled" in experiment.splits else {}
         name = experiment.scoring.baseline
         say(args, f"training the {name}" + (", on the labelled rows, for as many steps" if steps else ""))
-        alone = experiment.alone(teacher, experiment.arguments_alone(**steps))
-        train(alone)
+        alone = experiment.learn(experiment.alone(teacher, experiment.arguments_alone(**steps)))
         alone.save_model()
         trainers = {name: alone, **trainers}
     report(experiment, trainers, started)
@@ -258,8 +289,10 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     if (folder / "trained_with.json").is_file():
         say(args, f"using the teacher kept at {folder}")
         return experiment.kind.kept(folder)
-    say(args, f"training the teacher, once: it is kept at {folder}")
     model = untrained_teacher(recipe, experiment.kind, experiment.tokenizer, args.seed)
+    if experiment.budget is not None:
+        experiment.budget.check(model)
+    say(args, f"training the teacher, once: it is kept at {folder}")
     changes = {"learning_rate": recipe.teacher_learning_rate, "num_train_epochs": recipe.teacher_epochs}
     changes["student_quantization"] = None
     trainer = experiment.trainer(model, arguments_for(args, "", output_dir=str(folder), **changes), rows=rows)
@@ -284,14 +317,3 @@ def content_of(rows: Dataset) -> str:
         else:
             state.update(Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"])
     return state.hexdigest()
-
-
-def train(trainer: Trainer, resume: str | None = None) -> None:
-    """Train, from the same random state whatever was done before, or go on from a checkpoint ("true": the last).
-
-    Args:
-        trainer: of any model.
-        resume: ``resume_from_checkpoint``, as the command line has it.
-    """
-    set_seed(trainer.args.seed)
-    trainer.train(resume_from_checkpoint=True if resume and resume.lower() == "true" else resume)

@@ -21,6 +21,7 @@ from transformers import (
     set_seed,
 )
 
+from hf_distill.experiments.budgets import Budget, check_budget
 from hf_distill.models.timm import timm_named
 from hf_distill.students import keep_layers, resized_config
 from hf_distill.students.layers import PRESETS
@@ -49,6 +50,16 @@ class ModelArguments:
         default=False, metadata={"help": "Copy the student's layers from the teacher; same width."}
     )
     student_preset: str = field(default="uniform", metadata={"help": "Which ones: uniform (evenly), top or lowest."})
+    student_parameters: float | None = field(
+        default=None,
+        metadata={
+            "help": "Cut the student from the teacher, in depth and width, to at most so many parameters; below 1 a "
+            "share of the teacher's."
+        },
+    )
+    shrink_rounds: int = field(
+        default=1, metadata={"help": "Shrink to student_parameters in so many rounds, with training after each."}
+    )
     lora_rank: int = field(default=0, metadata={"help": "Train a LoRA adapter of this rank on the student (PEFT)."})
     merge_lora: bool = field(default=False, metadata={"help": "Save full weights instead of the adapter."})
     skip_alone: bool = field(default=False, metadata={"help": "Do not train the student without its teacher."})
@@ -61,8 +72,10 @@ class ModelArguments:
         """Refuse settings that contradict each other, before a teacher is trained with them.
 
         Raises:
-            ValueError: an adapter without a base, a width that heads do not divide, or layers that no teacher has.
+            ValueError: an adapter without a base, a width that heads do not divide, layers that no teacher has, or a
+                budget beside what it chooses.
         """
+        check_budget(self)
         trained, made = self.teacher_model_name_or_path is None, self.student_model_name_or_path is None
         widths = {"teacher_hidden_size": trained, "student_hidden_size": made and not self.student_from_teacher}
         for name in (name for name, used in widths.items() if used):
@@ -71,7 +84,7 @@ class ModelArguments:
             raise ValueError(f"teacher_epochs={self.teacher_epochs} was given: give more than 0.")
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank={self.lora_rank} was given: give 1 or more, or 0 for no adapter.")
-        if made and self.student_from_teacher:
+        if made and self.student_from_teacher and self.student_parameters is None:
             self._check_layers()
         if self.lora_rank and not (self.student_model_name_or_path or self.merge_lora):
             raise ValueError(
@@ -247,25 +260,29 @@ def untrained_teacher(
 
 
 def make_student(
-    recipe: ModelArguments, kind: ModelKind, teacher: PreTrainedModel | str, seed: int
+    recipe: ModelArguments, kind: ModelKind, teacher: PreTrainedModel | str, seed: int, budget: Budget | None = None
 ) -> PreTrainedModel:
-    """Make the student: a checkpoint, some of the teacher's layers, or a new model of the teacher's kind.
+    """Make the student: a checkpoint, a part of the teacher, or a new model of the teacher's kind.
 
     Args:
         recipe: which, or its sizes.
         kind: what it is for.
         teacher: a model or its path.
         seed: of what is new in it.
+        budget: what the part of the teacher may cost; None: the recipe says which layers.
     """
     set_seed(seed)  # alone and distilled start from the same weights
     if recipe.student_model_name_or_path:
         student = kind.load(recipe.student_model_name_or_path)
-    elif recipe.student_from_teacher:
+    elif budget is not None or recipe.student_from_teacher:
         if isinstance(teacher, str):
             teacher = kind.auto.from_pretrained(teacher, dtype=torch.float32)
-        layers = recipe.student_layers
         others = {"decoder_layers": kind.decoder_layers, "vision_layers": kind.vision_layers}
-        student = keep_layers(teacher, layers, recipe.student_preset, **others)
+        if budget is None:
+            student = keep_layers(teacher, recipe.student_layers, recipe.student_preset, **others)
+        else:
+            student = budget.student(teacher)
+            set_seed(seed)  # again: the first time rows were collated, and the student cut
         kind.labelled(student.config)
     else:
         shape = kind.empty(teacher) if isinstance(teacher, str) else teacher

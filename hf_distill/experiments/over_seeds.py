@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -26,11 +25,13 @@ from datasets import Dataset
 from transformers import Trainer
 
 from hf_distill.experiments.comparison import as_json, cells, costs, labelled, surroundings
-from hf_distill.experiments.experiment import SHAPES, Experiment, make_teacher, train
+from hf_distill.experiments.experiment import SHAPES, Experiment, make_teacher
 from hf_distill.experiments.gate import decide, judged, last_line
+from hf_distill.experiments.models import ModelArguments
 from hf_distill.experiments.parsing import parse_some
 from hf_distill.experiments.rates import best_rate, next_rate
 from hf_distill.experiments.settings import READING, TAUGHT, arguments_for, say
+from hf_distill.experiments.steps import steps_of
 from hf_distill.experiments.without_autocast import as_published, plainly
 from hf_distill.reports import gap_closed, markdown_table, mean_interval, plot_comparison
 from hf_distill.reports.page import write_page
@@ -108,7 +109,7 @@ class Runs:
         fixed = {name: getattr(args, name) for name in FIXED}
         fixed |= {"rows": {name: rows._fingerprint for name, rows in experiment.splits.items()}}
         later = (*READING, "student_quantization")  # which earlier versions had not
-        fixed |= asdict(experiment.recipe) | {name: told for name in later if (told := getattr(args, name))}
+        fixed |= _settings(experiment.recipe) | {name: told for name in later if (told := getattr(args, name))}
         if "unlabeled" in experiment.splits:  # earlier versions gave the student alone fewer steps
             fixed["steps"] = "equal"
         if args.bf16 or args.fp16:  # scores of earlier versions were taken under autocast
@@ -169,6 +170,7 @@ class Runs:
             "rates": rates,
             "tuning": [_untested(run) for run in self.found[1:] if "validation" in run],
             "runs": runs,
+            **({"rounds": experiment.recipe.shrink_rounds} if experiment.recipe.shrink_rounds > 1 else {}),
             **surroundings(experiment.args, models),
             "seconds": round(time() - started, 1),
         }
@@ -238,19 +240,20 @@ class Runs:
         began, args, taught = time(), self.experiment.args, student == "distilled"
         kept: dict[str, Any] = {"seed": seed, "learning_rate": rate, "output_dir": str(self.folder / "_run")}
         if steps is None and not taught and "unlabeled" in self.experiment.splits:
-            steps = _steps(self.reference)  # it has fewer rows
+            steps = steps_of(self.reference)  # it has fewer rows
         kept |= {} if steps is None else {"max_steps": steps}
         if taught:
             kept |= {name: getattr(args, name) for name in ("alpha", *TAUGHT)}
             trainer = self.experiment.distilled(self.teacher, arguments_for(args, "", **kept))
         else:
             trainer = self.experiment.alone(self.teacher, self.experiment.arguments_alone(**kept))
-        before = self.now()
-        train(trainer)
+        planned, before = steps_of(trainer), self.now()
+        trainer = self.experiment.learn(trainer)
         took = sum(gather_object([self.now() - before]))  # the same number of steps follows on each process
         test = self.experiment.splits["test"]
         run = {**key, **(self._judged(student, trainer) if tuning else {}), **self._measured(student, trainer, test)}
-        run |= {"steps": trainer.state.global_step, self.counted: took, "seconds": round(time() - began, 1)}
+        took_steps = trainer.state.global_step if self.experiment.recipe.shrink_rounds == 1 else planned
+        run |= {"steps": took_steps, self.counted: took, "seconds": round(time() - began, 1)}
         self._keep(run)
         if args.process_index == 0:
             shutil.rmtree(self.folder / "_run", ignore_errors=True)
@@ -291,17 +294,15 @@ class Runs:
                 file.write(json.dumps(line) + "\n")
 
 
+def _settings(recipe: ModelArguments) -> dict[str, Any]:
+    """The recipe's own, without those that earlier versions had not, where they are as they are by default."""
+    usual = {"student_parameters": None, "shrink_rounds": 1}
+    return {name: told for name, told in asdict(recipe).items() if name not in usual or told != usual[name]}
+
+
 def _untested(run: dict[str, Any]) -> dict[str, Any]:
     """A run as the choice of a rate sees it: without what the test rows say."""
     return {key: value for key, value in run.items() if key not in ("score", "figures")}
-
-
-def _steps(trainer: Trainer) -> int:
-    """For how many steps a trainer that is not trained would be."""
-    args, batches = trainer.args, len(trainer.get_train_dataloader())
-    if args.max_steps > 0:
-        return args.max_steps
-    return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
 
 
 def _cpu_seconds() -> float:

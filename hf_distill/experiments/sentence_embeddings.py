@@ -19,13 +19,14 @@ from torch import nn
 from transformers import AutoModel, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill import DistillationTrainer
+from hf_distill.experiments.budgets import Budget
 from hf_distill.experiments.comparison import compare, write
 from hf_distill.experiments.data.files import DataArguments, Splits
-from hf_distill.experiments.experiment import train
 from hf_distill.experiments.models import ModelArguments, ModelKind, make_student
 from hf_distill.experiments.predictions import PredictionScoring
 from hf_distill.experiments.scoring import Column, percent
 from hf_distill.experiments.settings import RecipeTrainingArguments, say
+from hf_distill.experiments.steps import train
 from hf_distill.experiments.without_autocast import as_published
 from hf_distill.models.sharding import is_sharded
 
@@ -94,10 +95,12 @@ class EncoderExperiment:
 
     def trainer(self) -> DistillationTrainer:
         """Make the trainer of the student under its teacher."""
+        kind, collator = ModelKind(AutoModel, "FEATURE_EXTRACTION"), DataCollatorWithPadding(self.tokenizer)
+        budget = Budget.of(self.models, self.splits["train"], collator, self.args)
         return DistillationTrainer(
-            make_student(self.models, ModelKind(AutoModel, "FEATURE_EXTRACTION"), self.teacher, self.args.seed),
+            make_student(self.models, kind, self.teacher, self.args.seed, budget),
             self.args,
-            data_collator=DataCollatorWithPadding(self.tokenizer),
+            data_collator=collator,
             train_dataset=self.splits["train"],
             eval_dataset=self.splits["validation"],
             processing_class=self.tokenizer,

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from hf_distill import DistillationTrainingArguments
+from hf_distill.experiments.budgets import check_rounds
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.hub.words import check_languages
 from hf_distill.reports.verdict import NoDrop, Requirement
@@ -31,6 +32,8 @@ SIZES = (
     "teacher_layers", "teacher_hidden_size", "student_layers", "student_hidden_size", "student_decoder_layers",
     "max_length", "max_source_length", "max_target_length", "num_threads",
 )  # fmt: skip
+ROUND, ROUND_DONE = "_round-", "round.json"
+"""Where the student of a round before the last is kept, by its number, and what says there that it was finished."""
 READING = ("reader", "reads_teacher")
 TAUGHT = ("augmentation", "rollout", *READING)
 """Arguments that a student without a teacher is trained without."""
@@ -118,24 +121,26 @@ def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> t
     if root == default:
         args.output_dir = str(next_run(default))
     check_output_dir(args.output_dir, args.resume_from_checkpoint)
-    check_resume(args.output_dir, args.resume_from_checkpoint)
+    check_resume(args.output_dir, args.resume_from_checkpoint, getattr(recipe, "shrink_rounds", 1))
     check_sizes(recipe)
     if getattr(recipe, "language", None):
         check_languages([recipe.language])
     if hasattr(recipe, "check"):
         recipe.check()
+    check_rounds(recipe, args)
     if args.device.type == "cpu":  # accelerate launch gives a process one thread, which leaves cores idle
         asked = getattr(recipe, "num_threads", None)
         torch.set_num_threads(asked or max(1, (os.cpu_count() or 1) // args.world_size))
     return recipe, args, root
 
 
-def check_resume(folder: str, resume: str | None) -> None:
+def check_resume(folder: str, resume: str | None, rounds: int = 1) -> None:
     """Refuse a checkpoint that is not there, before a teacher is trained for it.
 
     Args:
         folder: of the run.
         resume: ``resume_from_checkpoint`` as the command line has it, "true" for the last one.
+        rounds: in so many the student shrinks; one that was finished is enough to go on from.
 
     Raises:
         ValueError: there is none, or it is not whole.
@@ -143,7 +148,9 @@ def check_resume(folder: str, resume: str | None) -> None:
     if not resume:
         return
     if resume.lower() == "true":
-        if last_whole_checkpoint(folder) is None:
+        before = Path(folder).glob(f"{ROUND}*") if rounds > 1 else ()
+        whole = any((one / ROUND_DONE).is_file() or last_whole_checkpoint(one) for one in before)
+        if last_whole_checkpoint(folder) is None and not whole:
             raise ValueError(
                 f"No valid checkpoint found in output directory ({folder}): name the --output_dir of the run that is "
                 "to go on, or start without --resume_from_checkpoint."

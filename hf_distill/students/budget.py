@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from operator import ge
 from typing import Any
 
 import torch
@@ -121,6 +123,75 @@ def fit_budget(
     record(student, student, "fit_budget", budget=what, limit=limit, spent=spent, shapes=len(shapes), **more)
     student.config.distillation[-1]["teacher"] = named(Facts.of(whole).name)
     logger.info("Of %d shapes within %s %g: %s (%s %g).", len(fit), what, limit, shape, what, spent)
+    return student
+
+
+def shapes_on_the_way(teacher: PreTrainedModel, parameters: float, rounds: int) -> list[tuple[float, Shape]]:
+    """Plan in which shapes a student comes to a budget in rounds, between which it is trained; see ``cut_to``.
+
+    The last is that of ``fit_budget``. The one of round k of n has at most ``share ** (k / n)`` of the teacher's
+    parameters, is nowhere smaller than the next one, and is chosen by the same rule.
+
+    Args:
+        teacher: of its weights only the dtype is read.
+        parameters: at most so many in the end; below 1 a share of the teacher's.
+        rounds: 1 or more.
+
+    Returns:
+        Of each round how many parameters are allowed, and the shape.
+
+    Raises:
+        ValueError: a budget that the smallest student does not meet, or nothing to cut.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> sizes = dict(hidden_size=32, num_attention_heads=2, intermediate_size=64, vocab_size=50)
+        >>> teacher = BertModel(BertConfig(num_hidden_layers=8, max_position_embeddings=16, **sizes))
+        >>> for limit, shape in shapes_on_the_way(teacher, 0.25, rounds=2):
+        ...     print(f"{shape.parameters} of {limit:.0f}:", shape)
+        27632 of 35824: 8 layers, hidden_size 16, num_heads 1, intermediate_size 64
+        17904 of 17912: 6 layers, hidden_size 16, num_heads 1, intermediate_size 48
+    """
+    shapes = shapes_of(teacher)
+    whole = max(shape.parameters for shape in shapes)  # the teacher's own is among them
+    share = parameters if parameters < 1 else parameters / whole
+    way: list[tuple[float, Shape]] = []
+    for number in range(rounds, 0, -1):
+        limit = whole * share ** (number / rounds)
+        least = way[0][1].shares if way else (0.0, 0.0, 0.0)
+        fit = [one for one in shapes if one.parameters <= limit and all(map(ge, one.shares, least))]
+        if not fit:
+            smallest = min(shapes, key=lambda shape: shape.parameters)
+            _refuse(type(teacher).__name__, "parameters", limit, smallest, smallest.parameters, wide=True)
+        way.insert(0, (limit, ranked(fit)[0]))
+    return way
+
+
+def cut_to(
+    model: PreTrainedModel,
+    way: Sequence[tuple[float, Shape]],
+    number: int,
+    batches: Sequence[Mapping[str, Any]],
+) -> PreTrainedModel:
+    """Cut a student to the shape of a round.
+
+    Args:
+        model: the teacher before the first round, else the student of the round before.
+        way: as ``shapes_on_the_way`` planned it.
+        number: of the round, from 1.
+        batches: rows of your data, as for ``shrink_width``.
+
+    Returns:
+        The student of the round, a copy; ``lineage`` says of which it is.
+    """
+    limit, shape = way[number - 1]
+    if number > 1:  # what is as it was in the round before stays as it is
+        before = way[number - 2][1]
+        layers = None if shape.layers == before.layers else shape.layers
+        shape = replace(shape, layers=layers, sizes={} if shape.sizes == before.sizes else shape.sizes)
+    student, name = _made(model, shape, batches), named(Facts.of(model).name)
+    record(student, student, "cut_to", round=number, rounds=len(way), limit=limit, spent=shape.parameters)
+    student.config.distillation[-1]["teacher"] = name
     return student
 
 

@@ -154,7 +154,13 @@ def _fitted(whom: str, step: dict[str, Any]) -> str:
     return f"So it was chosen of {step['shapes']} shapes of {whom}{near}, to have {both}."
 
 
+def _in_round(whom: str, step: dict[str, Any]) -> str:
+    both = f"{step['spent']:,} of at most {step['limit']:,.0f} parameters"
+    return f"So {whom} was cut before round {step['round']} of {step['rounds']}, to {both}."
+
+
 SENTENCES = {
+    "cut_to": _in_round,
     "cut_unet": _cut,
     "draft_head": _drafted,
     "fit_budget": _fitted,

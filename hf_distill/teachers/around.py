@@ -47,6 +47,10 @@ class TeacherAround(Teacher):
         """Let whoever is asked have its columns; see ``Teacher.collator``."""
         return self.teacher.collator(collator)
 
+    def expect(self, epochs: int) -> None:
+        """Tell whoever is asked; see ``Teacher.expect``."""
+        self.teacher.expect(epochs)
+
     def held(self) -> list[nn.Module | Tensor]:
         """What the answers depend on; see ``Teacher.held``."""
         return self.teacher.held()

@@ -239,6 +239,11 @@ class Several(Teacher):
         counted = [hits for one in self.members.values() if (hits := one.cache_hits()) is not None]
         return (sum(hits for hits, _ in counted), sum(rows for _, rows in counted)) if counted else None
 
+    def expect(self, epochs: int) -> None:
+        """Tell each; see ``Teacher.expect``."""
+        for one in self.members.values():
+            one.expect(epochs)
+
     def save(self, checkpoint: str | Path, rank: int, name: str = "", answers: bool = True) -> None:
         """Let each write what it must know again, under its number; see ``Teacher.save``."""
         for number, one in enumerate(self.members.values()):

@@ -151,6 +151,13 @@ class Teacher:
 
     # ---- What a trainer tells it ----
 
+    def expect(self, epochs: int) -> None:
+        """Learn that the next training is one of several, which see the same rows.
+
+        Args:
+            epochs: so often, all of them together.
+        """
+
     def prefetch(self, batches: Sequence[dict[str, Any]], needs: frozenset[str]) -> None:
         """See all micro-batches of an optimizer step before the first is asked for, as they came from the data.
 

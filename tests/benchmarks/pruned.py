@@ -4,7 +4,8 @@
 
 FOLDER holds train, validation and test.jsonl.gz (``text``, ``label``). One 8 x 96 teacher learns from all of
 ``--teacher_rows``. Its students have at most a quarter of its parameters: by ``fit_budget`` (depth, width and inside
-together), by layers alone, by width alone, and a fresh one of the first one's sizes. Each learns from the first
+together), by layers alone, by width alone, a fresh one of the first one's sizes, and one that comes to these in three
+rounds, with as many steps in all (``--shrink_rounds``; each round warms up anew). Each learns from the first
 ``--rows`` rows, alone and under its teacher by KL and hidden states (``objective="auto"``), at the rate that is best
 for the first seed on 2,000 validation rows. All is kept in ``runs.jsonl``: start again to go on. The table shows test
 accuracies, mean and standard error over seeds, and the share of the gap from the fresh student alone to the teacher.
@@ -12,6 +13,8 @@ accuracies, mean and standard error over seeds, and the share of the gap from th
 
 import argparse
 import json
+import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +26,13 @@ from hf_distill import DistillationTrainer, DistillationTrainingArguments, fit_b
 from hf_distill.experiments.tokenizers import character_tokenizer
 from hf_distill.reports import markdown_table
 from hf_distill.reports.speed import size_of
+from hf_distill.students.budget import cut_to, shapes_on_the_way
 
 SPLITS = ("train", "validation", "test")
 RATES = (5e-4, 1e-3, 2e-3)
 DEPTH, WIDTH = 8, 96
-SHAPES = {"budget": {}, "layers alone": None, "width alone": {"layers": DEPTH}, "fresh": {}}
+SHAPES = {"budget": {}, "layers alone": None, "width alone": {"layers": DEPTH}, "fresh": {}, "budget, 3 rounds": {}}
+ROUNDS = {"budget, 3 rounds": 3}
 WAYS = {"alone": None, "KL + hidden": {"objective": "auto", "alpha": 0.9, "temperature": 2.0}}
 
 
@@ -37,7 +42,7 @@ def right(shown):
 
 class Study:
     def __init__(self, asked):
-        self.asked, self.output, self.made = asked, Path(asked.output), {}
+        self.asked, self.output, self.seconds = asked, Path(asked.output), 0.0
         self.output.mkdir(parents=True, exist_ok=True)
         self.log, self.done = self.output / "runs.jsonl", {}
         if self.log.exists():
@@ -65,11 +70,29 @@ class Study:
             model, args, data_collator=DataCollatorWithPadding(self.tokenizer), train_dataset=rows,
             processing_class=self.tokenizer, teacher_model=teacher, compute_metrics=right,
         )  # fmt: skip
+        if trainer.teacher is not None:  # its answers stay for the rounds to come
+            trainer.teacher.expect(self.asked.epochs)
         trainer.train()
+        self.seconds += next(e["train_runtime"] for e in trainer.state.log_history if "train_runtime" in e)
+        return trainer
+
+    def in_rounds(self, rounds, seed, rate, teacher=None, **more):
+        """As ``hf_distill.experiments.shrinking`` does it."""
+        each = math.ceil(len(self.few) / 64)
+        ends = [round(each * self.asked.epochs * number / rounds) for number in range(rounds + 1)]
+        model, batches = self.teacher(), self.batches()
+        way = shapes_on_the_way(model, self.asked.share, rounds)
+        for number, (before, end) in enumerate(pairwise(ends), start=1):
+            student, steps = cut_to(model, way, number, batches), end - before
+            order = {"data_seed": seed + math.ceil(before / each), "max_steps": steps}
+            trainer = self.run(student, self.few, seed, 1, rate, teacher=teacher, **order, **more)
+            teacher, folder = trainer.teacher, self.output / "_work" / "round"
+            trainer.save_model(str(folder), _internal_call=True)
+            model = AutoModelForSequenceClassification.from_pretrained(folder)
         return trainer
 
     def keep(self, key, trainer):
-        seconds = next(e["train_runtime"] for e in trainer.state.log_history if "train_runtime" in e)
+        seconds, self.seconds = self.seconds, 0.0
         record = {"key": key, "seconds": seconds, "parameters": size_of(trainer.model)[0]}
         config = trainer.model.config
         record["shape"] = f"{config.num_hidden_layers} x {config.hidden_size} x {config.intermediate_size}"
@@ -100,13 +123,15 @@ class Study:
             self.keep("teacher", trainer)
         return AutoModelForSequenceClassification.from_pretrained(folder)
 
+    def batches(self):
+        columns, collate = self.few.remove_columns("label"), DataCollatorWithPadding(self.tokenizer)
+        rows = list(columns.select(range(min(512, len(columns)))))
+        return [dict(collate(rows[at : at + 64])) for at in range(0, len(rows), 64)]
+
     def student(self, shape, seed):
         set_seed(seed)
-        teacher, collate = self.teacher(), DataCollatorWithPadding(self.tokenizer)
-        columns = self.few.remove_columns("label")
-        rows = list(columns.select(range(min(512, len(columns)))))
-        batches = [dict(collate(rows[at : at + 64])) for at in range(0, len(rows), 64)]
-        more = {} if SHAPES[shape] is None else {"batches": batches, **SHAPES[shape]}
+        teacher = self.teacher()
+        more = {} if SHAPES[shape] is None else {"batches": self.batches(), **SHAPES[shape]}
         student = fit_budget(teacher, parameters=self.asked.share, **more)
         if shape != "fresh":
             return student
@@ -118,8 +143,12 @@ class Study:
         key = f"{shape}, {way}, lr {rate:g}, seed {seed}"
         if key not in self.done:
             more = {} if WAYS[way] is None else {"teacher": self.teacher(), **WAYS[way]}
-            student = self.student(shape, seed)
-            self.keep(key, self.run(student, self.few, seed, self.asked.epochs, rate, **more))
+            if shape in ROUNDS:
+                set_seed(seed)
+                self.keep(key, self.in_rounds(ROUNDS[shape], seed, rate, **more))
+            else:
+                student = self.student(shape, seed)
+                self.keep(key, self.run(student, self.few, seed, self.asked.epochs, rate, **more))
         return self.done[key]
 
 

@@ -98,6 +98,14 @@ def test_rows_that_have_no_views_come_again_in_each_epoch(views, each_epoch, rep
     assert not begun(1, views, each_epoch).repeats
 
 
+def test_a_training_that_is_one_of_several_keeps_for_the_others():
+    seen = Watch(Cached())
+    seen.ahead = 3
+    state = SimpleNamespace(num_train_epochs=1, max_steps=5, eval_steps=None)
+    seen.on_train_begin(SimpleNamespace(eval_strategy="epoch"), state, None)
+    assert (seen.repeats, seen.reevaluates) == (True, True)
+
+
 def test_rows_are_told_once():
     seen = begun()
     seen.count(8, 3)

@@ -282,3 +282,9 @@ def test_it_is_the_model_that_it_asks():
     assert (teacher.uncached, teacher.model, teacher.facts, teacher.serves) == (
         live, live.model, live.facts, live.serves,
     )  # fmt: skip
+
+
+def test_all_of_it_expects_several_trainings():
+    teacher = CachedTowers(LiveTeacher(tiny_clip.model()))
+    teacher.expect(3)
+    assert [one.watch.ahead for one in (teacher.teacher, *teacher.towers.values())] == [3, 3, 3]

@@ -13,6 +13,7 @@ from recipe_runs import TINY, rows, unlabeled, write
 from hf_distill import cli
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments import evaluation, experiment, over_seeds
+from hf_distill.experiments.models import ModelArguments
 from hf_distill.experiments.text_classification import ClassScoring
 from hf_distill.experiments.token_tagging import TagScoring
 
@@ -79,8 +80,8 @@ def test_it_goes_on_where_it_stopped(compared, monkeypatch):
     assert len(lines) == 1 + 2 + 5  # the first seed of the student alone was trained to choose its rate
     half = lines[-1][: len(lines[-1]) // 2]  # killed while it was written
     file.write_text("\n".join([*lines[:-1], half]), encoding="utf-8")
-    trained = []
-    monkeypatch.setattr(over_seeds, "train", lambda trainer: (trained.append(trainer), experiment.train(trainer)))
+    trained, train = [], experiment.train
+    monkeypatch.setattr(experiment, "train", lambda trainer, *_: (trained.append(trainer), train(trainer)))
     assert cli.main(["compare", *flags]) == 0
     assert len(trained) == 1
     again = file.read_text(encoding="utf-8").splitlines()
@@ -135,8 +136,8 @@ def test_runs_without_their_seconds_are_made_again_where_these_are_asked_for(com
     runs = over_seeds.Runs(job, asked)
     old = {"student": "student alone", "learning_rate": 0.002, "seed": 5, "validation": -1.0, "score": 0.5}
     runs._keep({**old, "figures": {"accuracy": 0.5}, "steps": 2})
-    trained = []
-    monkeypatch.setattr(over_seeds, "train", lambda trainer: (trained.append(trainer), experiment.train(trainer)))
+    trained, train = [], experiment.train
+    monkeypatch.setattr(experiment, "train", lambda trainer, *_: (trained.append(trainer), train(trainer)))
     assert runs.run("student alone", 0.002, 5, tuning=True)["score"] == 0.5  # its rate was chosen without them
     asked.equal_seconds = False
     assert runs.run("student alone", 0.002, 5)["score"] == 0.5
@@ -179,6 +180,28 @@ def test_the_floor_is_what_a_model_that_learnt_nothing_scores():
     # B-x for every token: of the three spans that are there, two are among the four that are said.
     assert tags.floor(test, train) == pytest.approx(2 * 2 / (4 + 3))
     assert tags.floor(test, Dataset.from_dict({"labels": [[0, 0, 1]]})) == 0.0
+
+
+def test_runs_of_earlier_versions_are_found_where_nothing_newer_was_asked_for():
+    recipe = ModelArguments()
+    assert over_seeds._settings(recipe) == {
+        name: value for name, value in vars(recipe).items() if name not in ("student_parameters", "shrink_rounds")
+    }
+    asked = over_seeds._settings(ModelArguments(student_parameters=0.5, shrink_rounds=2))
+    assert (asked["student_parameters"], asked["shrink_rounds"]) == (0.5, 2)
+
+
+@pytest.mark.slow
+def test_students_that_shrink_are_compared(tmp_path):
+    small = ["--output_dir", str(tmp_path), *TINY, "--teacher_layers", "2", "--teacher_hidden_size", "128"]
+    flags = [*small, "--student_hidden_size", "128", "--student_parameters", "0.5", "--shrink_rounds", "2"]
+    assert cli.main(["compare", "bert_chinese", *flags, "--seeds", "0", "1", "--tuning_runs", "1"]) == 0
+    report = json.loads((tmp_path / "over_seeds" / "report.json").read_text(encoding="utf-8"))
+    teacher, *students = report["models"]
+    assert {one["parameters"] for one in students} == {students[0]["parameters"]}
+    assert students[0]["parameters"] <= 0.5 * teacher["parameters"]
+    assert report["rounds"] == 2
+    assert [run["steps"] for run in report["runs"] if run["student"] != NAMES[1]] == [2] * 4
 
 
 @pytest.mark.slow
@@ -228,8 +251,8 @@ def test_a_distilled_student_reads_its_teacher_and_the_one_alone_does_not(compar
     with pytest.raises(ValueError, match="holds runs with other settings"):
         over_seeds.Runs(job, asked)  # those of the folder have no reader
     job.root = tmp_path
-    monkeypatch.setattr(over_seeds, "train", lambda trainer: read.append(trainer.args.reader))
     runs = over_seeds.Runs(job, asked)
+    monkeypatch.setattr(experiment, "train", lambda trainer, *_: read.append(trainer.args.reader))
     monkeypatch.setattr(runs, "_measured", lambda *_: {})
     for student in runs.students:
         runs.run(student, 0.002, 0)

@@ -1,6 +1,7 @@
 """Students that a budget allows."""
 
 import copy
+import itertools
 
 import pytest
 import tiny_images
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassi
 
 from hf_distill.reports.speed import Latency
 from hf_distill.students import budget, fit_budget, lineage
-from hf_distill.students.budget import ranked
+from hf_distill.students.budget import cut_to, ranked, shapes_on_the_way
 from hf_distill.students.shapes import Shape, shapes_of
 
 
@@ -88,6 +89,41 @@ def test_of_shapes_as_large_the_most_balanced_comes_first():
         Shape(1, {}, shares, n, 0.0) for shares, n in [((0.5, 0.5), 91), ((1, 0.3), 100), ((1, 1), 80)]
     )
     assert ranked([small, odd, even]) == [even, odd, small]
+
+
+def test_the_way_to_a_budget_grows_nowhere_and_ends_where_one_cut_does():
+    model = teacher(layers=4, heads=3)
+    way = shapes_on_the_way(model, 0.3, 3)
+    assert [limit / model.num_parameters() for limit, _ in way] == pytest.approx([0.3 ** (k / 3) for k in (1, 2, 3)])
+    assert all(shape.parameters <= limit for limit, shape in way)
+    for (_, before), (_, after) in itertools.pairwise(way):
+        assert all(b >= a for b, a in zip(before.shares, after.shares, strict=True))
+        assert before.parameters > after.parameters
+    once, last = fit_budget(model, parameters=0.3, batches=rows()).config, way[-1][1]
+    sizes = {"hidden_size": once.hidden_size, "num_heads": once.num_attention_heads}
+    assert {**sizes, "intermediate_size": once.intermediate_size} == last.sizes
+    assert once.num_hidden_layers == last.layers
+
+
+def test_what_stays_as_it_was_in_a_round_is_not_cut_again():
+    model = teacher(layers=3, heads=2)
+    wide, deep = (Shape(n, dict(hidden_size=8, num_heads=1, intermediate_size=16), (), 5000, 0.0) for n in (3, 2))
+    way, students = [(6000.0, wide), (6000.0, wide), (5500.0, deep)], [model]
+    for number in (1, 2, 3):
+        students.append(cut_to(students[-1], way, number, rows()))
+    _, first, same, last = students
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
+    assert (last.config.num_hidden_layers, last.config.hidden_size, last.config.intermediate_size) == (2, 8, 16)
+    steps = [step["step"] for step in last.config.distillation]
+    assert steps == ["keep_layers", "shrink_width", "cut_to", "cut_to", "keep_layers", "cut_to"]
+    assert "distillation" not in model.config.to_dict()
+    told = "So `BertForSequenceClassification` was cut before round 3 of 3, to 5,000 of at most 5,500 parameters."
+    assert lineage(last)[-1] == told
+
+
+def test_a_way_to_less_than_the_smallest_is_refused():
+    with pytest.raises(ValueError, match=r"at most 10 parameters was asked for, and the smallest there is \(1 layers"):
+        shapes_on_the_way(teacher(layers=2, heads=1), 10, 2)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from reference import probabilities
 from test_exact import assert_same, step
 
 from hf_distill import CausalLM, FunctionTeacher, LiveTeacher, SequenceClassification, Several, Teacher
+from hf_distill.cache.teacher import CachedTeacher
 from hf_distill.training.build_teacher import build_teacher
 
 TASK = SequenceClassification(num_labels=3, problem_type=tiny.SINGLE)
@@ -88,6 +89,12 @@ def test_a_run_learns_from_the_mean(tmp_path, as_list):
     one.train()
     assert list(several.teacher.members) == (["0", "1", "2"] if as_list else list(NAMES))
     assert tiny.losses(several) == pytest.approx(tiny.losses(one), rel=1e-5)
+
+
+def test_each_expects_several_trainings():
+    members = {name: CachedTeacher(one) for name, one in live().items()}
+    Several(members).expect(3)
+    assert [one.watch.ahead for one in members.values()] == [3, 3, 3]
 
 
 def test_one_of_one_is_that_one(tmp_path):

@@ -1,0 +1,27 @@
+"""How many steps a training takes, told before it is made."""
+
+import pytest
+import tiny
+from transformers import TrainingArguments
+
+from hf_distill import DistillationTrainer
+from hf_distill.experiments.steps import steps_of, steps_of_epoch, train
+
+ROWS = [{"input_ids": [5, 6 + i % 9], "labels": i % 3} for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "epoch", "steps"),
+    [
+        ({"num_train_epochs": 1.5}, 4, 6),
+        ({"num_train_epochs": 2, "gradient_accumulation_steps": 3}, 2, 4),
+        ({"max_steps": 3}, 4, 3),
+        ({"gradient_accumulation_steps": 9, "num_train_epochs": 2}, 1, 2),
+    ],
+)
+def test_the_steps_are_those_that_trainer_takes(tmp_path, asked, epoch, steps):
+    args = TrainingArguments(str(tmp_path), per_device_train_batch_size=3, use_cpu=True, report_to=[], **asked)
+    trainer = DistillationTrainer(tiny.bert(), args, train_dataset=ROWS)
+    assert (steps_of_epoch(trainer), steps_of(trainer)) == (epoch, steps)
+    train(trainer)
+    assert trainer.state.global_step == steps
