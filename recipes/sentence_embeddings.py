@@ -82,14 +82,9 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Encode
     if not recipe.teacher_model_name_or_path:
         teacher = AutoModel.from_pretrained(source)
         teacher.config._name_or_path = TEACHER  # a folder of a package is no name for a card
-    models = ModelArguments(
-        teacher_model_name_or_path=source,
-        student_model_name_or_path=recipe.student_model_name_or_path,
-        student_layers=recipe.student_layers,
-        student_preset=recipe.student_preset,
-        student_parameters=recipe.student_parameters,
-        student_from_teacher=True,
-    )
+    same = ("student_model_name_or_path", "student_layers", "student_preset", "student_parameters")
+    given = {name: getattr(recipe, name) for name in same}
+    models = ModelArguments(teacher_model_name_or_path=source, student_from_teacher=True, **given)
     tokenizer = shared_tokenizer(models)
     with args.main_process_first(desc="reading and tokenising the rows"):
         splits = tokenised(recipe, args.seed, tokenizer)

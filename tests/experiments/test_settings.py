@@ -11,13 +11,13 @@ from hf_distill import DistillationTrainingArguments, cli
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments.settings import RecipeTrainingArguments, arguments_for
 
-bert_chinese = recipe_module("bert_chinese")
+text_classification = recipe_module("text_classification")
 causal_lm = recipe_module("causal_lm")
 sentence_embeddings = recipe_module("sentence_embeddings")
 token_tagging = recipe_module("token_tagging")
 translation = recipe_module("translation")
 
-EVERY = [bert_chinese, causal_lm, token_tagging, translation]
+EVERY = [text_classification, causal_lm, token_tagging, translation]
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def nothing_is_read(monkeypatch):
     def read(*args, **kwargs):
         pytest.fail("rows were read")
 
-    monkeypatch.setattr(bert_chinese, "load_text", read)
+    monkeypatch.setattr(text_classification, "load_text", read)
     monkeypatch.setattr(token_tagging, "load_tagged", read)
     monkeypatch.setattr(causal_lm, "load_texts_or_chats", read)
     monkeypatch.setattr(translation, "load_pairs", read)
@@ -104,7 +104,7 @@ def test_sizes_that_no_model_has(tmp_path, recipe, flags, message):
 
 
 def test_texts_are_cut_to_one_token_at_least(tmp_path):
-    refused(bert_chinese, tmp_path, "--max_length", "0", message="max_length=0 was given: give 1 or more")
+    refused(text_classification, tmp_path, "--max_length", "0", message="max_length=0 was given: give 1 or more")
     refused(sentence_embeddings, tmp_path, "--max_length", "-5", message="max_length=-5 was given")
     refused(sentence_embeddings, tmp_path, "--student_layers", "0", message="student_layers=0 was given")
     refused(translation, tmp_path, "--max_target_length", "0", message="max_target_length=0 was given")
@@ -116,7 +116,7 @@ def test_layers_of_a_given_teacher_are_counted_before_it_is_fine_tuned(tmp_path)
     MarianConfig(encoder_layers=4, decoder_layers=2).save_pretrained(tmp_path / "writer")
     made = ["--student_from_teacher", "--finetune_teacher", "--student_layers", "4"]
     given = ["--teacher_model_name_or_path", str(tmp_path / "teacher")]
-    refused(bert_chinese, tmp_path, *given, *made, message="student_layers=4 .* it has 3: ask for 1 to 3")
+    refused(text_classification, tmp_path, *given, *made, message="student_layers=4 .* it has 3: ask for 1 to 3")
     given = ["--teacher_model_name_or_path", str(tmp_path / "writer"), *made, "--student_decoder_layers", "3"]
     refused(translation, tmp_path, *given, message="student_decoder_layers=3 .* it has 2: ask for 1 to 2")
 
@@ -154,7 +154,7 @@ def test_a_teacher_that_is_not_there_is_one_sentence_of_the_script(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(20))
     flags = ["--train_file", path, "--teacher_model_name_or_path", str(tmp_path / "nowhere"), "--output_dir", "out"]
     shown = subprocess.run(
-        [sys.executable, bert_chinese.__file__, *flags],
+        [sys.executable, text_classification.__file__, *flags],
         cwd=tmp_path,
         capture_output=True,
         text=True,
