@@ -275,7 +275,7 @@ def write(
     found["table"] = table(found["models"], scoring)
     if found.get("classes"):
         found["class_table"] = class_table([ClassChange(**one) for one in found["classes"]])
-    samples = scoring.samples(measurements, test) if {"teacher", "distilled"} <= measurements.keys() else None
+    samples = scoring.disagreements(measurements, test) if {"teacher", "distilled"} <= measurements.keys() else None
     page = write_page(
         folder, found, cells(found["models"], scoring), last_line(found), samples, public=student.args.hub_samples
     )
