@@ -300,7 +300,7 @@ def write(
     found["table"] = table(found["models"], scoring, floor=floor)
     if found.get("classes"):
         found["class_table"] = class_table([ClassChange(**one) for one in found["classes"]])
-    samples = scoring.samples(measurements, test) if {"teacher", "distilled"} <= measurements.keys() else None
+    samples = scoring.disagreements(measurements, test) if {"teacher", "distilled"} <= measurements.keys() else None
     shown = cells(found["models"], scoring, floor=floor)
     page = write_page(folder, found, shown, last_line(found), samples, public=student.args.hub_samples)
     name = folder.parent.name if folder.name.startswith("run-") else folder.name

@@ -105,8 +105,8 @@ class AnswerScoring(PredictionScoring):
         both = zip(self.answers(predictions), self.answers(teacher), strict=True)
         return float(np.mean([ours == theirs for ours, theirs in both]))
 
-    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
-        """Where the answers differ most, below question and text; see ``Scoring.samples``."""
+    def disagreements(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where the answers differ most, below question and text; see ``Scoring.disagreements``."""
         texts = {name: self.answers(one.predictions[0]) for name, one in measurements.items()}
         right = [row["answers"]["text"] for row in self.questions]
 

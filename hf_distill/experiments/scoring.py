@@ -199,7 +199,7 @@ class Scoring(ABC):
         """What else belongs in the report."""
         return {}
 
-    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
+    def disagreements(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
         """Choose the rows on which the student and the teacher differ most, for a page that a person reads.
 
         Args:

@@ -50,7 +50,7 @@ class ClassScoring(PredictionScoring):
 
     def __init__(self, names: Sequence[str], texts: Dataset | None = None) -> None:
         super().__init__()
-        self.names, self.texts = list(names), texts
+        self.names, self.rows_shown = list(names), texts
 
     def floor(self, test: Dataset, train: Dataset) -> float:
         """The accuracy of whoever always says the most frequent class; see ``Scoring.floor``."""
@@ -65,9 +65,9 @@ class ClassScoring(PredictionScoring):
         """What each class won or lost, against the student alone or else the teacher; see ``Scoring.details``."""
         return {"classes": [asdict(one) for one in self._changes(measurements)]} if "distilled" in measurements else {}
 
-    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
-        """Where the probabilities differ most, with texts or images; see ``Scoring.samples``."""
-        if (shown := shown_rows(rows if self.texts is None else self.texts)) is None:
+    def disagreements(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
+        """Where the probabilities differ most, with texts or images; see ``Scoring.disagreements``."""
+        if (shown := shown_rows(rows if self.rows_shown is None else self.rows_shown)) is None:
             return None
         logits = {name: measurement.predictions[0] for name, measurement in measurements.items()}
         return class_samples(logits, measurements["teacher"].predictions[1], self.names, shown)

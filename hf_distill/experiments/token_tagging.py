@@ -77,8 +77,8 @@ class TagScoring(PredictionScoring):
         """What each row adds to F1; see ``PredictionScoring.units``."""
         return f1_shares(self.counts(predictions, labels))
 
-    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
-        """Where the probabilities of all tags differ most, whole rows alone; see ``Scoring.samples``."""
+    def disagreements(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples | None:
+        """Where the probabilities of all tags differ most, whole rows alone; see ``Scoring.disagreements``."""
         if self.tokens is None:
             return None
         logits = {name: one.predictions[0] for name, one in measurements.items()}

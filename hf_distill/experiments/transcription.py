@@ -140,8 +140,8 @@ class DictationScoring(Scoring):
         shown = {"right": self.texts[:EXAMPLES]} | {n: one.predictions[:EXAMPLES] for n, one in measurements.items()}
         return {"filtered": self.filtered, "transcripts": shown}
 
-    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
-        """Where what is written differs most; see ``Scoring.samples``."""
+    def disagreements(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where what is written differs most; see ``Scoring.disagreements``."""
         texts = {name: one.predictions for name, one in measurements.items()}
 
         def right(row: int, text: str) -> bool:

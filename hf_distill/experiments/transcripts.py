@@ -117,7 +117,7 @@ class TranscriptScoring(PredictionScoring):
         right = self.read(next(iter(measurements.values())).predictions[1][:EXAMPLES])
         return {"stuck_on_the_blank": stuck, "transcripts": {"right": right, **shown}}
 
-    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
-        """Where the transcripts differ most; see ``Scoring.samples``."""
+    def disagreements(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where the transcripts differ most; see ``Scoring.disagreements``."""
         texts = {name: self.read(collapse(one.predictions[0], self.blank)) for name, one in measurements.items()}
         return text_samples(texts, self.read(measurements["teacher"].predictions[1]), lambda row: ("", None))

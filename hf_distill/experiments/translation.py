@@ -84,8 +84,8 @@ class TranslationScoring(Scoring):
         some = range(min(EXAMPLES, len(self.pairs)))
         return {"examples": [{n: one.predictions[i] for n, one in measurements.items()} | self.pairs[i] for i in some]}
 
-    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
-        """Where what is written differs most, below its source; see ``Scoring.samples``."""
+    def disagreements(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where what is written differs most, below its source; see ``Scoring.disagreements``."""
         texts, sources = {name: one.predictions for name, one in measurements.items()}, self.pairs["source"][:]
         return text_samples(texts, self.pairs["target"][:], lambda row: (sources[row], None))
 

@@ -118,8 +118,8 @@ class AnswerScoring(PredictionScoring):
             row |= {name: self.collator.answer_of(one.predictions[0][number]) for name, one in measurements.items()}
         return {"examples": shown}
 
-    def samples(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
-        """Where the answers differ most, beside the picture; see ``Scoring.samples``."""
+    def disagreements(self, measurements: Mapping[str, Measurement], rows: Dataset) -> Samples:
+        """Where the answers differ most, beside the picture; see ``Scoring.disagreements``."""
         texts = {
             name: [self.collator.answer_of(tokens) for tokens in one.predictions[0]]
             for name, one in measurements.items()

@@ -75,6 +75,6 @@ def test_questions_that_are_answered_otherwise_are_shown():
     scoring = AnswerScoring(rows, [Window(0, [(2, 3), (3, 4)])])
     right, wrong = (np.array([[0.0, 9.0]]),) * 2, (np.array([[9.0, 0.0]]),) * 2
     found = {n: Measurement({}, predictions=(p, None)) for n, p in (("teacher", right), ("distilled", wrong))}
-    (row,) = scoring.samples(found, None).rows
+    (row,) = scoring.disagreements(found, None).rows
     assert (row.text, row.right, row.kind) == ("which?\nabcdef", "d / D", "teacher")
     assert row.answers["distilled"].text == "c"

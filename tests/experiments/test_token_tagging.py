@@ -45,8 +45,10 @@ def test_rows_whose_tags_differ_most_are_shown_with_their_spans():
     student = 5.0 * np.eye(3)[[[0, 1, 2], [0, 1, 0], [0, 0, 0]]]
     shown = {"teacher": teacher, "distilled": student}
     found = {name: Measurement({}, predictions=(one, labels)) for name, one in shown.items()}
-    first, second = TagScoring(names, tokens).samples(found, None).rows  # of one that was cut no tag is surely whose
+    first, second = (
+        TagScoring(names, tokens).disagreements(found, None).rows
+    )  # of one that was cut no tag is surely whose
     assert (first.row, first.text, first.right, first.kind) == (2, "in Ems", "x: Ems", "teacher")
     assert first.answers["distilled"].text == "nothing"
     assert (second.row, second.apart, second.answers["distilled"].text) == (0, 0.0, "x: Anna Berg")
-    assert TagScoring(names).samples(found, None) is None
+    assert TagScoring(names).disagreements(found, None) is None

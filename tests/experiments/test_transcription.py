@@ -49,5 +49,5 @@ def test_what_is_written_otherwise_is_shown_and_right_where_it_is_after_its_norm
     one, two = np.array([[ONE, END], [ONE, END]]), np.array([[TWO, END], [ONE, END]])
     judge = scoring(["One!", "one"])
     found = {"teacher": judge.measurement(one, one), "distilled": judge.measurement(two, one)}
-    (row,) = judge.samples(found, None).rows
+    (row,) = judge.disagreements(found, None).rows
     assert (row.row, row.right, row.kind, row.answers["distilled"].text) == (0, "One!", "teacher", "two")

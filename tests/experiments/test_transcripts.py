@@ -107,7 +107,7 @@ def test_the_transcripts_that_differ_are_shown(tokenizer):
         "distilled": np.array([ids("ab|cd"), ids("e"), ids("a|b|d")]),
     }
     found = {name: scoring.measurement(one, SAID, frames["teacher"]) for name, one in frames.items()}
-    shown = scoring.samples(found, None).rows
+    shown = scoring.disagreements(found, None).rows
     assert [(one.row, one.right, one.answers["distilled"].text) for one in shown] == [
         (1, "f", "e"),
         (2, "a b c", "a b d"),

@@ -63,5 +63,5 @@ def test_texts_that_are_written_otherwise_are_shown_below_their_source():
     pairs = Dataset.from_dict({"source": ["北京", "西安"], "target": ["bei3 jing1", "xi1 an1"]})
     written = {"teacher": ["bei3 jing1", "xi1 an1"], "distilled": ["bei3 jing1", "xi1 an4"]}
     found = {name: Measurement({}, predictions=one) for name, one in written.items()}
-    (row,) = TranslationScoring(None, pairs).samples(found, None).rows
+    (row,) = TranslationScoring(None, pairs).disagreements(found, None).rows
     assert (row.text, row.right, row.answers["distilled"].text, row.kind) == ("西安", "xi1 an1", "xi1 an4", "teacher")

@@ -94,6 +94,6 @@ def test_answers_that_differ_are_shown_beside_their_picture(scoring, collate):
         name: Measurement({}, predictions=(one, labels))
         for name, one in (("teacher", teacher), ("distilled", student))
     }
-    (row,) = judge.samples(found, None).rows
+    (row,) = judge.disagreements(found, None).rows
     assert (row.row, row.text, row.right, row.kind) == (1, "which ?", "12", "teacher")
     assert row.picture.startswith("data:image/png")
