@@ -29,7 +29,7 @@ from hf_distill.reports.speed import size_of
 from hf_distill.students.budget import cut_to, shapes_on_the_way
 
 SPLITS = ("train", "validation", "test")
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 DEPTH, WIDTH = 8, 96
 SHAPES = {"budget": {}, "layers alone": None, "width alone": {"layers": DEPTH}, "fresh": {}, "budget, 3 rounds": {}}
 ROUNDS = {"budget, 3 rounds": 3}
