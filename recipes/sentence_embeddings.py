@@ -49,7 +49,7 @@ class Arguments(DataArguments):
     student_preset: str = field(default="uniform", metadata={"help": "Which ones: uniform (evenly), top or lowest."})
     student_parameters: float | None = field(
         default=None,
-        metadata={"help": "In the place of layers: at most so many parameters; below 1 a share of the teacher's."},
+        metadata={"help": "In the place of layers: at most so many parameters, below 1 as a share; same width."},
     )
     pool: str = field(default="mean", metadata={"help": "What a text's vector is: the tokens' mean, or the first."})
     num_threads: int | None = field(

@@ -126,7 +126,12 @@ class Budget:
         rows: of the training.
         collator: makes a batch of rows.
         args: the run's, for the size of a batch, the seed and the device.
+
+    Attributes:
+        same_width: whether the width stays the teacher's, as where vectors are compared.
     """
+
+    same_width = False
 
     def __init__(
         self, asked: float, rounds: int, rows: Dataset, collator: Callable[..., Any], args: TrainingArguments
@@ -171,7 +176,8 @@ class Budget:
         if self._made is None:
             model = unsharded(teacher).to(self.args.device)
             if self.rounds == 1:
-                self._made = fit_budget(model, parameters=self.asked, batches=self.batches(model)).cpu()
+                width = {"hidden_size": model.config.hidden_size} if self.same_width else {}
+                self._made = fit_budget(model, parameters=self.asked, batches=self.batches(model), **width).cpu()
             else:
                 self.way = shapes_on_the_way(model, self.asked, self.rounds)
                 self._made = cut_to(model, self.way[-1:], 1, self.batches(model)).cpu()

@@ -127,6 +127,14 @@ def test_the_student_is_cut_once_and_copied(tmp_path):
     assert asked.first().num_parameters() <= 0.5**0.5 * teacher.num_parameters()
 
 
+def test_the_width_may_stay(tmp_path):
+    asked, teacher = budget(tmp_path, 20), tiny.bert(32, 4)
+    asked.same_width = True
+    student = asked.student(teacher)
+    assert student.config.hidden_size == 32
+    assert student.num_parameters() <= 0.5 * teacher.num_parameters()
+
+
 def test_a_budget_that_no_student_meets_is_refused_before_a_teacher_is_trained(tmp_path):
     data = [{"text": f"某{i}人", "label": i % 2} for i in range(30)]
     flags = ["--train_file", write(tmp_path / "train.jsonl", data), "--output_dir", str(tmp_path / "run")]
