@@ -16,6 +16,12 @@ import pytest
 import torch
 
 TESTS = itertools.count()
+# Begun first: a worker that comes to one of these last is waited for by the other.
+LONG = (
+    "trainer/test_strategies.py", "trainer/test_strategies_by_kind.py", "trainer/test_exact.py",
+    "trainer/test_objectives.py", "recipes/test_bert_chinese.py", "recipes/test_full_size.py",
+    "experiments/test_over_seeds.py", "experiments/test_shrinking.py", "tasks/test_image_text_to_text.py",
+)  # fmt: skip
 # accelerate reads the whole page of DeepSpeed, where it is installed, whenever it looks for it: thrice a training.
 importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
 
@@ -41,6 +47,7 @@ def pytest_collection_modifyitems(items):
     """`pytest -m all` runs every test; without it those that are marked as slow are left out, see pyproject.toml."""
     for item in items:
         item.add_marker("all")
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))
 
 
 @pytest.hookimpl(wrapper=True)
