@@ -11,6 +11,9 @@ import numpy as np
 
 LEAST = 1e-9
 """A row of zeros is divided by this."""
+LARGE = 100
+"""Tables of fewer rows stay: they are small, and what a type of token loses is the same in every token, so that no
+average over tokens takes it out again."""
 
 
 def scale_by_row(model: Any) -> None:
@@ -18,7 +21,8 @@ def scale_by_row(model: Any) -> None:
 
     A product x W becomes r (x / r) W, with r the largest magnitude of each row of x: equal in float32, and a row that
     is quantised then loses as little alone as beside a larger one. A looked-up table becomes one of eight bits, with a
-    scale for each of its rows.
+    scale for each of its rows. A Gemm of flattened tokens becomes a product and a sum. One that reads a single vector
+    of a row, as a classifier does, stays: there is little to save.
 
     Args:
         model: a ``ModelProto`` in float32, of opset 18 or later; it is changed.
@@ -41,14 +45,15 @@ def scale_by_row(model: Any) -> None:
     graph = model.graph
     held = {one.name: one for one in graph.initializer}
     tables = {name for name, one in held.items() if len(one.dims) == 2 and one.data_type == 1}
+    large = {name for name in tables if held[name].dims[0] >= LARGE}
+    flat = {name for node in graph.node if node.op_type == "Reshape" for name in node.output}
     rows: dict[str, tuple[str, str]] = {}
     nodes, added = [], {"by_row.last": np.array([-1], np.int64), "by_row.least": np.array([LEAST], np.float32)}
     for node in graph.node:
-        if node.op_type == "Gather" and node.input[0] in tables and _says(node, axis=0):
+        if node.op_type == "Gather" and node.input[0] in large and _says(node, axis=0):
             nodes += _looked_up(node, numpy_helper.to_array(held[node.input[0]]), added)
-        elif node.op_type == "Gemm" and node.input[1] in tables and _says(node, alpha=1.0, beta=1.0, transA=0):
-            weight = numpy_helper.to_array(held[node.input[1]])
-            nodes += _scaled(_product(node, weight, added), rows)
+        elif node.op_type == "Gemm" and node.input[0] in flat and node.input[1] in tables and _is_linear(node):
+            nodes += _scaled(_product(node, numpy_helper.to_array(held[node.input[1]]), added), rows)
         elif node.op_type == "MatMul" and node.input[1] in tables:
             nodes += _scaled([node], rows)
         else:
@@ -67,6 +72,10 @@ def _says(node: Any, **asked: float) -> bool:
     from onnx import helper
 
     return all(helper.get_attribute_value(one) == asked.get(one.name) for one in node.attribute if one.name in asked)
+
+
+def _is_linear(node: Any) -> bool:
+    return _says(node, alpha=1.0, beta=1.0, transA=0)
 
 
 def _looked_up(node: Any, table: np.ndarray, added: dict[str, np.ndarray]) -> list[Any]:

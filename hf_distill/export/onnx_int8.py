@@ -19,8 +19,8 @@ from hf_distill.export.onnx import FILE, Onnx
 from hf_distill.export.plan import Plan
 
 PRODUCTS = ["MatMul"]
-"""What is quantised, once ``scale_by_row`` has made a product of every Gemm and has done the embeddings. A convolution
-would become ConvInteger, which the processor's kernels run slower than float32, or not at all."""
+"""What is quantised; embeddings are too, by ``scale_by_row``. A convolution would become ConvInteger, which the
+processor's kernels run slower than float32, or not at all."""
 
 
 class OnnxInt8(Onnx):
@@ -72,9 +72,11 @@ class OnnxInt8(Onnx):
                 prepared = onnx.load(str(ready))
                 scale_by_row(prepared)
                 onnx.save(prepared, str(ready))
+                # It makes products of the Gemms that were left, and quantises those too unless they are named.
+                left = [f"{node.name}_MatMul" for node in prepared.graph.node if node.op_type == "Gemm"]
                 quantize_dynamic(
                     str(ready), str(folder / FILE), op_types_to_quantize=PRODUCTS, per_channel=True, reduce_range=True,
-                    weight_type=QuantType.QInt8,
+                    weight_type=QuantType.QInt8, nodes_to_exclude=left,
                 )  # fmt: skip
         finally:
             root.setLevel(before)

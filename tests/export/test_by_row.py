@@ -16,23 +16,33 @@ def draw(*sizes):
     return np.random.default_rng(0).normal(size=sizes).astype(np.float32)
 
 
-def graph(transposed=True, rounded=False, **attributes):
-    """Words are looked up, two products read them, and a Gemm with a bias reads the last word."""
+def graph(transposed=True, rounded=False, flat=True, times=20, **attributes):
+    """Words are looked up, two products read them, and a Gemm with a bias reads all words, or the last one."""
     from onnx import helper, numpy_helper
 
     table = draw(WORDS, WIDTH) * np.array([[100], [1], [1], [1], [0.01], [0]], np.float32)
+    table = np.tile(table, (times, 1))  # a small one would stay as it is
     if rounded:
         step = np.abs(table).max(1, keepdims=True).clip(1e-9) / 127
         table = (np.round(table / step) * step).astype(np.float32)
-    held = {"words": table, "a": draw(WIDTH, 8), "b": draw(WIDTH, 8), "bias": draw(3), "last": np.array(-1)}
+    held = {
+        "words": table,
+        "a": draw(WIDTH, 8),
+        "b": draw(WIDTH, 8),
+        "bias": draw(3),
+        "last": np.array(-1),
+        "size": np.array([-1, 8]),
+    }
     held["head"] = draw(3, 8) if transposed else draw(8, 3)
     nodes = [
         helper.make_node("Gather", ["words", "ids"], ["x"], name="look"),
         helper.make_node("MatMul", ["x", "a"], ["left"], name="left"),
         helper.make_node("MatMul", ["x", "b"], ["right"], name="right"),
         helper.make_node("Add", ["left", "right"], ["sum"]),
-        helper.make_node("Gather", ["sum", "last"], ["one"], axis=1),
-        helper.make_node("Gemm", ["one", "head", "bias"], ["y"], name="head", transB=int(transposed), **attributes),
+        helper.make_node("Reshape", ["sum", "size"], ["read"])
+        if flat
+        else helper.make_node("Gather", ["sum", "last"], ["read"], axis=1),
+        helper.make_node("Gemm", ["read", "head", "bias"], ["y"], name="head", transB=int(transposed), **attributes),
     ]
     given = [helper.make_tensor_value_info("ids", 7, ["rows", "tokens"])]
     shown = [helper.make_tensor_value_info("sum", 1, None), helper.make_tensor_value_info("y", 1, None)]
@@ -86,8 +96,14 @@ def test_a_small_row_beside_a_large_one_keeps_its_digits(tmp_path):
     assert far["whole"] > 0.9  # nothing is left of it
 
 
-def test_a_gemm_that_weighs_its_parts_is_left_alone():
-    wanted = run(graph(rounded=True, alpha=0.5), [[1, 2]])[1]
-    scale_by_row(model := graph(alpha=0.5))
+@pytest.mark.parametrize("options", [{"alpha": 0.5}, {"flat": False}])
+def test_a_gemm_of_one_vector_or_of_weighed_parts_is_left_alone(options):
+    wanted = run(graph(rounded=True, **options), [[1, 2]])[1]
+    scale_by_row(model := graph(**options))
     assert "Gemm" in [node.op_type for node in model.graph.node]
     assert np.allclose(run(model, [[1, 2]])[1], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_small_table_stays():
+    scale_by_row(model := graph(times=1))
+    assert "words" in {one.name for one in model.graph.initializer}
