@@ -25,6 +25,7 @@ from hf_distill.experiments.record import recorded
 from hf_distill.export import FORMATS, Format, Plan
 from hf_distill.export.equal import Difference, compared, random_batches
 from hf_distill.export.folder import complete, into_card, note, processor_of
+from hf_distill.export.plan import outputs_of
 from hf_distill.reports.table import markdown_table
 from hf_distill.tasks import (
     CTC,
@@ -83,14 +84,13 @@ def main(argv: Sequence[str]) -> None:
     asked, rest = parse_some(ExportArguments, words)
     formats = named(asked.format)
     model = finished(folder)
-    task = Task.of(model)
+    outputs_of(task := Task.of(model), type(model).__name__)  # refuses before rows are read
     processor = processor_of(folder, task)
     for one in formats:
         one.check(model)
     bench, why = None, ""
     with tempfile.TemporaryDirectory() as made:
         if (found := rows_for(folder, task, asked)) is None:
-            Plan.of(model, task, processor=processor)  # refuses before flags do
             if rest:
                 raise ValueError(f"{rest[0]} was given without a recipe: name the recipe of the rows, --recipe NAME.")
             why = "the folder does not say which recipe made it"

@@ -129,6 +129,9 @@ def test_errors_are_one_sentence(folder, monkeypatch, capsys, words, message):
 
 def test_what_has_no_export_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
     tiny_language.t5().save_pretrained(tmp_path / "translator")
+    kept = {"recipe": {"name": "translation", "arguments": {}}}
+    (tmp_path / "translator" / "report.json").write_text(json.dumps(kept), encoding="utf-8")
+    monkeypatch.setattr(export, "prepared", lambda *given: pytest.fail("rows were read"))
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "torn").mkdir()

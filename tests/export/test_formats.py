@@ -71,10 +71,14 @@ def test_onnx_is_equal_with_other_rows_and_lengths(tmp_path, name):
     found.check("onnx")
     assert found.rows >= 3
     if name == "classifier":  # one export for both: it takes seconds
+        import onnx
+
         (tmp_path / "int8").mkdir()
         OnnxInt8.quantise(tmp_path, tmp_path / "int8")
         model = make().eval()
         plan = Plan.of(model, Task.of(model))
+        kinds = [node.op_type for node in onnx.load(str(tmp_path / "int8" / "model.onnx")).graph.node]
+        assert kinds.count("MatMulInteger") == 6 * model.config.num_hidden_layers  # the classifier stays float32
         small = OnnxInt8.load(tmp_path / "int8", model, plan)
         (near,) = compared(model, {"int8": small}, random_batches(model, plan), plan).values()
         assert 1e-4 < near.largest < 0.2
