@@ -52,7 +52,7 @@ def test_the_whole_job_without_any_argument(default):
     assert report["settings"]["objective"] == {"forward_kl": 1.0, "hidden_mse": 1.0}  # what "auto" was
     assert (run / "report.png").stat().st_size > 10_000
     lines = [line for line in shown.splitlines() if line.startswith("|")]
-    assert len(lines) == 5
+    assert len(lines) == 6  # with the floor
     assert len({len(line) for line in lines}) == 1  # the table lines up
     assert "gap to the teacher" in shown
     student = AutoModelForSequenceClassification.from_pretrained(run)
@@ -202,6 +202,7 @@ def test_lora_saves_an_adapter_and_merging_writes_full_weights(tmp_path, teacher
         run(tmp_path / "refused", *flags)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_refused_and_can_be_resumed(tmp_path, teacher):
     flags = ["--teacher_model_name_or_path", teacher[0], "--train_file", teacher[1], "--skip_alone"]
     run(tmp_path, *flags, "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "5")
@@ -285,6 +286,7 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_trained(tmp_path,
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_one_sentence_on_error(tmp_path):
     shown = subprocess.run(
         [sys.executable, bert_chinese.__file__, "--train_file", "nowhere.jsonl", "--output_dir", str(tmp_path / "x")],

@@ -75,7 +75,7 @@ def test_squads_form_long_texts_and_answers_that_moved(tmp_path):
 def test_without_a_test_file_validation_rows_are_called_so(tmp_path, capsys, monkeypatch, given, named):
     files = (f"--{name}_file={write(tmp_path / f'{name}.json', squad([question()] * 20))}" for name in given)
     labels = []
-    monkeypatch.setattr(comparison, "plot_comparison", lambda *parts: labels.append(parts[-1]))
+    monkeypatch.setattr(comparison, "plot_comparison", lambda *parts, floor: labels.append(parts[-1]))
     report = run(tmp_path, *files, "--skip_alone", "--max_length", "96")
     assert (report["split"], report["measured_on"]) == ("validation", named)
     card = ModelCard.load(tmp_path / "run" / "README.md")

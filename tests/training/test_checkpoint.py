@@ -109,6 +109,7 @@ def killed(tmp_path_factory):
     return folder, json.loads(found.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_killed_while_saving_goes_on_from_the_last_whole_checkpoint(killed, whole, moment):
     folder = killed[0] / moment
