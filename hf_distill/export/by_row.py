@@ -28,17 +28,10 @@ def scale_by_row(model: Any) -> None:
         model: a ``ModelProto`` in float32, of opset 18 or later; it is changed.
 
     Example:
-        >>> from onnx import helper, numpy_helper, reference
-        >>> put = [helper.make_tensor_value_info("x", 1, ["n", 2])]
-        >>> weight = numpy_helper.from_array(np.eye(2, dtype=np.float32), "w")
-        >>> product = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
-        >>> got = [helper.make_tensor_value_info("y", 1, ["n", 2])]
-        >>> model = helper.make_model(helper.make_graph([product], "g", put, got, [weight]))
-        >>> scale_by_row(model)
-        >>> [node.op_type for node in model.graph.node]
-        ['Abs', 'ReduceMax', 'Max', 'Div', 'MatMul', 'Mul']
-        >>> reference.ReferenceEvaluator(model).run(None, {"x": np.array([[3, -6], [0, 0]], np.float32)})[0].tolist()
-        [[3.0, -6.0], [0.0, 0.0]]
+        >>> import onnx  # doctest: +SKIP
+        >>> model = onnx.load("model.onnx")  # doctest: +SKIP
+        >>> scale_by_row(model)  # doctest: +SKIP
+        >>> onnx.save(model, "rows.onnx")  # doctest: +SKIP
     """
     from onnx import numpy_helper
 

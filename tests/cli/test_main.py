@@ -5,6 +5,7 @@ import sys
 from dataclasses import fields
 
 import pytest
+from default_run import slow_but
 
 import hf_distill
 from hf_distill import cli
@@ -43,7 +44,11 @@ def test_the_version_is_told(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["card", "--help"], ["cache", "--help"], ["student", "-h"], ["export", "out", "--help"]]
+    "words",
+    slow_but(
+        [["cache", "--help"]],
+        [["card", "--help"], ["cache", "--help"], ["student", "-h"], ["export", "out", "--help"]],
+    ),
 )
 def test_help_waits_for_no_model_library(words):
     program = (

@@ -47,6 +47,7 @@ def test_what_is_not_met_ends_with_three(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_last_and_all_is_written(tmp_path, capsys):
     asked = ["--require", "parameters<=2*teacher", "accuracy>1", "--forbid_drop", "person:100"]
     with pytest.raises(SystemExit) as ended:

@@ -145,6 +145,7 @@ def test_vectors(tmp_path, monkeypatch):
     assert report["mode"] == MODE
 
 
+@pytest.mark.slow
 def test_a_trainer_is_as_before_when_it_was_measured(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(60))
     flags = ["--train_file", path, "--output_dir", str(tmp_path / "run"), *FLAGS, "--bf16_full_eval", "1"]

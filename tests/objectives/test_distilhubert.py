@@ -54,6 +54,7 @@ def test_another_weight_of_the_direction_is_refused():
         build({"distilhubert": {"cosine": -1}})
 
 
+@pytest.mark.slow
 def test_five_lines_train_a_student_of_the_teachers_first_layers(tmp_path):
     tiny_speech.hubert(seed=7, kind=HubertModel, layers=4).save_pretrained(tmp_path / "teacher")
     rows = [{"input_values": row["input_values"]} for row in tiny_speech.recordings()]

@@ -125,6 +125,7 @@ def test_the_full_size_settings_are_valid(tmp_path):
     assert (recipe.max_length, recipe.stride, recipe.student_layers, args.alpha) == (384, 128, 4, 0.9)
 
 
+@pytest.mark.slow
 def test_windows_are_joined_in_their_order_whatever_the_sampler(tmp_path, monkeypatch):
     rows = [question(), *({**question(), "context": CONTEXT[: 20 + 7 * i], "question": "谁？"} for i in range(1, 9))]
     path, heard = write(tmp_path / "rows.jsonl", rows), []
