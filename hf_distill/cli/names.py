@@ -80,7 +80,8 @@ def name_data(folder: Path, card: ModelCard, title: str) -> None:
         result.dataset_type = title if result.dataset_type in before else result.dataset_type
     found["dataset"] = found["measured_on"] = title
     if "plotted" in found and (folder / "report.png").is_file():
-        plot_comparison(found["models"], folder / "report.png", f"{title}: did the teacher help?", *found["plotted"])
+        heading, lowest = f"{title}: did the teacher help?", found.get("plotted_floor")
+        plot_comparison(found["models"], folder / "report.png", heading, *found["plotted"], floor=lowest)
     _write(folder / REPORT, found)
 
 

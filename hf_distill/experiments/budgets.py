@@ -126,24 +126,25 @@ class Budget:
         rows: of the training.
         collator: makes a batch of rows.
         args: the run's, for the size of a batch, the seed and the device.
-
-    Attributes:
-        same_width: whether the width stays the teacher's, as where vectors are compared.
+        same_width: whether the width stays the teacher's, as where vectors are compared; then there is one round.
     """
 
-    same_width = False
-
     def __init__(
-        self, asked: float, rounds: int, rows: Dataset, collator: Callable[..., Any], args: TrainingArguments
-    ) -> None:
+        self, asked: float, rounds: int, rows: Dataset, collator: Callable[..., Any], args: TrainingArguments,
+        same_width: bool = False,
+    ) -> None:  # fmt: skip
         self.asked, self.rounds, self.rows, self.collator, self.args = asked, rounds, rows, collator, args
+        self.same_width = same_width
         self.way: list[tuple[float, Shape]] = []
         self._made: PreTrainedModel | None = None  # cut at once
         self._first: PreTrainedModel | None = None  # cut for the first of several rounds
         self._batches: list[dict[str, Tensor]] | None = None
 
     @classmethod
-    def of(cls, recipe: Any, rows: Dataset, collator: Callable[..., Any], args: TrainingArguments) -> Budget | None:
+    def of(
+        cls, recipe: Any, rows: Dataset, collator: Callable[..., Any], args: TrainingArguments,
+        same_width: bool = False,
+    ) -> Budget | None:  # fmt: skip
         """Return the one that a recipe's settings ask for; None: they ask for none.
 
         Args:
@@ -151,10 +152,11 @@ class Budget:
             rows: of the training.
             collator: makes a batch of rows.
             args: the run's.
+            same_width: whether the width stays the teacher's.
         """
         if recipe.student_parameters is None:
             return None
-        return cls(recipe.student_parameters, getattr(recipe, "shrink_rounds", 1), rows, collator, args)
+        return cls(recipe.student_parameters, getattr(recipe, "shrink_rounds", 1), rows, collator, args, same_width)
 
     def check(self, teacher: PreTrainedModel) -> None:
         """Refuse a teacher that has no such student, before it is trained.

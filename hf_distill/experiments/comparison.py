@@ -189,16 +189,6 @@ def _real_time(model: nn.Module, test: Dataset, trainer: Trainer, scoring: Scori
     return {"real_time_factor": real_time_factor(model, speed_batches(trainer, test, scoring.speed_rows), heard)}
 
 
-def table(
-    models: list[dict[str, Any]],
-    scoring: Scoring,
-    further: Mapping[str, str] | None = None,
-    floor: float | None = None,
-) -> str:
-    """Lay out the models' figures for a person; see ``cells``."""
-    return markdown_table(*cells(models, scoring, further, floor))
-
-
 def cells(
     models: list[dict[str, Any]],
     scoring: Scoring,
@@ -289,19 +279,19 @@ def write(
     folder, found = Path(student.args.output_dir), student.report
     title = f"{found['dataset']}: did the teacher help?"
     found["plotted"], floor = labelled(scoring, found["split"]), found.get("floor")
-    lowest = scoring.floor_row(floor).get(scoring.plotted[0])
-    plot_comparison(found["models"], folder / "report.png", title, *found["plotted"], floor=lowest)
+    found["plotted_floor"] = scoring.floor_row(floor).get(scoring.plotted[0])
+    plot_comparison(found["models"], folder / "report.png", title, *found["plotted"], floor=found["plotted_floor"])
     found["pictures"] = {"report.png": "Quality, latency and size of the teacher and its students"}
     found["pictures"] |= scoring.pictures(measurements, folder)
     if any("loss" in entry for entry in student.state.log_history):
         plot_losses(student.state.log_history, folder / "losses.png")
         found["pictures"]["losses.png"] = "The parts of the loss over the training of the distilled student"
     (folder / "report.json").write_text(as_json(found), encoding="utf-8")
-    found["table"] = table(found["models"], scoring, floor=floor)
+    shown = cells(found["models"], scoring, floor=floor)
+    found["table"] = markdown_table(*shown)
     if found.get("classes"):
         found["class_table"] = class_table([ClassChange(**one) for one in found["classes"]])
     samples = scoring.disagreements(measurements, test) if {"teacher", "distilled"} <= measurements.keys() else None
-    shown = cells(found["models"], scoring, floor=floor)
     page = write_page(folder, found, shown, last_line(found), samples, public=student.args.hub_samples)
     name = folder.parent.name if folder.name.startswith("run-") else folder.name
     if card:

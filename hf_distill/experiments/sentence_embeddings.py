@@ -96,8 +96,8 @@ class EncoderExperiment:
     def trainer(self) -> DistillationTrainer:
         """Make the trainer of the student under its teacher."""
         kind, collator = ModelKind(AutoModel, "FEATURE_EXTRACTION"), DataCollatorWithPadding(self.tokenizer)
-        if (budget := Budget.of(self.models, self.splits["train"], collator, self.args)) is not None:
-            budget.same_width = True  # a vector stands in for the teacher's
+        # A vector stands in for the teacher's, so it is as wide.
+        budget = Budget.of(self.models, self.splits["train"], collator, self.args, same_width=True)
         return DistillationTrainer(
             make_student(self.models, kind, self.teacher, self.args.seed, budget),
             self.args,

@@ -78,7 +78,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        """Evaluate so often a run where a user asked for steps and not for how many, or where a best one is kept."""
+        """Evaluate ten times where steps were asked for and not how many, or wherever a best model is kept."""
         if self.eval_strategy == "steps" and not self.eval_steps:
             kept = self.load_best_model_at_end and self.save_strategy == "steps"
             self.eval_steps = self.save_steps if kept else 1 / EVALUATIONS

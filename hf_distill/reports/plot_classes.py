@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_distill.reports.classes import ClassChange
-from hf_distill.reports.picture import clean, fold, looks_of, picture
+from hf_distill.reports.picture import LOOKS, clean, fold, looks_of, picture
 
 LOST, SAME, WON = "#c62828", "#9a9a9a", "#1f78d1"
 """Colours that are no model's."""
@@ -56,8 +56,8 @@ def plot_classes(
                 points = 100 * one.change
                 error = None if one.change_error is None else 100 * one.change_error
                 colour = SAME if points == 0 else WON if points > 0 else LOST
-                marker = looks_of(["distilled"])[0].marker  # whose change it is
-                moved.errorbar(points, row, xerr=error, fmt=marker, markersize=5, capsize=3, color=colour)
+                whose = LOOKS["distilled"].marker
+                moved.errorbar(points, row, xerr=error, fmt=whose, markersize=5, capsize=3, color=colour)
         bars.set_yticks(range(len(changes)), [_label(one, shown[one.name]) for one in changes])
         bars.set_ylim(len(changes) - 0.4, -0.6)
         bars.set_xlim(0, 100)

@@ -128,8 +128,8 @@ def test_the_student_is_cut_once_and_copied(tmp_path):
 
 
 def test_the_width_may_stay(tmp_path):
-    asked, teacher = budget(tmp_path, 20), tiny.bert(32, 4)
-    asked.same_width = True
+    plain, teacher = budget(tmp_path, 20), tiny.bert(32, 4)
+    asked = Budget(plain.asked, plain.rounds, plain.rows, plain.collator, plain.args, same_width=True)
     student = asked.student(teacher)
     assert student.config.hidden_size == 32
     assert student.num_parameters() <= 0.5 * teacher.num_parameters()

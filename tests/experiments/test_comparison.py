@@ -11,7 +11,7 @@ from datasets import Dataset
 from hf_distill.experiments import comparison
 from hf_distill.experiments.scoring import Measurement
 from hf_distill.experiments.text_classification import ClassScoring
-from hf_distill.reports import gap_closed, plot_comparison
+from hf_distill.reports import gap_closed, markdown_table, plot_comparison
 
 
 def test_a_report_of_a_student_that_diverged_is_json_still(tmp_path):
@@ -23,7 +23,7 @@ def test_a_report_of_a_student_that_diverged_is_json_still(tmp_path):
 def test_a_speed_that_is_not_known_is_a_dash_and_no_picture_needs_it(tmp_path):
     row = {"name": "distilled", "parameters": 10, "megabytes": 0.1, "latency": None, "samples_per_second": None}
     row |= {"accuracy": 0.5, "macro_f1": 0.5, "agreement": 0.5, "kl": 0.1, "calibration_error": 0.1}
-    cells = comparison.table([row], ClassScoring(["a", "b"])).splitlines()[-1].split("|")
+    cells = markdown_table(*comparison.cells([row], ClassScoring(["a", "b"]))).splitlines()[-1].split("|")
     assert [cell.strip() for cell in cells[-3:-1]] == ["-", "-"]
     plot_comparison([row, {**row, "name": "teacher", "latency": 2.0}], tmp_path / "report.png", "?")
     assert (tmp_path / "report.png").stat().st_size > 1_000
@@ -53,6 +53,6 @@ def test_how_much_faster_than_speech_a_model_is_stands_beside_its_latency(tmp_pa
     row = comparison.costs({"student": run.model}, Dataset.from_list(tiny.rows()), run, Words(["a", "b"]))["student"]
     assert row["real_time_factor"] > 0
     row |= {"name": "student", "accuracy": 0.5, "macro_f1": 0.5, "agreement": 0.5, "kl": 0.1, "calibration_error": 0.1}
-    heading, _, cells = comparison.table([row], Words(["a", "b"])).splitlines()
+    heading, _, cells = markdown_table(*comparison.cells([row], Words(["a", "b"]))).splitlines()
     assert heading.split("|")[-2].strip() == "x real time"
     assert cells.split("|")[-2].strip() == f"{row['real_time_factor']:,.0f}"

@@ -12,6 +12,7 @@ from hf_distill.experiments.detection import DetectionScoring
 from hf_distill.experiments.text_classification import ClassScoring
 from hf_distill.experiments.transcripts import TranscriptScoring
 from hf_distill.experiments.translation import TranslationScoring
+from hf_distill.reports import markdown_table
 
 SIZE = {"parameters": 10, "megabytes": 0.1, "latency": 2.0, "samples_per_second": 3.0}
 
@@ -41,9 +42,9 @@ def test_the_floor_is_a_row_of_the_table_and_has_no_more_than_its_score():
         "calibration_error": 0.1,
     }
     scoring = ClassScoring(["a", "b"])
-    lines = comparison.table([{**row, **SIZE}], scoring, floor=0.25).splitlines()
+    lines = markdown_table(*comparison.cells([{**row, **SIZE}], scoring, floor=0.25)).splitlines()
     assert [cell.strip() for cell in lines[-1].split("|")[1:-1]] == ["floor", "25.0", *["-"] * 8]
-    assert comparison.table([{**row, **SIZE}], scoring).splitlines() == [
+    assert markdown_table(*comparison.cells([{**row, **SIZE}], scoring)).splitlines() == [
         line for line in lines if not line.startswith("| floor")
     ]
 
@@ -56,7 +57,7 @@ def test_a_language_models_floor_knows_how_often_each_token_stands_in_the_traini
     floor = scoring.floor(asked.select([0, 1]), learnt)
     assert floor == pytest.approx(-np.log(shares).mean())
     row = {"name": "teacher", "perplexity": 2.0, "loss": 0.7, "loss_error": 0.1, "accuracy": 0.5, "kl": 0.0}
-    lines = comparison.table([{**row, "agreement": 1.0, **SIZE}], scoring, floor=floor).splitlines()
+    lines = markdown_table(*comparison.cells([{**row, "agreement": 1.0, **SIZE}], scoring, floor=floor)).splitlines()
     cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
     assert cells[:4] == ["floor", f"{math.exp(floor):.2f}", f"{floor:.3f}", "-"]
     assert scoring.above_floor([row], floor)["floor_lead"] == pytest.approx(floor - 0.7)

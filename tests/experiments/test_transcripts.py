@@ -11,7 +11,7 @@ from transformers import Wav2Vec2CTCTokenizer
 
 from hf_distill.experiments import comparison
 from hf_distill.experiments.transcripts import TranscriptScoring
-from hf_distill.reports import chosen_frames, gap_closed
+from hf_distill.reports import chosen_frames, gap_closed, markdown_table
 
 LETTERS = ["<pad>", "|", "a", "b", "c", "d", "e", "f"]
 
@@ -84,7 +84,7 @@ def test_a_teacher_and_its_student_are_measured_alike(tmp_path, tokenizer):
     assert scoring.seconds(data.remove_columns("length")) is None
     report = {"name": "teacher", "parameters": 1, "megabytes": 1.0, "latency": 2.0, "samples_per_second": 3.0}
     report |= {**found["teacher"].row("wer", scoring.share), "real_time_factor": 40.0}
-    assert comparison.table([report], scoring).splitlines()[0].split("|")[2].strip() == "WER %"
+    assert markdown_table(*comparison.cells([report], scoring)).splitlines()[0].split("|")[2].strip() == "WER %"
 
 
 def test_characters_may_be_the_score(tokenizer):
