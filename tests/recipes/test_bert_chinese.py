@@ -328,7 +328,7 @@ def test_the_student_is_pushed_and_loads_from_the_hub_in_another_process(tmp_pat
         assert shown.returncode == 0, shown.stderr[-3000:]
         files = server.repositories["me/student"]
     expected = {"README.md", "config.json", "model.safetensors", "report.json", "report.png", "tokenizer.json"}
-    expected |= {"reliability.png", "classes.png"}
+    expected |= {"reliability.png", "classes.png", "losses.png"}
     assert expected <= files.keys()
     assert files.keys() - expected <= {"tokenizer_config.json", "training_args.bin", ".gitattributes"}
     assert (folder / "_report.html").is_file()  # it shows test rows, and stays
