@@ -81,7 +81,7 @@ def compare(
         "metrics": dict(scoring.hub),
         **scoring.details(measurements),
     }
-    return found | judged(found, student.args.required, verdict=gap)
+    return found | judged(found, student.args.required, student.args.quick, verdict=gap)
 
 
 def costs(

@@ -8,39 +8,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from time import time
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, DatasetDict
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from hf_distill import DistillationTrainer
 from hf_distill.experiments.budgets import Budget
 from hf_distill.experiments.comparison import compare, write
 from hf_distill.experiments.gate import decide
+from hf_distill.experiments.job import Job
 from hf_distill.experiments.models import ModelArguments, ModelKind, make_student, untrained_teacher
+from hf_distill.experiments.own_teacher import identity
 from hf_distill.experiments.scoring import Scoring
 from hf_distill.experiments.settings import RecipeTrainingArguments, arguments_for, say
 from hf_distill.experiments.shrinking import NOTE, in_rounds
-from hf_distill.experiments.steps import steps_of, train
+from hf_distill.experiments.steps import about, steps_of, train
 from hf_distill.experiments.without_autocast import as_published
 from hf_distill.hub.push import check_repository
 from hf_distill.models.sharding import is_sharded
 from hf_distill.objectives.presets import AUTO
-
-READ = ("input_ids", "label", "labels", "start_positions", "end_positions", "objects", "question", "answer")
-"""The columns whose content makes a teacher that is trained on them another one."""
-
-SHAPES = (
-    "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "optim",
-    "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type",
-    "lr_scheduler_kwargs", "warmup_steps", "label_smoothing_factor", "neftune_noise_alpha", "train_sampling_strategy",
-    "bf16", "fp16",
-)  # fmt: skip
-"""Trainer's arguments that make a training of the same rows another one, beside its learning rate and epochs."""
 
 
 @dataclass
@@ -63,6 +54,7 @@ class Experiment:
         trainer_class: of each trainer.
         rows_dir: where the training rows are written, and nothing is trained; None: the models are.
         made_by: the recipe and its arguments, for the report.
+        job: how far the whole run is; None: nobody asks.
     """
 
     recipe: ModelArguments
@@ -80,6 +72,7 @@ class Experiment:
     trainer_class: type = DistillationTrainer
     rows_dir: str | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
+    job: Job | None = None
 
     @property
     def source(self) -> str:
@@ -119,7 +112,7 @@ class Experiment:
             rows: what it learns from, in the place of its split.
         """
         splits = self.splits if teacher is None else self.student_splits or self.splits
-        return self.trainer_class(
+        made = self.trainer_class(
             model,
             replace(args),  # made anew: under DeepSpeed each Trainer of a process needs a configuration of its own
             train_dataset=splits["train"] if rows is None else rows,
@@ -128,6 +121,7 @@ class Experiment:
             teacher_model=teacher,
             **self.options,
         )
+        return made if self.job is None else self.job.watch(made)
 
     def alone(self, teacher: PreTrainedModel | str, args: RecipeTrainingArguments) -> Trainer:
         """Make the trainer of the student without its teacher.
@@ -158,6 +152,34 @@ class Experiment:
     def student(self, teacher: PreTrainedModel | str, seed: int) -> PreTrainedModel:
         """Make the untrained student; see ``make_student``."""
         return make_student(self.recipe, self.kind, teacher, seed, self.budget)
+
+    def parts(self) -> dict[str, float]:
+        """Plan a run: each part and about how many steps it takes, the teacher's too."""
+        args, read = self.args, self.splits["train"] if self.teacher_rows is None else self.teacher_rows
+        steps = about(args, len((self.student_splits or self.splits)["train"]), args.num_train_epochs)
+        return {
+            "teacher": about(args, len(read), self.recipe.teacher_epochs),
+            **dict.fromkeys(["distilled"] if self.recipe.skip_alone else ["distilled", "beside"], steps),
+            "measuring": about(replace(args, max_steps=-1), len(self.splits["test"]), 1),  # three, without gradients
+        }
+
+    def begin(self, part: str, text: str) -> None:
+        """Tell the user which part of the run comes now.
+
+        Args:
+            part: its name in ``parts``.
+            text: what it is.
+        """
+        say(self.args, text if self.job is None else f"{self.job.begin(part)}: {text}")
+
+    def finished(self, part: str) -> None:
+        """Leave out a part of the run that was done before.
+
+        Args:
+            part: its name in ``parts``.
+        """
+        if self.job is not None:
+            del self.job.parts[part]
 
     def learn(self, trainer: Trainer, resume: str | None = None) -> Trainer:
         """Train a student, in rounds if it is to shrink on the way.
@@ -194,6 +216,7 @@ def distil(experiment: Experiment, started: float) -> dict[str, Any]:
     """
     recipe, args = experiment.recipe, experiment.args
     check_repository(args)
+    experiment.job = Job(experiment.parts())
     teacher = make_teacher(experiment)
     student = experiment.distilled(teacher, args)
     if recipe.merge_lora and (student.is_fsdp_enabled or is_sharded(student.teacher.model)):
@@ -201,7 +224,7 @@ def distil(experiment: Experiment, started: float) -> dict[str, Any]:
             "merge_lora was asked for under FSDP or ZeRO-3, which leave each process a share of the student: run "
             "without it, and merge the saved adapter afterwards (peft's merge_and_unload)."
         )
-    say(args, "training the student under the teacher")
+    experiment.begin("distilled", "training the student under the teacher")
     planned = steps_of(student)
     student = experiment.learn(student, args.resume_from_checkpoint)
     if recipe.merge_lora:
@@ -212,7 +235,8 @@ def distil(experiment: Experiment, started: float) -> dict[str, Any]:
         # It cannot learn from a row without a label, so its epochs are shorter: it is given as many steps instead.
         steps = {"max_steps": planned} if "unlabeled" in experiment.splits else {}
         name = experiment.scoring.baseline
-        say(args, f"training the {name}" + (", on the labelled rows, for as many steps" if steps else ""))
+        text = f"training the {name}" + (", on the labelled rows, for as many steps" if steps else "")
+        experiment.begin("beside", text)
         alone = experiment.learn(experiment.alone(teacher, experiment.arguments_alone(**steps)))
         alone.save_model()
         trainers = {name: alone, **trainers}
@@ -232,7 +256,7 @@ def report(experiment: Experiment, trainers: Mapping[str, Trainer], started: flo
         started: when the run began.
         card: whether to write a model card too.
     """
-    say(experiment.args, "measuring")
+    experiment.begin("measuring", "measuring")
     student, test = trainers["distilled"], experiment.splits["test"]
     with as_published(student, trainers) as models:
         measurements = experiment.scoring.measure(trainers, test, student)
@@ -269,30 +293,19 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     recipe, args = experiment.recipe, experiment.args
     rows = experiment.splits["train"] if experiment.teacher_rows is None else experiment.teacher_rows
     if recipe.teacher_model_name_or_path and not recipe.finetune_teacher:
+        experiment.finished("teacher")
         return recipe.teacher_model_name_or_path
-    # What it was trained on names its folder: other settings make another teacher, and none is ever written over.
-    read = [rows[column][:] for column in READ if column in rows.column_names]
-    for column in ("image", "map"):
-        if column in rows.column_names:
-            read.append(content_of(rows.select_columns(column).cast_column(column, Image(decode=False))))
-    if "audio" in rows.column_names:
-        read.append(content_of(rows.select_columns("audio")))
-        read += [rows["text"][:] if "text" in rows.column_names else None, experiment.tokenizer.to_json_string()]
-    asked = {
-        "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
-        "vocabulary": len(experiment.tokenizer) if hasattr(experiment.tokenizer, "__len__") else None,
-        **{name: value for name, value in asdict(recipe).items() if name.startswith(("teacher", "finetune", "max"))},
-        **{name: getattr(args, name) for name in SHAPES},
-    }
+    asked = identity(recipe, args, rows, experiment.tokenizer)
     key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
     folder = experiment.root / f"_teacher-{key}"
     if (folder / "trained_with.json").is_file():
         say(args, f"using the teacher kept at {folder}")
+        experiment.finished("teacher")
         return experiment.kind.kept(folder)
     model = untrained_teacher(recipe, experiment.kind, experiment.tokenizer, args.seed)
     if experiment.budget is not None:
         experiment.budget.check(model)
-    say(args, f"training the teacher, once: it is kept at {folder}")
+    experiment.begin("teacher", f"training the teacher, once: it is kept at {folder}")
     changes = {"learning_rate": recipe.teacher_learning_rate, "num_train_epochs": recipe.teacher_epochs}
     changes["student_quantization"] = None
     trainer = experiment.trainer(model, arguments_for(args, "", output_dir=str(folder), **changes), rows=rows)
@@ -302,18 +315,3 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
         (folder / "trained_with.json").write_text(json.dumps(asked, indent=2, default=str) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return experiment.kind.kept(folder)  # the one that was trained may be sharded, and wrapped for training
-
-
-def content_of(rows: Dataset) -> str:
-    """Hash the images or recordings of a data set, one after the other: together they may be larger than memory.
-
-    Args:
-        rows: with one column of them, not decoded.
-    """
-    state = hashlib.sha256()
-    for image in (image for row in rows for image in row.values()):
-        if image is None:  # a map that nobody drew
-            state.update(b"none")
-        else:
-            state.update(Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"])
-    return state.hexdigest()

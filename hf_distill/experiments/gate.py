@@ -10,13 +10,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_distill.reports.fidelity import GapClosed
-from hf_distill.reports.verdict import NOTHING, NoDrop, Requirement, unmet, verdict
+from hf_distill.reports.verdict import NOTHING, UNPROVED, NoDrop, Requirement, unmet, verdict
 
 UNMET = 3
 """The exit code of a run whose student is not what was required: 1 is an error, 2 a wrong flag."""
 
 
-def judged(found: Mapping[str, Any], required: Iterable[Requirement | NoDrop], **gaps: GapClosed | None) -> dict:
+def judged(
+    found: Mapping[str, Any],
+    required: Iterable[Requirement | NoDrop],
+    quick: bool = False,
+    **gaps: GapClosed | None,
+) -> dict[str, Any]:
     """Return what a report says of its student: verdicts, and the requirements that it does not meet.
 
     Where nothing was learned the ``summary`` says so first.
@@ -24,12 +29,13 @@ def judged(found: Mapping[str, Any], required: Iterable[Requirement | NoDrop], *
     Args:
         found: the report so far; ``floor_lead`` says whether anything was learned.
         required: what the student must be.
+        quick: whether only a tenth of the rows was read, of which nothing follows: all verdicts say so.
         **gaps: name of the verdict -> the gap that it is about.
     """
     required = list(required)
     asked = {"required": [str(one) for one in required], "unmet": unmet(required, found)} if required else {}
     lead = found.get("floor_lead")
-    verdicts = {name: verdict(gap, lead) for name, gap in gaps.items()}
+    verdicts = {name: UNPROVED if quick else verdict(gap, lead) for name, gap in gaps.items()}
     nothing = {"summary": f"{NOTHING}; {found['summary']}"} if NOTHING in verdicts.values() else {}
     return {**nothing, **verdicts, **asked}
 
@@ -45,8 +51,8 @@ def last_line(report: Mapping[str, Any], clock: str = "seconds") -> str:
         >>> last_line({"verdict": "helps", "gap": {"ratio": 0.62, "interval": [0.55, 0.69]}})
         'VERDICT: helps; 62 % of the gap closed (at 95 %: 55 to 69 %)'
     """
-    if report["verdict"] == NOTHING:
-        return f"VERDICT: {NOTHING}"
+    if report["verdict"] in (NOTHING, UNPROVED):
+        return f"VERDICT: {report['verdict']}"
     said = f"VERDICT: {report['verdict']}{_share(report.get('gap'))}"
     if "verdict_as_long" in report:
         said += f". At equal {clock}: {report['verdict_as_long']}{_share(report['gap_as_long'])}"

@@ -25,9 +25,10 @@ from datasets import Dataset
 from transformers import Trainer
 
 from hf_distill.experiments.comparison import as_json, cells, costs, labelled, surroundings
-from hf_distill.experiments.experiment import SHAPES, Experiment, make_teacher
+from hf_distill.experiments.experiment import Experiment, make_teacher
 from hf_distill.experiments.gate import decide, judged, last_line
 from hf_distill.experiments.models import ModelArguments
+from hf_distill.experiments.own_teacher import SHAPES
 from hf_distill.experiments.parsing import parse_some
 from hf_distill.experiments.rates import best_rate, next_rate
 from hf_distill.experiments.settings import READING, TAUGHT, arguments_for, say
@@ -175,7 +176,7 @@ class Runs:
             "seconds": round(time() - started, 1),
         }
         judges = dict(zip(("verdict", "verdict_as_long"), gaps, strict=False))
-        found |= judged(found, experiment.args.required, **judges)
+        found |= judged(found, experiment.args.required, experiment.args.quick, **judges)
         if experiment.args.process_index == 0:
             (self.folder / "report.json").write_text(as_json(found), encoding="utf-8")
             title = f"{experiment.source}: did the teacher help? ({len(teachers)} seeds)"

@@ -69,6 +69,13 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         default_factory=list,
         metadata={"help": "Classes, and how many points of F1 each may be behind the teacher: spam:2 ham:1."},
     )
+    quick: bool = field(
+        default=False,
+        metadata={
+            "help": "Take a tenth of all rows, to see in a minute that everything runs. It proves nothing, and the "
+            "verdict says so."
+        },
+    )
     hub_samples: bool = field(
         default=False,
         metadata={
@@ -111,6 +118,7 @@ def begin(types: Sequence[type], argv: Sequence[str] | None, default: Path) -> t
             finished run, or there is no checkpoint to go on from.
     """
     recipe, args = parse_arguments(types, argv)
+    recipe.quick = args.quick
     if recipe.recipe not in (None, default.name):
         raise ValueError(
             f"the settings are for the recipe {recipe.recipe}, and {default.name} was started: start "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from transformers import Trainer, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 
 
 def train(trainer: Trainer, resume: str | None = None) -> None:
@@ -38,3 +38,16 @@ def steps_of_epoch(trainer: Trainer) -> int:
         trainer: of any model.
     """
     return max(1, math.ceil(len(trainer.get_train_dataloader()) / trainer.args.gradient_accumulation_steps))
+
+
+def about(args: TrainingArguments, rows: int, epochs: float) -> float:
+    """Count about how many steps some rows make, before there is a trainer.
+
+    Args:
+        args: Trainer's; its ``max_steps`` decides where it is set.
+        rows: of one epoch.
+        epochs: how many.
+    """
+    if args.max_steps > 0:
+        return args.max_steps
+    return epochs * rows / (args.train_batch_size * args.gradient_accumulation_steps * args.world_size)

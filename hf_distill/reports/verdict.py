@@ -16,6 +16,7 @@ from hf_distill.reports.fidelity import GapClosed
 
 HELPS, CLOSE, HARMS, UNKNOWN = "helps", "too close to call", "harms", "not known"
 NOTHING = "nothing was learned: the best model is the floor"
+UNPROVED = "nothing is proved: --quick took a tenth of the rows"
 COMPARED = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 ASKED = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*([-+]?[\d.]+(?:e-?\d+)?)\s*(?:\*\s*(teacher|alone))?\s*", re.IGNORECASE)
 ROWS = {"teacher": "teacher", "alone": "student alone"}

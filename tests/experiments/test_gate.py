@@ -8,7 +8,7 @@ from recipe_runs import QUIET, SHORT, SMALL
 from hf_distill.cli import main
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments.gate import decide, judged, last_line
-from hf_distill.reports.verdict import NOTHING
+from hf_distill.reports.verdict import NOTHING, UNPROVED
 
 bert_chinese = recipe_module("bert_chinese")
 FLAGS = [*SHORT, *SMALL, *QUIET, "--num_threads", "1"]
@@ -33,6 +33,14 @@ def test_the_line_says_where_nothing_was_learned_or_hardly_anything():
     told = judged({"floor_lead": 0.0, "models": [], "summary": "gain +0.0"}, [], verdict=None)
     assert told == {"verdict": NOTHING, "summary": f"{NOTHING}; gain +0.0"}
     assert judged({"floor": None, "models": []}, [], verdict=None) == {"verdict": "not known"}
+
+
+def test_a_quick_run_proves_nothing_whatever_it_found():
+    told = judged({"floor_lead": 0.3, "models": []}, [], quick=True, verdict=None, verdict_as_long=None)
+    assert told == {"verdict": UNPROVED, "verdict_as_long": UNPROVED}
+    assert last_line({**told, "gap": {"ratio": 0.9, "interval": [0.8, 0.99]}}) == (
+        "VERDICT: nothing is proved: --quick took a tenth of the rows"
+    )
 
 
 def test_what_is_not_met_ends_with_three(capsys):

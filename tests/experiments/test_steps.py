@@ -5,7 +5,7 @@ import tiny
 from transformers import TrainingArguments
 
 from hf_distill import DistillationTrainer
-from hf_distill.experiments.steps import steps_of, steps_of_epoch, train
+from hf_distill.experiments.steps import about, steps_of, steps_of_epoch, train
 
 ROWS = [{"input_ids": [5, 6 + i % 9], "labels": i % 3} for i in range(10)]
 
@@ -25,3 +25,9 @@ def test_the_steps_are_those_that_trainer_takes(tmp_path, asked, epoch, steps):
     assert (steps_of_epoch(trainer), steps_of(trainer)) == (epoch, steps)
     train(trainer)
     assert trainer.state.global_step == steps
+
+
+@pytest.mark.parametrize(("asked", "steps"), [({"max_steps": 7}, 7), ({"gradient_accumulation_steps": 2}, 5.0)])
+def test_before_there_is_a_trainer_the_rows_tell_about_how_many(tmp_path, asked, steps):
+    args = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, use_cpu=True, report_to=[], **asked)
+    assert about(args, rows=20, epochs=2) == steps

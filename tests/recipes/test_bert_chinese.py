@@ -79,6 +79,13 @@ def test_the_card(default):
     assert "{" not in text.split("---", 2)[2].replace("{:,}", "")
 
 
+def test_the_embedded_words_take_one_thread_and_others_what_there_is():
+    for asked, threads in (({}, 1), ({"num_threads": 3}, 3), ({"train_file": "rows.csv"}, None)):
+        recipe = bert_chinese.RECIPE.arguments(**asked)
+        recipe.check()
+        assert recipe.num_threads == threads
+
+
 @pytest.mark.slow
 def test_a_second_run_keeps_the_teacher_and_the_first_run(default, monkeypatch, capsys):
     monkeypatch.chdir(default[0])

@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments.data import canvases, maps
-from hf_distill.experiments.experiment import content_of
+from hf_distill.experiments.own_teacher import content_of
 
 segmentation = recipe_module("segmentation")
 

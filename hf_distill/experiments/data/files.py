@@ -17,6 +17,10 @@ from hf_distill.experiments.data.text_rows import load_named, read_csv, with_tex
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
+FEW_ROWS, FEW_LABELS = 200, 20
+"""What a quick run takes of few rows, and of few labels."""
+
+
 @dataclass
 class DataArguments:
     """Where the rows come from; with nothing given, what the recipe brings with it."""
@@ -25,6 +29,8 @@ class DataArguments:
     """How to name, in a report, what the recipe brings with it."""
     tested: ClassVar[str] = "test"
     """The rows that models are measured on: ``test``, or where there are none ``validation``; reading finds out."""
+    quick: ClassVar[bool] = False
+    """Whether a tenth of the rows is enough; the settings of the training say so."""
 
     recipe: str | None = field(
         default=None, metadata={"help": "In a file: the recipe that its settings are for, such as bert_chinese."}
@@ -178,7 +184,7 @@ def cut(splits: Mapping[str, Dataset], seed: int) -> DatasetDict:
 
 
 def limited(data: DataArguments, splits: DatasetDict, seed: int) -> DatasetDict:
-    """Draw as many rows as were asked for.
+    """Draw as many rows as were asked for, or a tenth of those for a quick run.
 
     Args:
         data: says how many.
@@ -192,10 +198,28 @@ def limited(data: DataArguments, splits: DatasetDict, seed: int) -> DatasetDict:
         if (asked := getattr(data, name)) is not None and asked < 1:
             raise ValueError(f"{name}={asked} was given: give 1 or more, or leave it out to take all rows.")
     limits = {"train": data.max_train_samples, "validation": data.max_eval_samples, "test": data.max_eval_samples}
+    if data.quick:
+        limits = {name: tenth(min(len(splits[name]), limit or len(splits[name]))) for name, limit in limits.items()}
+        if labeled := getattr(data, "labeled_samples", None):
+            data.labeled_samples = min(labeled, tenth(labeled, FEW_LABELS))
     drawn = {
         n: rows.shuffle(seed=seed).select(range(limits[n])) for n, rows in splits.items() if _above(rows, limits[n])
     }
     return DatasetDict({**splits, **drawn})
+
+
+def tenth(rows: int, least: int = FEW_ROWS) -> int:
+    """Count the rows of a quick run.
+
+    Args:
+        rows: how many there are.
+        least: so many are taken even of few.
+
+    Example:
+        >>> tenth(120_000), tenth(1_300)
+        (12000, 200)
+    """
+    return max(least, rows // 10)
 
 
 def read_rows(path: str, own: Own | None = None) -> Dataset:

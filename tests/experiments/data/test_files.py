@@ -1,11 +1,14 @@
 """Rows as users have them: cells that look like nothing, texts that are missing, numbers where a text is due."""
 
 import pytest
+from datasets import Dataset, DatasetDict
 from recipe_runs import QUIET, SMALL, rows, write
 
 from hf_distill.cli.recipes import recipe_module
-from hf_distill.experiments.data import classification, questions, tagging
+from hf_distill.experiments.data import classification, images, questions, tagging
+from hf_distill.experiments.data.files import limited
 from hf_distill.experiments.data.pairs import load_pairs
+from hf_distill.experiments.settings import RecipeTrainingArguments, begin
 from hf_distill.experiments.tokenizers import character_tokenizer
 
 bert_chinese = recipe_module("bert_chinese")
@@ -104,6 +107,21 @@ def test_sentences_without_a_text_are_left_out_and_counted(tmp_path):
         splits = sentence_embeddings.tokenised(recipe, 0, character_tokenizer(LOOKS * 2))
         assert sum(len(split) for name, split in splits.items() if name != "test") == 39
         assert splits.left_out == "1 of 40 train rows has no text and is left out (row 8)"
+
+
+def test_a_quick_run_takes_a_tenth_and_keeps_something_of_little(tmp_path):
+    counts = {"train": 5000, "validation": 2500, "test": 900}
+    splits = DatasetDict({name: Dataset.from_dict({"n": range(n)}) for name, n in counts.items()})
+    data = images.ImageDataArguments(max_train_samples=4000, labeled_samples=100)
+    whole = limited(data, splits, 0)
+    data.quick = True
+    few = limited(data, splits, 0)
+    assert {name: len(rows) for name, rows in few.items()} == {"train": 400, "validation": 250, "test": 200}
+    assert few["train"]["n"][:] == whole["train"]["n"][:400]  # the same draw
+    assert data.labeled_samples == 20
+    assert len(limited(images.ImageDataArguments(), splits, 0)["train"]) == 5000
+    recipe, args, _ = begin([images.ImageDataArguments, RecipeTrainingArguments], ["--quick"], tmp_path / "images")
+    assert (args.quick, recipe.quick) == (True, True)
 
 
 def tagged(tokens, tags):
