@@ -21,6 +21,7 @@ COMMANDS = {
     "card": "put licence, language and data sets into a student's model card, and say what it lacks",
     "cache": "ask a teacher for every row of a data set, once, and keep its answers in a folder",
     "student": "make a student from a part of its teacher: layers, width, vocabulary",
+    "completion": "print a script with which bash or zsh completes commands, recipes and flags",
     "env": "print versions, extras, devices and threads: what a bug report needs",
 }
 
@@ -38,14 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["--help"])
         usage: hf-distill COMMAND [arguments, or a YAML file]
         <BLANKLINE>
-          train   run a recipe: a teacher, the student alone, the student under the teacher, and the report
-          compare the student alone against the student under its teacher, over seeds
-          report  measure finished students beside their teacher again
-          export  write a finished student for other runtimes, and measure each export on its test rows
-          card    put licence, language and data sets into a student's model card, and say what it lacks
-          cache   ask a teacher for every row of a data set, once, and keep its answers in a folder
-          student make a student from a part of its teacher: layers, width, vocabulary
-          env     print versions, extras, devices and threads: what a bug report needs
+          train      run a recipe: a teacher, the student alone, the student under the teacher, and the report
+          compare    the student alone against the student under its teacher, over seeds
+          report     measure finished students beside their teacher again
+          export     write a finished student for other runtimes, and measure each export on its test rows
+          card       put licence, language and data sets into a student's model card, and say what it lacks
+          cache      ask a teacher for every row of a data set, once, and keep its answers in a folder
+          student    make a student from a part of its teacher: layers, width, vocabulary
+          completion print a script with which bash or zsh completes commands, recipes and flags
+          env        print versions, extras, devices and threads: what a bug report needs
         <BLANKLINE>
         hf-distill COMMAND --help lists what a command takes, hf-distill --version says which version this is.
         0
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print("usage: hf-distill COMMAND [arguments, or a YAML file]\n")
-        print("\n".join(f"  {name:<7} {what}" for name, what in COMMANDS.items()))
+        print("\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()))
         print(
             "\nhf-distill COMMAND --help lists what a command takes, hf-distill --version says which version this is."
         )
