@@ -19,17 +19,18 @@ from dataclasses import dataclass, replace
 
 from hf_distill.cli.recipes import recipe_module
 from hf_distill.experiments import run
-from hf_distill.experiments.settings import RecipeTrainingArguments
+
+SAME = recipe_module("text_classification").RECIPE
 
 
 @dataclass
-class TrainingArguments(RecipeTrainingArguments):
+class TrainingArguments(SAME.training_arguments):
     """The recipe's own defaults; every argument of Trainer can be set."""
 
     output_dir: str = "outputs/bert_chinese"
 
 
-RECIPE = replace(recipe_module("text_classification").RECIPE, training_arguments=TrainingArguments)
+RECIPE = replace(SAME, training_arguments=TrainingArguments)
 
 if __name__ == "__main__":
     run(RECIPE)

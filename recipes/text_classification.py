@@ -34,10 +34,11 @@ from hf_distill.experiments import (
 from hf_distill.experiments.data.classification import TextDataArguments, load_text, with_unlabeled
 from hf_distill.experiments.data.files import described, texts_to_read
 from hf_distill.experiments.settings import RecipeTrainingArguments
+from hf_distill.experiments.steps import epochs_of
 from hf_distill.experiments.text_classification import ClassScoring
 from hf_distill.experiments.tokenizers import character_tokenizer
 
-EMBEDDED_ROWS = 60_000  # with a teacher of two layers: a run of three minutes on one core, with a gap to close
+EMBEDDED_ROWS = 20_000  # with a teacher of two layers: a run of three minutes on one core, with a gap to close
 
 
 @dataclass
@@ -45,6 +46,11 @@ class Arguments(ModelArguments, TextDataArguments):
     """The data and the models."""
 
     teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher that is trained from nothing."})
+
+    teacher_epochs: float | None = field(
+        default=None,
+        metadata={"help": "Epochs of training or fine-tuning the teacher. Default: two, of few rows up to 20."},
+    )
 
     def check(self) -> None:
         """Take one thread for the embedded words, where a second saves a tenth of the time and waits for others."""
@@ -58,6 +64,9 @@ class TrainingArguments(RecipeTrainingArguments):
     """The recipe's own defaults; every argument of Trainer can be set."""
 
     output_dir: str = "outputs/text_classification"
+    num_train_epochs: float | None = field(
+        default=None, metadata={"help": "Epochs of the students. Default: two, of few rows up to 20."}
+    )
 
 
 def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experiment:
@@ -73,6 +82,7 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
     with args.main_process_first(desc="reading the rows"):
         splits = load_text(recipe, args.seed, teachers_labels(recipe))
     say(args, f"{recipe.source}: {described(splits, recipe.tested)}")
+    choose_epochs(recipe, args, len(splits["train"]))
     left_out, columns = splits.left_out, recipe.text_columns
     tokenizer = shared_tokenizer(recipe, lambda: character_tokenizer(texts_to_read(splits, columns)))
     texts = splits["test"].select_columns(columns)
@@ -92,6 +102,16 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         student_splits=with_unlabeled(splits, args.alpha),
         notes={**({"left_out": left_out} if left_out else {}), "pair": len(columns) > 1},
     )
+
+
+def choose_epochs(recipe: Arguments, args: TrainingArguments, rows: int) -> None:
+    """Train for as long as the rows are worth, where nobody said for how long; a quick run is as short as they are."""
+    rows *= 10 if recipe.quick else 1
+    if args.num_train_epochs is None:
+        given = recipe.student_model_name_or_path or recipe.student_from_teacher or recipe.student_parameters
+        args.num_train_epochs = epochs_of(rows, new=not given)
+    if recipe.teacher_epochs is None:
+        recipe.teacher_epochs = epochs_of(rows, new=recipe.teacher_model_name_or_path is None)
 
 
 def tokenised(

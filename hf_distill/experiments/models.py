@@ -80,7 +80,8 @@ class ModelArguments:
         widths = {"teacher_hidden_size": trained, "student_hidden_size": made and not self.student_from_teacher}
         for name in (name for name, used in widths.items() if used):
             self.check_width(name)
-        if (trained or self.finetune_teacher) and self.teacher_epochs <= 0:
+        epochs = self.teacher_epochs  # None: the recipe chooses, by the rows
+        if (trained or self.finetune_teacher) and epochs is not None and epochs <= 0:
             raise ValueError(f"teacher_epochs={self.teacher_epochs} was given: give more than 0.")
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank={self.lora_rank} was given: give 1 or more, or 0 for no adapter.")

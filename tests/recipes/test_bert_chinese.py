@@ -86,6 +86,21 @@ def test_the_embedded_words_take_one_thread_and_others_what_there_is():
         assert recipe.num_threads == threads
 
 
+@pytest.mark.parametrize(
+    ("flags", "students", "teachers"),
+    [
+        ([], 20.0, 20.0),
+        (["--num_train_epochs", "3", "--teacher_epochs", "1.5"], 3.0, 1.5),
+        (["--student_from_teacher"], 2.0, 20.0),
+    ],
+)
+def test_few_rows_are_read_more_often_by_what_is_new(tmp_path, flags, students, teachers):
+    file = write(tmp_path / "rows.jsonl", rows(60))
+    job = bert_chinese.RECIPE.prepare(["--train_file", file, "--output_dir", str(tmp_path / "run"), *SMALL, *flags])
+    assert (job.args.num_train_epochs, job.recipe.teacher_epochs) == (students, teachers)
+    assert not {"num_train_epochs", "teacher_epochs"} & job.made_by["arguments"].keys() or flags
+
+
 @pytest.mark.slow
 def test_a_second_run_keeps_the_teacher_and_the_first_run(default, monkeypatch, capsys):
     monkeypatch.chdir(default[0])
