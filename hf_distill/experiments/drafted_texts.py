@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from hf_distill import DraftHead, speculate
+from hf_distill.models.texts import cache_word
 
 
 def saved(
@@ -75,9 +76,9 @@ def _timed(write: Callable[[Tensor], Any], ids: Tensor) -> tuple[Any, float]:
 def _one_by_one(teacher: PreTrainedModel, new_tokens: int, ids: Tensor) -> Tensor:
     """Write a token a pass, without what ``generate`` does beside it."""
     cache, new, end = DynamicCache(), ids, teacher.generation_config.eos_token_id
-    ends = {end} if isinstance(end, int) else set(end or ())
+    ends, word = {end} if isinstance(end, int) else set(end or ()), cache_word(teacher.forward)
     for _ in range(new_tokens):
-        new = teacher(new, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(dim=-1)
+        new = teacher(new, **{word: cache}, use_cache=True).logits[:, -1:].argmax(dim=-1)
         ids = torch.cat((ids, new), dim=1)
         if int(new) in ends:
             break

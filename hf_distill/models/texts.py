@@ -5,7 +5,8 @@ Knows: the arguments of a forward. Does not know: tasks, batches of anything els
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -35,3 +36,20 @@ def text_positions(batch: Mapping[str, Any]) -> Tensor | None:
     if ids is not None and ids.ndim == 2:
         return ids.new_ones(ids.shape).bool()
     return None if vectors is None or vectors.ndim != 3 else vectors.new_ones(vectors.shape[:2]).bool()
+
+
+def cache_word(forward: Callable) -> str:
+    """Say under which name a forward takes the keys and values of earlier tokens.
+
+    Args:
+        forward: of a model, or of an attention.
+
+    Returns:
+        ``cache``; before transformers 5.24 ``past_key_values``.
+
+    Example:
+        >>> def forward(input_ids, past_key_values=None): ...
+        >>> cache_word(forward)
+        'past_key_values'
+    """
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"

@@ -18,6 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, L
 from transformers.utils import ModelOutput
 
 from hf_distill.models.outputs import core_of
+from hf_distill.models.texts import cache_word
 from hf_distill.students.draft_layout import ARCHITECTURE, FAMILIES, shaped, usual_layers
 from hf_distill.students.lineage import record
 
@@ -71,7 +72,7 @@ class DraftLayer(nn.Module):
             cache: of earlier keys, to which these are added.
         """
         both = torch.cat((self.input_layernorm(tokens), self.hidden_norm(states)), dim=-1)
-        states = states + self.self_attn(both, places, mask, past_key_values=cache)[0]
+        states = states + self.self_attn(both, places, mask, **{cache_word(self.self_attn.forward): cache})[0]
         return states + self.mlp(self.post_attention_layernorm(states))
 
 

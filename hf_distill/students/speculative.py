@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from hf_distill.models.texts import cache_word
 from hf_distill.students.draft_head import DraftHead
 
 CHANGES = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
@@ -143,7 +144,8 @@ class _Writing:
 
     def _read(self, ids: Tensor) -> Tensor:
         """Let the teacher read on; return what it would write behind each of these tokens."""
-        shown = self.teacher(ids, past_key_values=self.kept, use_cache=True, output_hidden_states=True)
+        kept = {cache_word(self.teacher.forward): self.kept}
+        shown = self.teacher(ids, **kept, use_cache=True, output_hidden_states=True)
         states = (shown.hidden_states[layer] for layer in self.draft.config.reads_layers)
         self.fused = self.draft.fused(*(one.to(self.draft.device) for one in states))
         self.passes += 1
