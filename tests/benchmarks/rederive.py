@@ -31,6 +31,7 @@ MEASURES = {
     "text_classification": "classes", "bert_chinese": "classes", "image_classification": "classes",
     "speech_classification": "classes", "token_tagging": "tags", "question_answering": "answers",
     "causal_lm": "language", "segmentation": "maps", "translation": "translation", "sentence_embeddings": "vectors",
+    "image_text": "pairs", "object_detection": "boxes", "vision_language": "questions", "speech_ctc": "transcripts",
 }  # fmt: skip
 """Recipe -> the module that measures its models."""
 TIMES = ("samples_per_second", "latency", "real_time_factor", "seconds")
@@ -96,7 +97,7 @@ def named(report):
 
 
 def apart(told, now):
-    """How far two figures are from each other, as a share of the larger; 0 where both are the same, inf if one is none."""
+    """How far two figures are from each other, as a share of the larger; inf if one is none and the other not."""
     if told == now:
         return 0.0
     if not all(isinstance(one, (int, float)) for one in (told, now)):

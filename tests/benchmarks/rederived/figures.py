@@ -42,7 +42,7 @@ def bounds(values, share=False):
 
 
 def fieller(gain, gap):
-    """The ratios r for which the mean of gain - r * gap is not significantly different from 0; None: there are no bounds.
+    """The ratios r for which the mean of gain - r * gap is not significantly different from 0; None: no bounds.
 
     See Fieller 1954: (mean of gain - r gap)^2 = t^2 (var gain - 2 r cov + r^2 var gap), solved for r.
     """

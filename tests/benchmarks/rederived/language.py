@@ -23,7 +23,8 @@ def measure(run):
         logits = {name: one.logits[:, :-1].float().numpy() for name, (one, _) in zip(run.models, shown, strict=True)}
         counts += known.sum(axis=1).tolist()
         for name, one in logits.items():
-            sums[name] += [row_sums(a[k], t[k], y[k]) for a, t, y, k in zip(one, logits["teacher"], labels, known)]
+            parts = zip(one, logits["teacher"], labels, known, strict=True)
+            sums[name] += [row_sums(a[k], t[k], y[k]) for a, t, y, k in parts]
     each, figures = {}, {}
     for name, rows in sums.items():
         each[name] = {key: ratio_rows(np.array(rows)[:, k], counts) for k, key in enumerate(KEYS)}

@@ -43,10 +43,8 @@ def encoded(run, model):
         if run.experiment.pool == "first":
             found.append(states[:, 0].numpy())
         else:
-            found += [
-                row[mask.bool()].mean(dim=0, keepdim=True).numpy()
-                for row, mask in zip(states, batch["attention_mask"])
-            ]
+            masks = batch["attention_mask"].bool()
+            found += [row[mask].mean(dim=0, keepdim=True).numpy() for row, mask in zip(states, masks, strict=True)]
     return np.concatenate(found).astype(float)
 
 
