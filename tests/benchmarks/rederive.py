@@ -9,7 +9,8 @@ Nothing of hf_distill's reports or scorings is used. Where no model lies in FOLD
 whether the report's figures follow from each other.
 
 Prints every figure as the report has it and as it is now, then those that are not computed again: times above all.
-"Equal" is to 12 digits, "rounded" to 6: a sum in another order. The exit code is 1 where a figure differs.
+"Equal" is to 12 digits; "rounded" to 6, or by less than a float32 can tell beside 1: a sum in another order. The exit
+code is 1 where a figure differs.
 """
 
 import argparse
@@ -36,7 +37,7 @@ MEASURES = {
 """Recipe -> the module that measures its models."""
 TIMES = ("samples_per_second", "latency", "real_time_factor", "seconds")
 ASKED = ("settings", "recipe", "versions", "pictures", "metrics", "required", "datasets")
-EXACT, ROUNDED, MOST = 1e-12, 1e-6, 12
+EXACT, ROUNDED, STEP, MOST = 1e-12, 1e-6, 6e-8, 12
 
 
 def again(run):
@@ -115,7 +116,8 @@ def compare(report, made, show=True, only_differing=False):
         if place not in told:  # a report of an older version has no floor
             continue
         far = apart(told[place], value)
-        how = "equal" if far <= EXACT else "rounded" if far <= ROUNDED or is_noise(told[place], value) else "differs"
+        near = far <= ROUNDED or is_near(told[place], value)
+        how = "equal" if far <= EXACT else "rounded" if near else "differs"
         if how == "differs":
             differing.append((place, told[place], value))
         else:
@@ -126,9 +128,9 @@ def compare(report, made, show=True, only_differing=False):
     return counts, differing, left
 
 
-def is_noise(told, now):
-    """Whether both are 0 but for rounding, as the KL of a model to itself is."""
-    return all(isinstance(one, (int, float)) and abs(one) < 1e-9 for one in (told, now))
+def is_near(told, now):
+    """Whether a float32 of about 1 could not tell two figures apart, such as the KL of a model to itself from 0."""
+    return all(isinstance(one, (int, float)) for one in (told, now)) and abs(told - now) < STEP
 
 
 def check(folder, teacher, only_differing):
