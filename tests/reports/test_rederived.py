@@ -1,4 +1,4 @@
-"""Figures that are written twice, in other words, are the same: the package's and those of tests/benchmarks/rederive.py."""
+"""Figures that are written twice are the same: the package's, and those of tests/benchmarks/rederive.py."""
 
 import json
 import sys
