@@ -9,8 +9,8 @@ Nothing of hf_distill's reports or scorings is used. Where no model lies in FOLD
 whether the report's figures follow from each other.
 
 Prints every figure as the report has it and as it is now, then those that are not computed again: times above all.
-"Equal" is to 12 digits; "rounded" to 6, or by less than a float32 can tell beside 1: a sum in another order. The exit
-code is 1 where a figure differs.
+"Equal" is to 12 digits; "rounded" to 6, or by less than a float32 can tell beside 1, or beside the loss where that is
+larger: a sum in another order. The exit code is 1 where a figure differs.
 """
 
 import argparse
@@ -112,11 +112,12 @@ def compare(report, made, show=True, only_differing=False):
     """Print a table of figures; return how many are equal, rounded, and what differs."""
     told, now = dict(leaves(named(report))), dict(leaves(made))
     counts, differing = {"equal": 0, "rounded": 0}, []
+    step = STEP * max(1.0, *(row.get("loss") or 0.0 for row in report["models"]))
     for place, value in now.items():
         if place not in told:  # a report of an older version has no floor
             continue
         far = apart(told[place], value)
-        near = far <= ROUNDED or is_near(told[place], value)
+        near = far <= ROUNDED or is_near(told[place], value, step)
         how = "equal" if far <= EXACT else "rounded" if near else "differs"
         if how == "differs":
             differing.append((place, told[place], value))
@@ -128,9 +129,9 @@ def compare(report, made, show=True, only_differing=False):
     return counts, differing, left
 
 
-def is_near(told, now):
-    """Whether a float32 of about 1 could not tell two figures apart, such as the KL of a model to itself from 0."""
-    return all(isinstance(one, (int, float)) for one in (told, now)) and abs(told - now) < STEP
+def is_near(told, now, step):
+    """Whether a float32 could not tell two figures apart, such as the KL of a model to itself from 0."""
+    return all(isinstance(one, (int, float)) for one in (told, now)) and abs(told - now) < step
 
 
 def check(folder, teacher, only_differing):
