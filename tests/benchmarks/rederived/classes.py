@@ -57,6 +57,5 @@ def class_rows(chosen, labels, names):
                 ratio_rows(2.0 * (there & said[name]), there * 1.0 + said[name]) for name in ("distilled", before)
             ]
             rows[number]["change"] = float(f1s["distilled"][number] - f1s[before][number])
-            scale = np.sqrt(len(labels) / (len(labels) - 1))
-            rows[number]["change_error"] = error(moved[0] - moved[1]) * scale
+            rows[number]["change_error"] = error(moved[0] - moved[1])
     return rows

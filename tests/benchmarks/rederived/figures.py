@@ -14,15 +14,9 @@ from scipy import stats
 LEVEL = 0.95
 
 
-def error(values):
-    """The standard error that a row of the report has: the spread over all rows, divided by N, not N - 1."""
-    values = np.asarray(values, dtype=float)
-    return math.sqrt(((values - values.mean()) ** 2).mean() / len(values))
-
-
-def sample_error(values):
-    """The standard error that a gap has, by N - 1."""
-    return float(stats.sem(values)) if len(values) > 1 else math.inf
+def error(values, alone=0.0):
+    """The standard error of a mean, by N - 1; ``alone`` for a single value."""
+    return float(stats.sem(values)) if len(values) > 1 else alone
 
 
 def wilson(values):
@@ -58,18 +52,18 @@ def fieller(gain, gap):
 def gap_of(alone, distilled, teacher):
     """What ``gap`` of a report holds, of scores of which more is better: three arrays [N], row by row."""
     gain, gap = distilled - alone, teacher - alone
-    noise = sample_error(gap)
+    noise = error(gap, math.inf)
     found = {
         "gap": float(gap.mean()),
         "gap_error": noise,
         "gain": float(gain.mean()),
-        "gain_error": sample_error(gain),
+        "gain_error": error(gain, math.inf),
     }
     told = gap.mean() > 0 and gap.mean() >= 2 * noise
     ratio = float(gain.mean() / gap.mean()) if told else None
     return found | {
         "ratio": ratio,
-        "ratio_error": sample_error(gain - ratio * gap) / float(gap.mean()) if told else None,
+        "ratio_error": error(gain - ratio * gap) / float(gap.mean()) if told else None,
         "interval": fieller(gain, gap) if told else None,
         "gain_interval": bounds(gain),
     }

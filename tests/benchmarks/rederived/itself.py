@@ -51,7 +51,6 @@ def of_model(name, row, report, n):
         if row.get(f"{score}_interval") and n and "loss" not in row and f"{score}_error" in row and 0 < row[score] < 1:
             right = round(row[score] * n)
             found[score] = right / n
-            found[f"{score}_error"] = math.sqrt(right / n * (1 - right / n) / n)
             found[f"{score}_interval"] = wilson_bounds(right, n)
     if report.get("classes") and name in report["classes"][0]["f1"]:
         known = [one for one in report["classes"] if one["f1"][name] is not None]
