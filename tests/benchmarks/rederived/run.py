@@ -162,6 +162,11 @@ def load(folder):
     """Load a model by the class that its configuration names."""
     if not (folder / "config.json").is_file():
         raise Unknown(f"{folder.name} holds no whole model")
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "_diffusers_version" in told:
+        import diffusers
+
+        return getattr(diffusers, told["_class_name"]).from_pretrained(folder).eval()
     (kind,) = transformers.AutoConfig.from_pretrained(folder).architectures
     return getattr(transformers, kind).from_pretrained(folder).eval()
 
