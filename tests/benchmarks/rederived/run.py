@@ -135,7 +135,7 @@ class Run:
 
     @cached_property
     def sizes(self):
-        """Model -> its parameters and megabytes, counted in the file of its weights where that is not shared."""
+        """Model -> its parameters and megabytes."""
         return {name: size_of(model) for name, model in self.models.items()}
 
     def batches(self, model, rows=None):
