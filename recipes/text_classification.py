@@ -64,6 +64,7 @@ class TrainingArguments(RecipeTrainingArguments):
     """The recipe's own defaults; every argument of Trainer can be set."""
 
     output_dir: str = "outputs/text_classification"
+    learning_rate: float = 1e-3
     num_train_epochs: float | None = field(
         default=None, metadata={"help": "Epochs of the students. Default: two, of few rows up to 20."}
     )

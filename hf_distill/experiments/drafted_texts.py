@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from hf_distill import DraftHead, speculate
+from hf_distill.experiments.scoring import standard_error
 from hf_distill.models.texts import cache_word
 
 
@@ -57,7 +58,7 @@ def saved(
             written += text.ids.shape[1] - ids.shape[1]
             same += torch.equal(text.ids, own)
     alone, bare, helped = np.array(seconds).T
-    error = float(np.std(alone / helped, ddof=min(1, len(alone) - 1)) / np.sqrt(len(alone)))
+    error = standard_error(alone / helped)
     figures = {"speedup": float(alone.sum() / helped.sum()), "speedup_error": error}
     figures["speedup_bare"] = float(bare.sum() / helped.sum())
     counts = {"tokens": written, "steps": steps, "accepted": taken / max(1, steps)}

@@ -49,9 +49,22 @@ class Measurement:
             plotted: which one the picture shows.
             share: whether it is a share of rows.
         """
-        errors = {f"{name}_error": float(np.std(one) / np.sqrt(len(one))) for name, one in self.each.items()}
+        errors = {f"{name}_error": standard_error(one) for name, one in self.each.items()}
         bounds = mean_interval(self.each[plotted], share=share)
         return {**self.means(), **errors, f"{plotted}_interval": bounds and list(bounds)}
+
+
+def standard_error(values: np.ndarray) -> float:
+    """The standard error of a mean, by N - 1 as a gap's; of the jackknife's pseudo-values it is the jackknife's own.
+
+    Args:
+        values: [N]; of one alone 0 is returned.
+
+    Example:
+        >>> standard_error(np.array([1.0, 3.0])), standard_error(np.array([2.0]))
+        (1.0, 0.0)
+    """
+    return float(np.std(values, ddof=min(1, len(values) - 1)) / np.sqrt(len(values)))
 
 
 def percent(key: str) -> Column:

@@ -9,10 +9,12 @@ from datasets import Dataset
 from hf_distill.experiments import comparison
 from hf_distill.experiments.causal_lm import LanguageModelScoring
 from hf_distill.experiments.detection import DetectionScoring
+from hf_distill.experiments.scoring import Measurement
 from hf_distill.experiments.text_classification import ClassScoring
 from hf_distill.experiments.transcripts import TranscriptScoring
 from hf_distill.experiments.translation import TranslationScoring
 from hf_distill.reports import markdown_table
+from hf_distill.reports.intervals import student_quantile
 
 SIZE = {"parameters": 10, "megabytes": 0.1, "latency": 2.0, "samples_per_second": 3.0}
 
@@ -24,6 +26,18 @@ def test_the_best_model_counts_with_its_error():
     assert found == {"floor": 0.6, "floor_lead": pytest.approx(0.1), "floor_lead_error": 0.2}
     assert scoring.above_floor(rows, None) == {"floor": None}
     assert scoring.above_floor([{"accuracy": math.nan}], 0.6)["floor_lead"] == -math.inf
+
+
+def test_the_error_of_a_row_is_that_of_its_interval_and_of_the_jackknife():
+    values, n = np.random.default_rng(0).normal(size=25), 25
+    row = Measurement({"f1": values}).row("f1", share=False)
+    low, high = row["f1_interval"]
+    assert high - low == pytest.approx(2 * student_quantile(0.975, n - 1) * row["f1_error"])
+    without = (values.sum() - values) / (n - 1)  # the mean without each of them
+    spread = ((without - without.mean()) ** 2).sum()
+    assert row["f1_error"] == pytest.approx(math.sqrt((n - 1) / n * spread))
+    alone = {"f1": values[:1]}  # nothing is known of its spread
+    assert Measurement(alone).row("f1", share=False)["f1_error"] == 0.0
 
 
 def test_of_errors_the_lowest_is_the_best():
