@@ -122,7 +122,7 @@ class PushMixin:
         """
         self._check_answers()
         try:
-            super().init_hf_repo(token=token, private=private)
+            super().init_hf_repo(token=token, **({} if private is None else {"private": private}))  # 5.23 took it in
             self._make_branch(self.args.hub_revision, token)
         except Exception as error:
             if (why := fault(error)) is None:
