@@ -281,7 +281,7 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     asked = {
         "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
         "vocabulary": len(experiment.tokenizer) if hasattr(experiment.tokenizer, "__len__") else None,
-        **{name: value for name, value in asdict(recipe).items() if name.startswith(("teacher", "finetune", "max"))},
+        **{n: value for n, value in asdict(recipe).items() if n.startswith(("teacher", "finetune", "max", "mlm"))},
         **{name: getattr(args, name) for name in SHAPES},
     }
     key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
