@@ -127,7 +127,7 @@ def test_a_teacher_without_a_head_for_hidden_tokens_is_refused_in_a_sentence(mod
 
 @pytest.mark.slow
 def test_it_is_trained_on_the_texts_first_if_that_is_asked_for(models):
-    flags = ["--finetune_teacher", "1", "--student_parameters", "0.5", "--student_hidden_size", "128"]
+    flags = ["--finetune_teacher", "1", "--student_parameters", "0.5", "--student_hidden_size", "64"]
     report = run(models, *given(models, "encoder"), *flags)
     assert report["models"][2]["parameters"] <= report["models"][0]["parameters"] / 2
 
