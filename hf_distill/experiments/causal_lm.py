@@ -55,9 +55,21 @@ def token_losses(logits: Tensor | tuple, labels: Tensor) -> Tensor:
         [B, T - 1, 2] float32: the loss in nats, and whether the likeliest token is right (1) or not (0).
     """
     logits = logits[0] if isinstance(logits, tuple) else logits
-    targets = labels[:, 1:]
-    loss = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
-    return torch.stack((loss, (logits[:, :-1].argmax(-1) == targets).float()), dim=-1)
+    return losses_of(logits[:, :-1], labels[:, 1:])
+
+
+def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Compare distributions with the tokens that were right.
+
+    Args:
+        logits: [B, T, V].
+        targets: [B, T]; -100 does not count.
+
+    Returns:
+        [B, T, 2] float32: the loss in nats, and whether the likeliest token is right (1) or not (0).
+    """
+    loss = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+    return torch.stack((loss, (logits.argmax(-1) == targets).float()), dim=-1)
 
 
 def perplexity(found: EvalPrediction) -> dict[str, float]:
@@ -69,8 +81,17 @@ def perplexity(found: EvalPrediction) -> dict[str, float]:
     Returns:
         ``perplexity`` and ``accuracy`` (of the likeliest token), over the labels that count.
     """
-    counts = found.label_ids[:, 1:] != IGNORED
-    loss, right = (found.predictions[..., i][counts].mean() for i in range(2))
+    return averaged(found.predictions, found.label_ids[:, 1:])
+
+
+def averaged(losses: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Average what ``losses_of`` returned.
+
+    Args:
+        losses: [N, T, 2].
+        targets: [N, T]; -100 does not count.
+    """
+    loss, right = (losses[..., i][targets != IGNORED].mean() for i in range(2))
     return {"perplexity": float(np.exp(loss)), "accuracy": float(right)}
 
 
@@ -88,6 +109,7 @@ class LanguageModelScoring(Scoring):
     hub: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "perplexity": "perplexity"}
     speed_rows: ClassVar[int] = 256
     unit: ClassVar[str] = "texts"
+    right: ClassVar[str] = "next token right"
 
     def __init__(self, prompts: Sequence[Tensor] = (), new_tokens: int = 48) -> None:
         self.prompts, self.new_tokens = prompts, new_tokens
@@ -99,7 +121,7 @@ class LanguageModelScoring(Scoring):
             "loss, nats": lambda row: (
                 f"{row['loss']:.3f}" + (f" ± {row['loss_error']:.3f}" if "loss_error" in row else "")
             ),
-            "next token right %": percent("accuracy"),
+            f"{self.right} %": percent("accuracy"),
             "KL to the teacher": lambda row: f"{row['kl']:.3f}",
             "agrees with teacher %": lambda row: f"{100 * row['agreement']:.1f}",
             **(helped if prompts else {}),
@@ -115,7 +137,7 @@ class LanguageModelScoring(Scoring):
         for batch in reference.get_test_dataloader(rows):
             batch = reference._prepare_inputs(batch)
             known = reference.task.rows(batch)
-            targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)[known]
+            targets = self.targets(batch["labels"])[known]
             fed = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
             with torch.no_grad():
                 signals = reference.teacher(batch, frozenset({"heads"}))
@@ -135,9 +157,31 @@ class LanguageModelScoring(Scoring):
             name: Measurement(one, {"perplexity": float(np.exp(one["loss"].mean()))}) for name, one in each.items()
         }
 
+    def targets(self, labels: Tensor) -> Tensor:
+        """Say what is right at each position: the token behind it.
+
+        Args:
+            labels: [B, T].
+
+        Returns:
+            [B, T]; -100 where nothing is predicted.
+        """
+        return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+    def counted_tokens(self, rows: Dataset) -> np.ndarray:
+        """Count how often each token is to be predicted: the first one of a text is not.
+
+        Args:
+            rows: tokenised.
+
+        Returns:
+            [V], as far as there are any.
+        """
+        return np.bincount(tokens_in(rows, "labels", behind=1))
+
     def floor(self, test: Dataset, train: Dataset) -> float:
         """Who knows how often each token stands in the training labels, each once more; see ``Scoring.floor``."""
-        learnt, asked = (np.bincount(_targets(rows)) for rows in (train, test))
+        learnt, asked = (self.counted_tokens(rows) for rows in (train, test))
         counts = np.zeros(max(len(learnt), len(asked)))
         counts[: len(learnt)] += learnt
         known = np.count_nonzero(counts + np.pad(asked, (0, len(counts) - len(asked))))
@@ -170,11 +214,17 @@ class LanguageModelScoring(Scoring):
         return accepted_tokens(teacher, model, self.prompts, self.new_tokens) if self.prompts else {}
 
 
-def _targets(rows: Dataset) -> np.ndarray:
-    """The labels of rows that are predicted: the first token of a text is not."""
+def tokens_in(rows: Dataset, column: str, behind: int = 0) -> np.ndarray:
+    """Return the tokens of all rows, one after the other, without -100.
+
+    Args:
+        rows: tokenised.
+        column: with a list of tokens in each row.
+        behind: without so many at the beginning of each.
+    """
     parts = [
-        pc.list_flatten(pc.list_slice(some.column("labels"), 1)).to_numpy()
-        for some in rows.select_columns("labels").with_format("arrow").iter(ROWS)
+        pc.list_flatten(pc.list_slice(some.column(column), behind)).to_numpy()
+        for some in rows.select_columns(column).with_format("arrow").iter(ROWS)
     ]
     found = np.concatenate(parts)
     return found[found != IGNORED]

@@ -49,7 +49,7 @@ def identity(recipe: Any, args: RecipeTrainingArguments, rows: Dataset, tokenize
     return {
         "rows": hashlib.sha256(repr(read).encode()).hexdigest(),
         "vocabulary": len(tokenizer) if hasattr(tokenizer, "__len__") else None,
-        **{name: value for name, value in asdict(recipe).items() if name.startswith(("teacher", "finetune", "max"))},
+        **{n: value for n, value in asdict(recipe).items() if n.startswith(("teacher", "finetune", "max", "mlm"))},
         **{name: getattr(args, name) for name in SHAPES},
     }
 

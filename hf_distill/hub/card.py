@@ -59,7 +59,8 @@ class Trained:
         report: what was measured, which gives the table and the results; it may name ``license``, ``language``,
             ``datasets`` (ids on the Hub), ``split``, ``measured_on`` (the data set or file of it, where that is not
             ``dataset``), ``counted`` (its rows, in words), ``each`` (what ± is over), ``mode``, ``pair``,
-            ``dataset_revision``, ``metrics`` and ``pictures``.
+            ``dataset_revision``, ``metrics``, ``pictures`` and ``next_step`` (what is done with the student then, in
+            Markdown, with ``{student}`` for its name).
         rows: the training set.
     """
 

@@ -28,6 +28,7 @@ RECIPES = {
     "bert_chinese": f"{SMALL} --eval_strategy steps --eval_steps 1",
     "bert_chinese (adapter)": f"{SMALL} --augmentation mask --lora_rank 2 --merge_lora",
     "causal_lm": f"{SMALL} --max_length 24 --measure_assistant 2 --assistant_tokens 6",
+    "masked_lm": f"{SMALL} --max_length 24",
     "question_answering": SMALL,
     "sentence_embeddings": f"{ALWAYS} --teacher_model_name_or_path teacher --train_file texts.jsonl",
     "token_tagging": SMALL,

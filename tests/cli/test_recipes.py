@@ -18,6 +18,7 @@ NAMES = [
     "image_classification",
     "image_generation",
     "image_text",
+    "masked_lm",
     "object_detection",
     "question_answering",
     "segmentation",
