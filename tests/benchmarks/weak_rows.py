@@ -15,6 +15,7 @@ they are published. All is kept in ``runs.jsonl``: start again to go on. The las
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -195,6 +196,9 @@ def tables(study, rows, starts, rates, seeds, key_of):
 def sst2(asked):
     objectives.ROWS.clear()
     objectives.ROWS.update({"no KD": {"alpha": 0.0}, "KL": {"objective": KL}, **PAIRED})
+    for name, settings in objectives.ROWS.items():  # they see each row once, and all runs together many times
+        if name != "no KD" and "attention" not in name:
+            settings["teacher_cache"] = str(Path(asked.output) / "answers")
     study = SST2(asked.data, asked.output)
     study.rates = (5e-5, 1e-4, 2e-4)
     rate = study.rate(FROM_TEACHER, 0)
@@ -217,6 +221,8 @@ def of_recipe(asked):
     for seed in asked.seeds:
         for start in asked.starts:
             for row in [] if asked.table else ["no KD", *(asked.rows or TAUGHT)]:
+                if "lineage" in row and "--student_from_teacher" not in STARTS[start]:
+                    continue  # its layers began at random
                 for rate in rates:
                     study.run(start, row, seed, rate)
     tables(
@@ -237,8 +243,9 @@ def main():
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
     parser.add_argument("--rates", type=float, nargs="+", help="of a recipe's students; default: the recipe's own")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
-    parser.add_argument("flags", nargs="*", help="of the recipe, behind --")
-    asked = parser.parse_args()
+    here = sys.argv[1:].index("--") if "--" in sys.argv else len(sys.argv)
+    asked = parser.parse_args(sys.argv[1:][:here])
+    asked.flags = sys.argv[1:][here + 1 :]
     torch.set_num_threads(1)
     sst2(asked) if asked.study == "sst2" else of_recipe(asked)
 
