@@ -100,5 +100,5 @@ def facts_in(header: Mapping[str, Any]) -> Facts:
     """
     own = {field.name for field in fields(Facts)}  # a newer version may know more, which changes nothing here
     told = {name: value for name, value in dict(header.get("facts", {})).items() if name in own}
-    lists = {name: tuple(told[name]) for name in ("labels", "kept", "widths") if told.get(name) is not None}
+    lists = {name: tuple(told[name]) for name in ("labels", "kept", "widths", "copies") if told.get(name) is not None}
     return Facts(**{**told, **lists})

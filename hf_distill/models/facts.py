@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hf_distill.models.copies import copied_layers
 from hf_distill.models.denoisers import config_of
 from hf_distill.models.image_text import vector_size
 from hf_distill.models.meta import image_widths, reads_images_alone
@@ -32,6 +33,9 @@ class Facts:
         labels: class names in the order of the logits.
         widths: how wide each hidden state is, that of the embeddings first; None: all as wide as ``hidden_size``.
         kept: which of its first teacher's hidden dimensions it has, if its width was cut (``config.distillation``).
+        copies: for each of its layers which one of its first teacher's it is a copy of, both from 0
+            (``config.distillation``).
+        copied_from: how many layers that teacher has.
         streams: what is known of its parts, where it has several: ``encoder``, ``decoder``, ``vision``, ``audio``,
             ``text``.
         blank: the class that says nothing, of a model that recognises speech by frames (CTC).
@@ -50,6 +54,8 @@ class Facts:
     labels: tuple[str, ...] | None = None
     kept: tuple[int, ...] | None = None
     widths: tuple[int, ...] | None = None
+    copies: tuple[int, ...] | None = None
+    copied_from: int | None = None
     streams: dict[str, Facts] = field(default_factory=dict)
     blank: int | None = None
     vector_size: int | None = None
@@ -78,25 +84,32 @@ class Facts:
         images, widths = reads_images_alone(model), image_widths(model)
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
         sizes, streams = main_part(config), parts_of(config)
+        steps, first = getattr(config, "distillation", None) or (), None
         inner = getattr(config, "encoder_config", None)  # all that there is beside a head, as of Parakeet
         if "encoder" in streams and not _has_decoder(model) and (inner is None or sizes.hidden_size is None):
-            sizes, streams = streams["encoder"], {}
+            sizes, streams, first = streams["encoder"], {}, "encoder"
         if images:
             text = getattr(config, "vision_config", None) or config
             heads = getattr(text, "num_attention_heads", None)
             sizes = Part(widths[-1], len(widths) - 1, heads) if widths else Part(num_heads=heads)
+            streams, first = {}, "encoder"
+
+        def of_part(part: Part, stream: str | None) -> dict[str, Any]:
+            copies, copied_from = copied_layers(steps, stream, part.num_layers)
+            return {**part._asdict(), "copies": copies, "copied_from": copied_from}
+
         return cls(
             name=name or type(model).__name__,
             revision=getattr(config, "_commit_hash", None) or commit_of(name),
-            **sizes._asdict(),
+            **of_part(sizes, first),
             vocab_size=getattr(text, "vocab_size", None),
             problem_type=getattr(config, "problem_type", None),
             labels=tuple(str(id2label[i]) for i in sorted(id2label)) if id2label else None,
-            kept=_kept(getattr(config, "distillation", None) or ()),
+            kept=_kept(steps),
             widths=widths,
             blank=getattr(config, "pad_token_id", None) if type(core_of(model)).__name__.endswith("ForCTC") else None,
             vector_size=vector_size(model),
-            streams={} if images else {stream: cls(**part._asdict()) for stream, part in streams.items()},
+            streams={stream: cls(**of_part(part, stream)) for stream, part in streams.items()},
         )
 
     def stream(self, name: str | None) -> Facts:
@@ -163,6 +176,29 @@ class Facts:
         if self.kept is None or len(self.kept) != self.hidden_size or not set(self.kept) <= set(theirs):
             return None
         return tuple(theirs.index(dimension) for dimension in self.kept)
+
+    def origins(self, other: Facts) -> tuple[int, ...] | None:
+        """Say which of another model's layers this one's are copies of, both from 0; None: that is not known.
+
+        Args:
+            other: the model that this one was made from, one that was made from the same before, or one as deep, such
+                as the same model after fine-tuning.
+
+        Example:
+            >>> deep, first = Facts(num_layers=6), Facts(num_layers=3, copies=(0, 2, 5), copied_from=6)
+            >>> second = Facts(num_layers=2, copies=(2, 5), copied_from=6)
+            >>> first.origins(deep), second.origins(first), deep.origins(first), first.origins(Facts(num_layers=12))
+            ((0, 2, 5), (1, 2), None, None)
+        """
+        if self.copies is None or other.num_layers is None:
+            return None
+        if other.copies is not None and other.copied_from == self.copied_from:
+            theirs = other.copies
+        elif self.copied_from in (None, other.num_layers):  # earlier versions did not write down how many there were
+            theirs = range(other.num_layers)
+        else:
+            return None
+        return tuple(map(theirs.index, self.copies)) if set(self.copies) <= set(theirs) else None
 
 
 def _of_diffusers(config: Mapping[str, Any]) -> dict[str, int | None]:

@@ -34,8 +34,8 @@ class AttentionTerm(StreamTerm):
     layers and over the heads.
 
     Args:
-        layers: ``"uniform"`` (by relative depth), ``"last"``, ``"skip"``, or student layer -> teacher layer, or to
-            several, counted from 1 (the embeddings, 0, have no maps). See ``layers.AUTOMATIC``.
+        layers: ``"uniform"`` (by relative depth), ``"lineage"``, ``"last"``, ``"skip"``, or student layer -> teacher
+            layer, or to several, counted from 1 (the embeddings, 0, have no maps). See ``layers.AUTOMATIC``.
         heads: ``"auto"`` compares head with head where both models have as many, each head of the student with the
             mean of its group where the teacher has a multiple, and the means of all heads otherwise; ``"mean"``
             always does the last.

@@ -32,9 +32,10 @@ class HiddenTerm(StreamTerm):
     cost out; or ``cost``, if it trains more than a projection for each pair. The mean is taken over the pairs.
 
     Args:
-        layers: ``"uniform"`` (by relative depth, embeddings to embeddings), ``"last"``, ``"skip"``, ``"thirds"``, or
-            student layer -> teacher layer, or to several; layer 0 is the embedding output, -1 the last layer. A layer
-            that learns from several has a projection for each, whatever the widths. See ``layers.AUTOMATIC``.
+        layers: ``"uniform"`` (by relative depth, embeddings to embeddings), ``"lineage"`` (each copy of a layer with
+            that layer), ``"last"``, ``"skip"``, ``"thirds"``, or student layer -> teacher layer, or to several; layer
+            0 is the embedding output, -1 the last layer. A layer that learns from several has a projection for each,
+            whatever the widths. See ``layers.AUTOMATIC``.
         stream: the sequence of positions that is compared, such as ``"encoder"`` of an encoder-decoder; None: the
             task's main one. See ``StreamTerm``.
     """

@@ -1,6 +1,7 @@
 """Which layer of the student learns from which layer of the teacher.
 
-Knows: depths, the automatic maps, how to draw two stacks. Does not know: what is compared at these layers.
+Knows: depths, copies of layers, the automatic maps, how to draw two stacks. Does not know: what is compared at these
+layers.
 """
 
 from __future__ import annotations
@@ -99,7 +100,29 @@ AUTOMATIC: dict[str, Callable[[int, int], Pairs]] = {
     "skip": skip_pairs,
     "thirds": third_pairs,
 }
-"""What a user may write instead of a map."""
+"""What a user may write instead of a map: maps of two depths."""
+
+LINEAGE = "lineage"
+"""The map that hangs on how the student was made."""
+
+
+def lineage_pairs(student: Facts, teacher: Facts) -> Pairs | None:
+    """Pair each layer of the student with the teacher's that it is a copy of, embeddings with embeddings.
+
+    Args:
+        student: what is known of the student.
+        teacher: what is known of the teacher: the model that the student was made from, or one as deep.
+
+    Returns:
+        (student layer, teacher layer), from the embeddings up; None: that is not known. A layer whose copy follows
+        others than in the teacher is asked for what it showed there all the same.
+
+    Example:
+        >>> lineage_pairs(Facts(num_layers=3, copies=(0, 2, 5), copied_from=6), Facts(num_layers=6))
+        [(0, 0), (1, 1), (2, 3), (3, 6)]
+    """
+    origins = student.origins(teacher)
+    return None if origins is None else [(0, 0), *((ours, theirs + 1) for ours, theirs in enumerate(origins, start=1))]
 
 
 def read_layers(layers: Layers | None, term: str) -> str | Pairs | None:
@@ -125,10 +148,10 @@ def read_layers(layers: Layers | None, term: str) -> str | Pairs | None:
     if layers is None:
         return None
     if isinstance(layers, str):
-        if layers not in AUTOMATIC:
+        if layers not in (*AUTOMATIC, LINEAGE):
             raise ValueError(
-                f"layers={layers!r} was given to {term}: use {', '.join(AUTOMATIC)}, or give student layer -> teacher "
-                "layer."
+                f"layers={layers!r} was given to {term}: use {', '.join(AUTOMATIC)}, {LINEAGE}, or give student layer "
+                "-> teacher layer."
             )
         return layers
     pairs = []
@@ -159,8 +182,9 @@ def paired(layers: str | Pairs | None, student: Facts, teacher: Facts, term: str
         (student layer, teacher layer).
 
     Raises:
-        ValueError: a depth that is not known, a layer that is not there, or more layers in the student than in the
-            teacher under ``"last"`` and ``"skip"``. The message draws the two stacks.
+        ValueError: a depth that is not known, a layer that is not there, more layers in the student than in the
+            teacher under ``"last"`` and ``"skip"``, or a student of which nobody knows what its layers are copies of
+            under ``"lineage"``. The message draws the two stacks.
 
     Example:
         >>> paired("uniform", Facts(num_layers=2), Facts(num_layers=4), "attention_mse", first=1)
@@ -186,6 +210,15 @@ def paired(layers: str | Pairs | None, student: Facts, teacher: Facts, term: str
             f"{student.name} has {ours} layers, the teacher {teacher.name} has {theirs}; use uniform, or name pairs."
             + stacks(ours, theirs, [])
         )
+    if layers == LINEAGE:
+        found = lineage_pairs(student, teacher)
+        if found is None:
+            raise ValueError(
+                f"layers={layers!r} was given to {term}, and the configuration of the student {student.name} does not "
+                f"tell which of the teacher {teacher.name}'s {theirs} layers its {ours} are copies of: make it with "
+                "keep_layers, or use uniform." + stacks(ours, theirs, [])
+            )
+        return [pair for pair in found if min(pair) >= first]
     if isinstance(layers, str):
         return [pair for pair in AUTOMATIC[layers](ours, theirs) if min(pair) >= first]
     layers = [(_counted(one, ours), _counted(other, theirs)) for one, other in layers]

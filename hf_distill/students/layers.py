@@ -109,14 +109,16 @@ def keep_layers(
         table = getattr(holder, name).detach()[some].clone()
         setattr(holder, name, nn.Parameter(table) if name in holder._parameters else table)
     settle(student, before, after, moves)
-    kept = [list(some) for some in texts.values()]
+    kept, depths = [list(some) for some in texts.values()], [stack.depth for stack in texts]
     shared = {} if moves.lists else {"shared": True}
     if next(iter(texts)).stage is not None:
-        said = {"layers": kept}
+        said = {"layers": kept, "depth": depths}
     else:
-        said = {"layers": kept[0], "decoder_layers": kept[1]} if len(kept) > 1 else {"layers": kept[0]}
-    if of_images:
-        said["vision_layers"] = list(*of_images.values())
+        said = {"layers": kept[0], "depth": depths[0]}
+        if len(kept) > 1:
+            said |= {"decoder_layers": kept[1], "decoder_depth": depths[1]}
+    for stack, some in of_images.items():
+        said |= {"vision_layers": list(some), "vision_depth": stack.depth}
     record(student, teacher, "keep_layers", **said, **shared)
     student.requires_grad_(True)  # a teacher that was frozen before must not freeze its student
     return student

@@ -28,9 +28,9 @@ def record(student: Any, teacher: Any, step: str, **what: Any) -> None:
         >>> from transformers import BertConfig, BertModel
         >>> sizes = dict(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
         >>> model = BertModel(BertConfig(**sizes))
-        >>> record(model, model, "keep_layers", layers=[0])
+        >>> record(model, model, "keep_layers", layers=[0], depth=1)
         >>> model.config.distillation
-        [{'step': 'keep_layers', 'teacher': 'BertModel', 'revision': None, 'layers': [0]}]
+        [{'step': 'keep_layers', 'teacher': 'BertModel', 'revision': None, 'layers': [0], 'depth': 1}]
     """
     facts = Facts.of(teacher)
     who = {"step": step, "teacher": named(facts.name), "revision": facts.revision}

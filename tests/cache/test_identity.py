@@ -104,5 +104,5 @@ def test_a_teachers_folder_says_nothing_of_the_machine(tmp_path):
 
 
 def test_facts_are_read_back_as_they_were_written():
-    facts = Facts("my/teacher", hidden_size=2, labels=("a", "b"), kept=(0, 3))
+    facts = Facts("my/teacher", hidden_size=2, labels=("a", "b"), kept=(0, 3), copies=(1,), copied_from=2)
     assert facts_in(json.loads(json.dumps(header_of(facts)))) == facts

@@ -10,6 +10,7 @@ import torch
 
 from hf_distill.models.facts import Facts
 from hf_distill.objectives import build
+from hf_distill.objectives.attention import AttentionKL
 from hf_distill.objectives.hidden import HiddenCosine, HiddenMSE
 from hf_distill.objectives.layers import uniform_pairs
 from hf_distill.objectives.pkd import PKD
@@ -156,10 +157,36 @@ def test_layers_that_are_not_there_are_refused(layers, told):
 
 
 def test_an_unknown_map_and_an_unknown_token_are_refused():
-    with pytest.raises(ValueError, match="layers='top' was given to hidden_mse: use uniform, last, skip, thirds, or"):
+    maps = "use uniform, last, skip, thirds, lineage, or"
+    with pytest.raises(ValueError, match=f"layers='top' was given to hidden_mse: {maps}"):
         HiddenMSE("top")
     with pytest.raises(ValueError, match="token='middle' was given to pkd: use first, last, all"):
         PKD(token="middle")
+
+
+COPIED = Facts(name="s", hidden_size=4, num_layers=2, copies=(0, 2), copied_from=4)
+
+
+def test_copies_learn_from_the_layers_that_they_are_copies_of():
+    assert built(student=COPIED, layers="lineage").pairs == [(0, 0), (1, 1), (2, 3)]
+    assert built(student=COPIED).pairs == [(0, 0), (1, 2), (2, 4)]
+    maps = AttentionKL("lineage")
+    maps.build(COPIED, WIDE)
+    assert maps.pairs == [(1, 1), (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [(NARROW, WIDE), (COPIED, Facts(name="t", hidden_size=6, num_layers=6))],
+    ids=["nothing is known", "another depth"],
+)
+def test_where_nobody_knows_what_was_copied_lineage_is_refused(student, teacher):
+    told = (
+        rf"layers='lineage' was given to hidden_mse, and the configuration of the student s does not tell which of "
+        rf"the teacher t's {teacher.num_layers} layers its 2 are copies of: make it with keep_layers, or use uniform\."
+    )
+    with pytest.raises(ValueError, match=told):
+        built(student=student, teacher=teacher, layers="lineage")
 
 
 def test_a_student_deeper_than_its_teacher_has_only_the_uniform_map():

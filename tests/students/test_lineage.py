@@ -29,7 +29,13 @@ def test_a_name_on_the_hub_stays_whole():
     teacher = tiny.bert(layers=2)
     teacher.config._name_or_path = "google-bert/bert-base-chinese"
     assert keep_layers(teacher, 1).config.distillation == [
-        {"step": "keep_layers", "teacher": "google-bert/bert-base-chinese", "revision": None, "layers": [0]}
+        {
+            "step": "keep_layers",
+            "teacher": "google-bert/bert-base-chinese",
+            "revision": None,
+            "layers": [0],
+            "depth": 2,
+        }
     ]
 
 
