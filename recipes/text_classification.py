@@ -34,7 +34,7 @@ from hf_distill.experiments import (
 from hf_distill.experiments.data.classification import TextDataArguments, load_text, with_unlabeled
 from hf_distill.experiments.data.files import described, texts_to_read
 from hf_distill.experiments.settings import RecipeTrainingArguments
-from hf_distill.experiments.steps import epochs_of
+from hf_distill.experiments.steps import choose_epochs
 from hf_distill.experiments.text_classification import ClassScoring
 from hf_distill.experiments.tokenizers import character_tokenizer
 
@@ -47,10 +47,7 @@ class Arguments(ModelArguments, TextDataArguments):
 
     teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher that is trained from nothing."})
 
-    teacher_epochs: float | None = field(
-        default=None,
-        metadata={"help": "Epochs of training or fine-tuning the teacher. Default: two, of few rows up to 20."},
-    )
+    teacher_epochs: float | None = field(default=None, metadata={"help": "Default: two, of few rows up to 20."})
 
     def check(self) -> None:
         """Take one thread for the embedded words, where a second saves a tenth of the time and waits for others."""
@@ -65,9 +62,7 @@ class TrainingArguments(RecipeTrainingArguments):
 
     output_dir: str = "outputs/text_classification"
     learning_rate: float = 1e-3
-    num_train_epochs: float | None = field(
-        default=None, metadata={"help": "Epochs of the students. Default: two, of few rows up to 20."}
-    )
+    num_train_epochs: float | None = field(default=None, metadata={"help": "Default: two, of few rows up to 20."})
 
 
 def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experiment:
@@ -103,16 +98,6 @@ def experiment(recipe: Arguments, args: TrainingArguments, root: Path) -> Experi
         student_splits=with_unlabeled(splits, args.alpha),
         notes={**({"left_out": left_out} if left_out else {}), "pair": len(columns) > 1},
     )
-
-
-def choose_epochs(recipe: Arguments, args: TrainingArguments, rows: int) -> None:
-    """Train for as long as the rows are worth, where nobody said for how long; a quick run is as short as they are."""
-    rows *= 10 if recipe.quick else 1
-    if args.num_train_epochs is None:
-        given = recipe.student_model_name_or_path or recipe.student_from_teacher or recipe.student_parameters
-        args.num_train_epochs = epochs_of(rows, new=not given)
-    if recipe.teacher_epochs is None:
-        recipe.teacher_epochs = epochs_of(rows, new=recipe.teacher_model_name_or_path is None)
 
 
 def tokenised(

@@ -6,6 +6,7 @@ Knows: a trainer's arguments and its rows. Does not know: whose trainer it is.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from transformers import Trainer, TrainingArguments, set_seed
 
@@ -68,3 +69,19 @@ def epochs_of(rows: int, new: bool = True) -> float:
         (2.0, 6.0, 20.0, 2.0)
     """
     return min(20.0, max(2.0, 120_000 / rows)) if new else 2.0
+
+
+def choose_epochs(recipe: Any, args: TrainingArguments, rows: int) -> None:
+    """Let teacher and students learn for as long as their rows are worth, where nobody said for how long.
+
+    Args:
+        recipe: the recipe's own arguments: which models, and the teacher's epochs, which are filled in.
+        args: of the students, whose epochs are filled in.
+        rows: of one epoch. A quick run has a tenth of them, and as many epochs.
+    """
+    rows *= 10 if recipe.quick else 1
+    if args.num_train_epochs is None:
+        given = recipe.student_model_name_or_path or recipe.student_from_teacher or recipe.student_parameters
+        args.num_train_epochs = epochs_of(rows, new=not given)
+    if recipe.teacher_epochs is None:
+        recipe.teacher_epochs = epochs_of(rows, new=recipe.teacher_model_name_or_path is None)

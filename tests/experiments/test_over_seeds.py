@@ -32,7 +32,7 @@ def compared(tmp_path_factory):
 def test_the_table_has_means_over_seeds(compared):
     report = json.loads((compared[0] / "over_seeds" / "report.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in report["models"]] == ["teacher", *NAMES]
-    assert [run["learning_rate"] for run in report["tuning"]] == [0.002, 0.004]
+    assert [run["learning_rate"] for run in report["tuning"]] == [0.001, 0.002]
     best = max(report["tuning"], key=lambda run: run["validation"])["learning_rate"]
     assert {(run["student"], run["learning_rate"], run["seed"]) for run in report["runs"]} == {
         (name, best, seed) for name in NAMES for seed in (0, 1)

@@ -73,6 +73,7 @@ def test_the_card_says_what_comes_next(default):
     assert str(default[0]) not in card.text
 
 
+@pytest.mark.slow
 def test_the_student_is_fine_tuned_by_the_recipe_of_the_next_step(default, tmp_path):
     student = str(default[0] / "run")
     sizes = AutoModelForSequenceClassification.from_pretrained(student, num_labels=2).config
@@ -105,6 +106,7 @@ def given(models, name="teacher"):
     return ["--train_file", path, "--teacher_model_name_or_path", str(models / name)]
 
 
+@pytest.mark.slow
 def test_layers_of_a_given_teacher_under_minilm_with_kept_answers(models):
     objective = '{"forward_kl": 1.0, "minilm": 1.0}'
     flags = ["--student_from_teacher", "--student_layers", "2", "--objective", objective, "--hide_once", "1"]

@@ -33,7 +33,7 @@ def test_the_recipe_teaches_them_and_trains_the_student_alone_for_as_many_steps(
         trainers.append(trainer)
 
     monkeypatch.setattr(experiment, "train", watched)
-    flags = [*files(tmp_path), *augmentation, "--max_steps", "-1", "--num_train_epochs", "2"]
+    flags = [*files(tmp_path), *augmentation, "--max_steps", "-1", "--num_train_epochs", "2", "--teacher_epochs", "2"]
     report = run(tmp_path, *flags, "--per_device_train_batch_size", "20")
     teacher, student, alone = trainers
     assert [len(one.train_dataset) for one in trainers] == [60, 100, 60]
