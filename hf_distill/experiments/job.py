@@ -37,7 +37,6 @@ class Job:
         self.parts, self.now = dict(parts), now
         self.part, self.began, self.done, self.skipped = "", 0.0, 0.0, 0.0
         self.pace: float | None = None
-        self.seen: float | None = None
 
     def begin(self, part: str) -> str:
         """Begin a part; the one before is over.
@@ -68,8 +67,7 @@ class Job:
             steps: how many.
         """
         self.done += steps
-        self.seen = self.now()
-        self.pace = (self.seen - self.began) / self.done
+        self.pace = (self.now() - self.began) / self.done
 
     def left(self) -> float | None:
         """Return the seconds that all of it may take from the last step on; None before the first."""
