@@ -17,6 +17,7 @@ _HOME = {
     "DistillationArguments": "arguments",
     "DistillationTrainingArguments": "arguments",
     "Seq2SeqDistillationTrainingArguments": "arguments",
+    "train_together": "together",
     "Term": "objectives",
     "Objective": "objectives",
     "PhiS": "objectives.phi_s",

@@ -13,8 +13,8 @@ ROOT = Path(hf_distill.__file__).parent
 
 # From the top of the house down: a room may import those below it, for annotations and inside of functions too.
 ROOMS = (
-    "cli", "experiments", "integrations", "trainer", "arguments", "training", "rollouts", "augmentation", "cache",
-    "teachers", "tasks", "objectives", "students", "models", "signals",
+    "cli", "experiments", "integrations", "together", "trainer", "arguments", "training", "rollouts", "augmentation",
+    "cache", "teachers", "tasks", "objectives", "students", "models", "signals",
 )  # fmt: skip
 # Beside it: any room may import these, and they import no more than is named.
 BESIDE = {

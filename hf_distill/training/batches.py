@@ -6,7 +6,7 @@ Knows: the order in which a step's batches come to be. Does not know: losses, wh
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class BatchMixin:
     distillation: Distillation | None
     rollouts: Rollouts
     augmentation: Augmenting
+    shared_draw: Callable[[int, list, Any], Any] | None = None  # makes the batches those of another training
     _window: Window | None
 
     # ---- Columns ----
@@ -132,6 +133,8 @@ class BatchMixin:
         """
         with naming_bad_images(self.train_dataset, TRAINING), naming_bad_recordings(self.train_dataset, TRAINING):
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.shared_draw is not None:
+            num_items = self.shared_draw(self.state.global_step, batches, num_items)
         if self.rollouts.asked(self.alpha) is not None:
             step, ranks = self.state.global_step, self.data_ranks()
             batches = self.rollouts.rewrite(batches, num_batches, step, self.alpha, ranks, self._now())

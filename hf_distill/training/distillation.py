@@ -62,6 +62,8 @@ class Distillation:
         reading: what the student's forward is given of the teacher; None: nothing, and until ``equip``.
     """
 
+    answered = staticmethod(answered)  # how the teacher is asked; several trainings may ask as one
+
     def __init__(
         self,
         task: Task,
@@ -141,9 +143,8 @@ class Distillation:
         if not kept:
             first = objective is None
             objective = build_objective(spec, self.task, facts, self.teacher, self.own_tokens, first)
-        objective.set_temperature(
-            self.temperature
-        )  # before it is checked: a teacher's few ids may hold for one temperature
+        # Before it is checked: a teacher's few ids may hold for one temperature.
+        objective.set_temperature(self.temperature)
         objective.set_streams(self.task.streams)
         objective.set_vectors(self.task.vectors)
         check_objective(objective, self.task, self.teacher)
@@ -200,7 +201,7 @@ class Distillation:
         whole = any(need.partition("@")[0] == "heads" for need in self.reads)  # what a student reads are logits
         linear = {LINEAR} if fused and teacher.linear and not whole else set()
         encoded = self._sharing.wants(batch) if self.alpha > 0 else frozenset()
-        return answered(self.teacher, batch, self.teacher_needs | linear | encoded, state.global_step)
+        return self.answered(self.teacher, batch, self.teacher_needs | linear | encoded, state.global_step)
 
     def read(
         self,
@@ -219,7 +220,7 @@ class Distillation:
             supervised: the supervised half of the loss.
             state: at which step the run is.
         """
-        shown = answered(self.teacher, batch, self.reads, state.global_step) if self.reads else None
+        shown = self.answered(self.teacher, batch, self.reads, state.global_step) if self.reads else None
         return self._inputs(student, fed, batch, supervised, shown)
 
     def _inputs(

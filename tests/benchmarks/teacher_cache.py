@@ -2,6 +2,7 @@
 
     python tests/benchmarks/teacher_cache.py [--epochs 3] [--rows 512] [--pairs 3]
     python tests/benchmarks/teacher_cache.py --kinds plain "kept float32" "folder float32" "asked float32"
+    python tests/benchmarks/teacher_cache.py --epochs 1 --kinds plain "asked float32" "together float32"
     python tests/benchmarks/teacher_cache.py --accumulation 8 --epochs 1 --kinds plain "asked float32" "window float32"
 
 The same student, a BERT of 3 x 192, in batches of 32 x 64 tokens, float32, one thread: fine-tuned without a teacher,
@@ -11,6 +12,9 @@ the teacher in float32 or bfloat16. The CPU seconds are those of ``train()``, wi
 Each run is a process of its own, and all kinds take turns. Big blocks are not given back to the system, in any of
 them: by chance alone that is up to 10 %.
 
+``together`` are two students side by side (``train_together``), who ask for each batch once; the line at the end is of
+both, beside two runs of every other kind.
+
 Where a folder is read the run that fills it is timed as well: two students from one folder are that run and another.
 
 The last lines are the median ratios. The goals: kept, bfloat16: 1.25 at three epochs and 1.15 at five, and 2.5 times
@@ -18,6 +22,7 @@ faster than asked, float32.
 """
 
 import argparse
+import dataclasses
 import os
 import statistics
 import subprocess
@@ -31,7 +36,7 @@ import overhead
 
 KINDS = (
     "plain", "kept bfloat16", "kept float32", "folder bfloat16", "asked float32", "asked bfloat16", "window float32",
-    "window bfloat16", "folder float32",
+    "window bfloat16", "folder float32", "together float32",
 )  # fmt: skip
 
 
@@ -40,10 +45,10 @@ def run(kind, asked):
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments
 
-    from hf_distill import DistillationTrainer, DistillationTrainingArguments
+    from hf_distill import DistillationTrainer, DistillationTrainingArguments, train_together
 
     overhead.ROWS = asked.rows
-    student, teacher = overhead.models()
+    (student, teacher), other = overhead.models(), overhead.models()[0]
     data = Dataset.from_list([{k: torch.as_tensor(v).tolist() for k, v in row.items()} for row in overhead.rows()])
     how, _, dtype = kind.partition(" ")
     with tempfile.TemporaryDirectory() as output:
@@ -56,14 +61,18 @@ def run(kind, asked):
         if how == "plain":
             trainer = Trainer(student, TrainingArguments(**common), train_dataset=data)
         else:
-            cache = {"kept": "auto", "asked": "off", "folder": asked.folder, "window": "off"}[how]
+            cache = {"kept": "auto", "folder": asked.folder}.get(how, "off")
             args = DistillationTrainingArguments(
                 **common, alpha=overhead.ALPHA, temperature=overhead.TEMPERATURE, teacher_cache=cache,
                 teacher_dtype=None if dtype == "float32" else dtype, teacher_whole_window=how == "window",
             )  # fmt: skip
             trainer = DistillationTrainer(student, args, train_dataset=data, teacher_model=teacher)
+        trainers = [trainer]
+        if how == "together":
+            args = dataclasses.replace(args, output_dir=f"{output}/other")
+            trainers.append(DistillationTrainer(other, args, train_dataset=data, teacher_model=teacher))
         started = time.process_time()
-        trainer.train()
+        train_together(trainers) if trainers[1:] else trainer.train()
         return time.process_time() - started
 
 
@@ -109,6 +118,10 @@ def main():
         both = {other: 2 * statistics.median(took[other]) for other in took if not other.startswith("folder")}
         told = ", ".join(f"{other} {both[other]:.2f} s" for other in both)
         print(f"two students from one {kind}: {first + statistics.median(took[kind]):.2f} s; two runs: {told}")
+    if "together float32" in took:
+        both = {other: 2 * statistics.median(took[other]) for other in took if other != "together float32"}
+        told = ", ".join(f"{other} {both[other]:.2f} s" for other in both)
+        print(f"two students together: {statistics.median(took['together float32']):.2f} s; two runs: {told}")
     for dtype in ("bfloat16", "float32"):
         if {f"kept {dtype}", "asked float32"} <= took.keys():
             print(f"asked float32 / kept {dtype}: {ratio('asked float32', f'kept {dtype}'):.2f}")
