@@ -163,12 +163,14 @@ def main():
     parser.add_argument("--minimum", type=int, default=150)
     parser.add_argument("--share", type=float, default=0.25)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shapes", nargs="+", default=[*SHAPES], choices=SHAPES, metavar="NAME")
+    parser.add_argument("--ways", nargs="+", default=[*WAYS], choices=WAYS, metavar="NAME")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     study, rows, found = Study(asked), [], {}
     study.teacher()
-    for way in WAYS:  # the first seed of all first: a run that is stopped has the most to say
-        for shape in SHAPES:
+    for way in asked.ways:  # the first seed of all first: a run that is stopped has the most to say
+        for shape in asked.shapes:
             found[shape, way] = max(
                 RATES, key=lambda r, s=shape, w=way: study.one(s, w, r, asked.seeds[0])["validation"]
             )
@@ -177,13 +179,13 @@ def main():
         scores = 100 * np.array([run["test"] for run in runs])
         rows.append([shape, way, runs[0]["shape"], f"{runs[0]['parameters'] / 1e6:.3f} M", f"{rate:g}", scores])
     top = 100 * study.done["teacher"]["test"]
-    floor = next(scores for shape, way, *_, scores in rows if (shape, way) == ("fresh", "alone")).mean()
+    floors = [scores.mean() for shape, way, *_, scores in rows if (shape, way) == ("fresh", "alone")]
     table = [["teacher", "", study.done["teacher"]["shape"], f"{study.done['teacher']['parameters'] / 1e6:.3f} M",
               "0.0005", f"{top:.2f}", ""]]  # fmt: skip
     for *said, scores in rows:
         error = scores.std(ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else 0.0
-        gap = (scores.mean() - floor) / (top - floor)
-        table.append([*said, f"{scores.mean():.2f} ± {error:.2f}", f"{100 * gap:.0f} %"])
+        gap = [f"{100 * (scores.mean() - floor) / (top - floor):.0f} %" for floor in floors]
+        table.append([*said, f"{scores.mean():.2f} ± {error:.2f}", *(gap or ["-"])])
     print(markdown_table(["student", "taught", "shape", "parameters", "rate", "test", "of the gap"], table))
 
 
