@@ -33,8 +33,9 @@ def train_together(
 
     The trainers take turns, a batch each; the first asks the teacher, the others have its answer. Each keeps its own
     arguments, objective, optimizer, logs and checkpoints, and learns, bit for bit, what it would learn alone under
-    its seed. Only where batches are drawn with the numbers that dropout moves (hidden tokens, ``group_by_length``) does
-    it learn from those that the first one drew. Answers to evaluation rows are shared where the trainers evaluate at the same steps.
+    its seed. Only where batches are drawn with the numbers that dropout moves (hidden tokens,
+    ``group_by_length``) does it learn from those that the first one drew. Answers to evaluation rows are shared where
+    the trainers evaluate at the same steps.
 
     Worth it where rows never come again as they were; of others a cache keeps the answers, and the students can be
     trained one after the other.
