@@ -97,7 +97,8 @@ def base_of(config: Any) -> Origin | None:
         'me/big'
     """
     name = getattr(config, "_name_or_path", None) or ""
-    own = Origin.of(name, getattr(config, "_commit_hash", None) or commit_of(name))
+    revision = (getattr(config, "_commit_hash", None) or commit_of(name)) if name else None  # another one's is left
+    own = Origin.of(name, revision)
     if own.hub:
         return own
     base = None

@@ -264,4 +264,5 @@ class Seq2SeqLM(LanguageModel):
             return {**fed, "decoder_input_ids": make(labels=labels)}
         config = core.config  # Blenderbot and others shift inside of their forward
         shifted = F.pad(labels[:, :-1], (1, 0), value=config.decoder_start_token_id)
-        return {**fed, "decoder_input_ids": shifted.masked_fill(shifted == -100, config.pad_token_id)}
+        padding = config.pad_token_id or 0  # what stands there is read by nobody
+        return {**fed, "decoder_input_ids": shifted.masked_fill(shifted == -100, padding)}

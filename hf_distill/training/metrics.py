@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from hf_distill.signals import Signals
 from hf_distill.tasks.layout import LAYOUT, Layout
@@ -171,8 +172,8 @@ class LogMixin:
             Loss, logits and labels, each where there are some.
         """
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
-        if isinstance(logits, tuple):  # a tower's own outputs, of which some are None, are nothing to gather
-            kept = tuple(one for one in logits if not isinstance(one, Mapping))
+        if isinstance(logits, tuple):  # a tower's own outputs, or keys and values of a text, are nothing to gather
+            kept = tuple(one for one in logits if not isinstance(one, (Mapping, Cache)))
             logits = kept[0] if len(kept) == 1 < len(logits) else kept
         nothing = labels is None or (isinstance(labels, tuple) and not labels)  # () where no column holds them
         if nothing and not prediction_loss_only and self.task is not None:
