@@ -71,7 +71,8 @@ def main(argv: Sequence[str]) -> None:
     for name, model in models.items():
         print(f"\n=== scoring the {name if name != 'distilled' else 'distilled student'}", flush=True)
         found[name] = made.score(model)
-    about = {"limit": asked.limit, "machine": machine(torch.device(device))}
+    place = machine(device).rpartition(", ")[0]  # without a dtype: each model has its own
+    about = {"limit": asked.limit, "machine": place}
     rows = keep(folder, put_together(suite, found, about))
     there = put_section(folder / "README.md", HEADING, benchmark_table(rows), about_benchmarks(rows))
     print(f"\n{benchmark_table(rows)}\n\n{about_benchmarks(rows)}")

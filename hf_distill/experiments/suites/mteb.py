@@ -51,7 +51,7 @@ class Mteb(Suite):
             try:
                 task = own[name]() if name in own else mteb.get_task(name)
             except KeyError as error:
-                known = [*own, *(one.metadata.name for one in mteb.get_tasks())]
+                known = [*own, *(one.metadata.name for one in mteb.get_tasks(exclude_superseded=False))]
                 raise unknown(type(self), name, known) from error
             with loading(f"the task {name}", ROWS_FROM):
                 self.rows.append(sum(_load(one, asked.limit) for one in _parts(task)))

@@ -1,5 +1,6 @@
 """Language models under lm-eval: a task over a file, figures that a hand finds too, what is refused."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -12,8 +13,7 @@ from hf_distill.experiments.suites import Asked, LmEval
 from hf_distill.experiments.suites.lm_eval import without_end
 from hf_distill.experiments.tokenizers import text_tokenizer
 
-pytest.importorskip("lm_eval", reason="needs hf_distill[lm_eval]")
-pytestmark = pytest.mark.slow
+LIBRARY = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs hf_distill[lm_eval]")
 
 TEXTS = ["天气很好我们去公园看花", "孩子很高兴地回家吃饭了", "服务员的态度太差了一点"]
 TASK = """task: {name}
@@ -93,6 +93,8 @@ def by_hand(place):
     return ids_of, log_likelihood
 
 
+@LIBRARY
+@pytest.mark.slow
 def test_a_choice_is_what_transformers_chooses_for_the_same_rows(place, by_hand):
     ids_of, log_likelihood = by_hand
     acc, norm = LmEval(asked(place, "goes_on", batch_size=5)).score(str(place / "model"))
@@ -111,6 +113,8 @@ def test_a_choice_is_what_transformers_chooses_for_the_same_rows(place, by_hand)
     assert acc.settings == {"shots": 0, "task version": 2.0}
 
 
+@LIBRARY
+@pytest.mark.slow
 def test_what_is_no_mean_over_rows_has_no_rows_and_the_first_rows_are_taken(place, by_hand):
     ids_of, log_likelihood = by_hand
     suite = LmEval(asked(place, "bits", limit=4))
@@ -131,6 +135,8 @@ def test_a_tokenizer_without_an_end_stays_as_it_is():
     assert without_end(plain)("w1 w2")["input_ids"] == before
 
 
+@LIBRARY
+@pytest.mark.slow
 def test_a_chat_template_is_refused_where_there_is_none(place):
     suite = LmEval(asked(place, "bits", apply_chat_template=True))
     with pytest.raises(ValueError, match=r"apply_chat_template was given, and .* has no chat template"):
@@ -139,6 +145,8 @@ def test_a_chat_template_is_refused_where_there_is_none(place):
         suite.score(str(place / "nowhere"))
 
 
+@LIBRARY
+@pytest.mark.slow
 def test_tasks_that_are_not_there_are_refused(place, monkeypatch):
     with pytest.raises(ValueError, match="include_path=nowhere was given, which is no folder"):
         LmEval(Asked(["goes_on"], include_path="nowhere"))
@@ -147,6 +155,8 @@ def test_tasks_that_are_not_there_are_refused(place, monkeypatch):
         LmEval(Asked(["goes_in"]))
 
 
+@LIBRARY
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_said_in_a_sentence(place, tmp_path):
     text = "task: far\ndataset_path: allenai/ai2_arc\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: q\n"
     (tmp_path / "far.yaml").write_text(text, encoding="utf-8")
@@ -154,6 +164,8 @@ def test_a_hub_that_cannot_be_reached_is_said_in_a_sentence(place, tmp_path):
         LmEval(Asked(["far"], include_path=str(tmp_path)))
 
 
+@LIBRARY
+@pytest.mark.slow
 def test_a_group_stands_for_its_tasks(place, monkeypatch):
     monkeypatch.setattr("lm_eval.tasks.manager.__file__", str(place / "tasks" / "manager.py"))
     found = LmEval(Asked(["both"])).score(str(place / "model"))
