@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "the student alone against the student under its teacher, over seeds",
     "report": "measure finished students beside their teacher again",
     "export": "write a finished student for other runtimes, and measure each export on its test rows",
+    "benchmark": "score a finished student, its teacher and the student alone by lm-eval or mteb",
     "card": "put licence, language and data sets into a student's model card, and say what it lacks",
     "cache": "ask a teacher for every row of a data set, once, and keep its answers in a folder",
     "student": "make a student from a part of its teacher: layers, width, vocabulary",
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
           compare    the student alone against the student under its teacher, over seeds
           report     measure finished students beside their teacher again
           export     write a finished student for other runtimes, and measure each export on its test rows
+          benchmark  score a finished student, its teacher and the student alone by lm-eval or mteb
           card       put licence, language and data sets into a student's model card, and say what it lacks
           cache      ask a teacher for every row of a data set, once, and keep its answers in a folder
           student    make a student from a part of its teacher: layers, width, vocabulary

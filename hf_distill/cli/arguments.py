@@ -160,16 +160,53 @@ class ExportArguments:
     )
 
 
+@dataclass
+class BenchmarkArguments:
+    """Which suite scores a finished student, on which tasks, and what stands beside it."""
+
+    suite: str = field(metadata={"help": "lm-eval (causal language models) or mteb (encoders of sentences)."})
+    tasks: list[str] = field(metadata={"help": "Names of the suite's tasks, such as arc_easy, or STSBenchmark."})
+    include_path: str | None = field(
+        default=None,
+        metadata={"help": "Further tasks: a folder of lm-eval's YAML files, or a Python file of mteb's classes."},
+    )
+    limit: int | None = field(
+        default=None, metadata={"help": "Only the first rows of each task, to see that everything runs."}
+    )
+    num_fewshot: int | None = field(
+        default=None, metadata={"help": "lm-eval: examples before each row. Default: the task's own."}
+    )
+    apply_chat_template: bool = field(default=False, metadata={"help": "lm-eval: prompts are turns of a user's."})
+    pool: str | None = field(
+        default=None,
+        metadata={
+            "help": "mteb: what a text's vector is, the tokens' mean or the first, where no modules.json says it. "
+            "Default: the run's, or mean."
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Cut texts to this many tokens. Default: as many as each model reads."}
+    )
+    alone: str | None = field(
+        default=None, metadata={"help": "The student without its teacher: a path or Hub id. Default: the run's."}
+    )
+    teacher: str | None = field(default=None, metadata={"help": "A path or Hub id. Default: the run's."})
+    per_device_eval_batch_size: int = field(default=8, metadata={"help": "So many rows run at once."})
+    use_cpu: bool = field(default=False, metadata={"help": "Leave an accelerator alone."})
+
+
 TAKES: dict[str, type] = {
     "cache": CacheArguments,
     "student": StudentArguments,
     "card": CardArguments,
     "export": ExportArguments,
+    "benchmark": BenchmarkArguments,
 }
 """Command -> what it takes; the other commands' flags are those of a recipe."""
 
 USAGE = {
     "card": "usage: hf-distill card FOLDER [--license mit] [--language zh] [--datasets me/reviews] [--title TEXT] ...",
+    "benchmark": "usage: hf-distill benchmark FOLDER [FILE.yaml] --suite lm-eval|mteb --tasks NAME ...",
     "export": "usage: hf-distill export FOLDER --format onnx onnx-int8 ... [--rows FILE] [--recipe NAME] [its flags]",
 }
 """Command -> how it is called, where flags do not say it all."""

@@ -24,8 +24,9 @@ from hf_distill.experiments.parsing import parse_arguments, parse_some
 from hf_distill.experiments.record import recorded
 from hf_distill.export import FORMATS, Format, Plan
 from hf_distill.export.equal import Difference, compared, random_batches
-from hf_distill.export.folder import complete, into_card, note, processor_of
+from hf_distill.export.folder import complete, note, processor_of
 from hf_distill.export.plan import outputs_of
+from hf_distill.hub.section import put_section
 from hf_distill.reports.table import markdown_table
 from hf_distill.tasks import (
     CTC,
@@ -60,6 +61,8 @@ OF_TRAINING = ("seed", "data_seed", "per_device_eval_batch_size")
 """Trainer's arguments that decide which rows are test rows, and how they are batched."""
 OF_MODELS = ("teacher_", "student_", "finetune_", "lora_", "merge_", "skip_")
 """Arguments of a recipe that begin so are of models that are trained."""
+HEADING = "## Exports"
+"""Of the section in the student's card."""
 UNMEASURED = (
     "Nothing was measured: {why}. The export was compared with PyTorch on {rows} random rows. To measure it, name "
     "rows with --rows FILE, or a recipe with --recipe NAME and its flags."
@@ -260,7 +263,7 @@ def export(
         of_two = [found["models"][0], *(row for row in found["models"] if row["name"] == one.name)]
         whole = {**found, "format": one.name, "difference": said[one.name], "models": of_two}
         note(folder / one.name, json.loads(as_json(whole)), export_table(of_two, bench.scoring), text)
-    there = into_card(folder / "README.md", table, text)
+    there = put_section(folder / "README.md", HEADING, table, text)
     print(f"\n{table}\n\n{text}\nThe exports are in {', '.join(str(folder / one.name) for one in formats)}", end="")
     print(f"; the table is in {folder / 'README.md'} too." if there else ".")
 

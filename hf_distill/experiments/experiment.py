@@ -298,6 +298,7 @@ def make_teacher(experiment: Experiment) -> PreTrainedModel | str:
     asked = identity(recipe, args, rows, experiment.tokenizer)
     key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
     folder = experiment.root / f"_teacher-{key}"
+    experiment.notes["teacher_folder"] = folder.name  # in the report: whoever scores the student later finds it again
     if (folder / "trained_with.json").is_file():
         say(args, f"using the teacher kept at {folder}")
         experiment.finished("teacher")

@@ -6,7 +6,6 @@ Knows: files, cards. Does not know: how weights are written, how models are meas
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from hf_distill.export.plan import Plan
 from hf_distill.models.texts import IDS, MASK
 from hf_distill.tasks import CausalLM, SentenceEmbedding, Task
 
-HEADING = "## Exports"
 REPORT = "export.json"
 ONE_PASS = (
     "One pass over a text, without a cache: the logits of all its tokens. To write long texts, keep to "
@@ -132,28 +130,6 @@ def note(folder: Path, found: Mapping[str, Any], table: str, said: str) -> None:
     (folder / REPORT).write_text(text, encoding="utf-8")
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write(f"\n## What was measured\n\n{table}{table and chr(10) * 2}{said}\n")
-
-
-def into_card(path: Path, table: str, said: str) -> bool:
-    """Put the exports into the card of the model, in the place of those that it has.
-
-    Args:
-        path: of the card.
-        table: of the exports.
-        said: what is to be known of it.
-
-    Returns:
-        Whether there is a card.
-    """
-    if not path.is_file():
-        return False
-    text = path.read_text(encoding="utf-8")
-    section = f"{HEADING}\n\n{table}\n\n{said}\n"
-    kept = re.sub(rf"^{HEADING}\n.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
-    before, use, rest = kept.partition("## Intended use and limits")
-    after = f"{section}\n{use}{rest}" if use else f"\n{section}"
-    path.write_text(f"{before.rstrip()}\n\n{after.lstrip()}", encoding="utf-8")
-    return True
 
 
 def _shape(plan: Plan, name: str) -> str:

@@ -9,7 +9,7 @@ import tiny_language
 import tiny_tasks
 
 from hf_distill.export import Onnx, OpenVino, Plan, TorchaoInt8
-from hf_distill.export.folder import complete, how_to_run, into_card, note
+from hf_distill.export.folder import complete, how_to_run, note
 from hf_distill.tasks import Task
 
 
@@ -43,21 +43,6 @@ def test_a_folder_says_how_it_is_run_without_this_package(tmp_path):
 )
 def test_what_is_peculiar_to_a_task_or_a_format_is_said(make, format, expected):
     assert expected in said(make(), format)
-
-
-def test_the_exports_of_a_card_are_those_of_the_last_time(tmp_path):
-    card = tmp_path / "README.md"
-    assert not into_card(card, "| a |", "so")
-    card.write_text("# S\n\n## How to use it\n\nSo.\n\n## Intended use and limits\n\nSo.\n", encoding="utf-8")
-    for table in ("| first |", "| second |"):
-        assert into_card(card, table, "On rows.")
-    text = card.read_text(encoding="utf-8")
-    assert text == (
-        "# S\n\n## How to use it\n\nSo.\n\n## Exports\n\n| second |\n\nOn rows.\n\n## Intended use and limits\n\nSo.\n"
-    )
-    card.write_text("# S\n", encoding="utf-8")
-    into_card(card, "| third |", "On rows.")
-    assert card.read_text(encoding="utf-8") == "# S\n\n## Exports\n\n| third |\n\nOn rows.\n"
 
 
 def test_what_was_measured_is_written_for_programs_and_for_people(tmp_path):

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_distill.cli import main as command
 from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments.benchmark import models_of
 from hf_distill.experiments.data.chats import encoded_text
 from hf_distill.experiments.data.chinese_reviews import load_reviews
 from hf_distill.experiments.parsing import parse_arguments
@@ -50,6 +51,9 @@ def test_the_embedded_reviews(default):
     assert all(1 <= row["steps"] <= row["tokens"] <= 12 for row in (alone, distilled))
     assert "nats lower than that of the student alone" in report["summary"]
     assert json.loads((folder / "run" / "report.json").read_text(encoding="utf-8"))["models"] == report["models"]
+    models = models_of(folder / "run")
+    assert [*models] == ["student alone", "distilled", "teacher"]
+    assert models["teacher"] == str(folder / "run" / report["teacher_folder"])
 
 
 def test_the_report_is_that_of_the_saved_student(default):
