@@ -33,7 +33,7 @@ MEASURES = {
     "speech_classification": "classes", "token_tagging": "tags", "question_answering": "answers",
     "causal_lm": "language", "segmentation": "maps", "translation": "translation", "sentence_embeddings": "vectors",
     "image_text": "pairs", "object_detection": "boxes", "vision_language": "questions", "speech_ctc": "transcripts",
-    "image_generation": "samples",
+    "image_generation": "samples", "masked_lm": "hidden",
 }  # fmt: skip
 """Recipe -> the module that measures its models."""
 TIMES = ("samples_per_second", "latency", "real_time_factor", "seconds")

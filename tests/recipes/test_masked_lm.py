@@ -52,7 +52,7 @@ def test_the_report_is_that_of_the_saved_student_on_tokens_that_were_hidden_once
     model = AutoModelForMaskedLM.from_pretrained(folder / "run").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "run")
     texts = load_reviews()["test"].shuffle(seed=42).select(range(16))
-    test = hide_once(encoded({"test": texts}, tokenizer, "text", 24, False)[0]["test"], tokenizer)
+    test = hide_once(encoded({"test": texts}, tokenizer, "text", 24, False)[0]["test"], tokenizer, 0.3)
     total, count = 0.0, 0
     for row in test:
         ids, labels = (torch.tensor([row[name]]) for name in ("input_ids", "labels"))

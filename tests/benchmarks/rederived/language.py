@@ -1,4 +1,4 @@
-"""The next token of held-out texts: loss, perplexity, right ones, KL and agreement, in float64.
+"""Next tokens of held-out texts, or hidden ones: loss, perplexity, right ones, KL and agreement, in float64.
 
 Knows: logits and labels. Does not know: texts.
 """
@@ -13,15 +13,29 @@ KEYS = ("loss", "accuracy", "kl", "agreement")
 
 
 def measure(run):
+    learnt = Counter(token for row in run.train["labels"][:] for token in row[1:] if token != -100)
+    return of_labels(run, lambda logits, labels: (logits[:, :-1], labels[:, 1:]), learnt)
+
+
+def of_labels(run, aligned, learnt):
+    """Measure the models where a label is.
+
+    Args:
+        run: that is finished.
+        aligned: logits [B, T, V] and labels [B, T] -> the same, each label beside the logits that are about it.
+        learnt: how often each token stands in the training rows.
+    """
     if "teacher" not in run.models:
         return Found("loss", "accuracy", {}, {})
-    sums, counts = {name: [] for name in run.models}, []
+    sums, counts, asked = {name: [] for name in run.models}, [], Counter()
     together = [run.predict(model) for model in run.models.values()]
     for shown in zip(*together, strict=True):
-        labels = shown[0][1]["labels"][:, 1:].numpy()
+        logits = {}
+        for name, (one, batch) in zip(run.models, shown, strict=True):
+            logits[name], labels = aligned(one.logits.float().numpy(), batch["labels"].numpy())
         known = labels != -100
-        logits = {name: one.logits[:, :-1].float().numpy() for name, (one, _) in zip(run.models, shown, strict=True)}
         counts += known.sum(axis=1).tolist()
+        asked.update(labels[known].tolist())
         for name, one in logits.items():
             parts = zip(one, logits["teacher"], labels, known, strict=True)
             sums[name] += [row_sums(a[k], t[k], y[k]) for a, t, y, k in parts]
@@ -29,7 +43,7 @@ def measure(run):
     for name, rows in sums.items():
         each[name] = {key: ratio_rows(np.array(rows)[:, k], counts) for k, key in enumerate(KEYS)}
         figures[name] = {"perplexity": float(np.exp(each[name]["loss"].mean()))}
-    return Found("loss", "accuracy", each, figures, lower=True, floor=unigram(run.train, run.test))
+    return Found("loss", "accuracy", each, figures, lower=True, floor=unigram(learnt, asked))
 
 
 def row_sums(logits, teacher, labels):
@@ -40,11 +54,8 @@ def row_sums(logits, teacher, labels):
     return loss.sum(), (chosen == labels).sum(), kl(teacher, logits).sum(), same.sum()
 
 
-def unigram(train, test):
+def unigram(learnt, asked):
     """The loss of who knows how often each token stands in the training rows, each once more."""
-    learnt, asked = (
-        Counter(token for row in rows["labels"][:] for token in row[1:] if token != -100) for rows in (train, test)
-    )
     whole = sum(learnt.values()) + len(learnt | asked)
     nats = sum(count * -np.log((learnt[token] + 1) / whole) for token, count in asked.items())
     return float(nats / sum(asked.values()))
