@@ -154,8 +154,9 @@ class Run:
         for batch in self.batches(model, rows):
             batch = dict(batch)
             fed = {name: value for name, value in batch.items() if name not in LABELS}
-            with torch.no_grad():
-                yield model(**fed), batch
+            with torch.no_grad():  # not around the yield: of several that take turns the last one would leave it on
+                outputs = model(**fed)
+            yield outputs, batch
 
 
 def load(folder):
