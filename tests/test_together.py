@@ -59,7 +59,7 @@ def trained(trainers):
     return trainers
 
 
-@pytest.mark.parametrize("cache", ["off", "auto"])
+@pytest.mark.parametrize("cache", [pytest.param("off", marks=pytest.mark.slow), "auto"])
 def test_each_student_is_what_it_is_alone_and_the_teacher_runs_once(tmp_path, cache):
     """Other widths, rates, objectives and lengths, dropout, accumulation, evaluation."""
     teacher = tiny.teacher()
@@ -111,6 +111,7 @@ def test_hidden_tokens_are_those_of_the_first_where_dropout_moves_what_is_drawn(
     assert other == pytest.approx(by_itself, rel=0.3)
 
 
+@pytest.mark.slow
 def test_without_dropout_all_of_them_hide_what_they_would_alone(tmp_path):
     teacher = together_ranks.masked_bert(24)
     together, alone = masked(tmp_path, teacher, 0.0), masked(tmp_path, teacher, 0.0)
@@ -156,6 +157,7 @@ def test_an_error_of_one_is_told_and_all_can_train_again(tmp_path):
     assert again.global_step == made(tmp_path, teacher)[1].train().global_step
 
 
+@pytest.mark.slow
 def test_resumed_is_uninterrupted_also_where_one_is_behind(tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 1}
     teacher = tiny.teacher()
