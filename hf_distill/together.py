@@ -135,7 +135,6 @@ def check_together(trainers: Sequence[DistillationMixin]) -> None:
     """
     if len(trainers) < 2 or len({id(one) for one in trainers}) < len(trainers):
         raise ValueError(f"train_together was given {len(trainers)} trainers: give two different ones, or more.")
-    first = trainers[0]
     for number, one in enumerate(trainers):
         who = f"trainer {number} of train_together"
         if one.distillation is None or not one.distillation.asks:
@@ -159,43 +158,43 @@ def check_together(trainers: Sequence[DistillationMixin]) -> None:
                 f"{who} keeps its teacher's answers in {one.args.teacher_cache}, from where they serve any number of "
                 "students: train these one after the other, or leave teacher_cache out."
             )
-        check_company(one, first, who)
+        for earlier, other in enumerate(trainers[:number]):
+            check_alike(one, other, who, f"trainer {earlier}")
 
 
-def check_company(one: DistillationMixin, first: DistillationMixin, who: str) -> None:
-    """Refuse a trainer that has other rows, batches or another teacher than the first one.
+def check_alike(one: DistillationMixin, other: DistillationMixin, who: str, whom: str) -> None:
+    """Refuse a trainer that has other rows, batches or another teacher than one before it, or what is that one's own.
 
     Args:
-        one: the trainer; the first one itself passes.
-        first: the first one.
-        who: what to call it.
+        one: the trainer.
+        other: the one before it.
+        who: what to call the trainer.
+        whom: what to call the one before it.
 
     Raises:
         ValueError: in one sentence.
     """
-    if one is first:
-        return
-    if speakers(one.teacher) != speakers(first.teacher):
+    if speakers(one.teacher) != speakers(other.teacher):
         raise ValueError(
-            f"{who} has the teacher {one.teacher.facts.name}, but not the one of trainer 0: load it once, and pass "
+            f"{who} has the teacher {one.teacher.facts.name}, but not the one of {whom}: load it once, and pass "
             "the same object to all."
         )
-    if type(one.task) is not type(first.task):
+    if type(one.task) is not type(other.task):
         raise ValueError(
-            f"{who} reads models as {type(one.task).__name__} and trainer 0 as {type(first.task).__name__}: train "
+            f"{who} reads models as {type(one.task).__name__} and {whom} as {type(other.task).__name__}: train "
             "together what learns the same task."
         )
-    ours, theirs = (getattr(rows, "_fingerprint", rows) for rows in (one.train_dataset, first.train_dataset))
+    ours, theirs = (getattr(rows, "_fingerprint", rows) for rows in (one.train_dataset, other.train_dataset))
     if ours is not theirs and not (isinstance(ours, str) and ours == theirs):
-        raise ValueError(f"{who} has other training rows than trainer 0: pass the same data set to all.")
+        raise ValueError(f"{who} has other training rows than {whom}: pass the same data set to all.")
     for name in EQUAL:
-        found, wanted = (getattr(trainer.args, name, None) for trainer in (one, first))
+        found, wanted = (getattr(trainer.args, name, None) for trainer in (one, other))
         if found != wanted:
             raise ValueError(
-                f"{who} has {name}={found!r} and trainer 0 has {wanted!r}, so a batch of one is none of the other's: "
+                f"{who} has {name}={found!r} and {whom} has {wanted!r}, so a batch of one is none of the other's: "
                 "set the same for all."
             )
-    if {id(p) for p in one.model.parameters()} & {id(p) for p in first.model.parameters()}:
-        raise ValueError(f"{who} trains parameters of the student of trainer 0: give each a student of its own.")
-    if Path(one.args.output_dir).resolve() == Path(first.args.output_dir).resolve():
-        raise ValueError(f"{who} writes into {one.args.output_dir}, as trainer 0 does: give each its own output_dir.")
+    if {id(p) for p in one.model.parameters()} & {id(p) for p in other.model.parameters()}:
+        raise ValueError(f"{who} trains parameters of the student of {whom}: give each a student of its own.")
+    if Path(one.args.output_dir).resolve() == Path(other.args.output_dir).resolve():
+        raise ValueError(f"{who} writes into {one.args.output_dir}, as {whom} does: give each its own output_dir.")

@@ -202,6 +202,7 @@ def test_what_cannot_be_trained_together_is_refused_in_a_sentence(tmp_path):
     refused("has per_device_train_batch_size=2 and trainer 0 has 4", first,
             one("wide", per_device_train_batch_size=2))  # fmt: skip
     refused("as trainer 0 does: give each its own output_dir", first, one())
+    refused("trainer 2 .* writes into .*, as trainer 1 does", first, second, one("wide"))
     second.model = first.model
     refused("trains parameters of the student of trainer 0", first, second)
 

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from hf_distill.cli.arguments import USAGE, BenchmarkArguments
+from hf_distill.cli.sources import check_folder
 from hf_distill.experiments.benchmark import (
     ALONE,
     FILE,
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     (asked,) = parse_arguments([BenchmarkArguments], words)
     suite = named(asked.suite)
     check_flags(asked, suite)
-    check_student(folder, suite)
+    check_kind(folder, suite)
     suite.check()
     models = models_of(folder, asked.alone, asked.teacher)
     check_models(models)
@@ -120,7 +121,7 @@ def check_flags(asked: BenchmarkArguments, suite: type[Suite]) -> None:
                 )
 
 
-def check_student(folder: Path, suite: type[Suite]) -> None:
+def check_kind(folder: Path, suite: type[Suite]) -> None:
     """Refuse a student that a suite does not score; its weights are not loaded for that.
 
     Args:
@@ -130,16 +131,7 @@ def check_student(folder: Path, suite: type[Suite]) -> None:
     Raises:
         ValueError: there is none, an adapter alone, or one of another kind.
     """
-    if (folder / "adapter_config.json").is_file():
-        raise ValueError(
-            f"{suite.name} was to score {folder}, which holds an adapter and not its base: train with --merge_lora, "
-            "or merge it (peft's merge_and_unload) and save that."
-        )
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{suite.name} was to score {folder}, which holds no model (config.json): name the folder of a finished "
-            "student."
-        )
+    check_folder(folder, f"{suite.name} was to score {folder}")
     config = transformers.AutoConfig.from_pretrained(folder)
     name = next(iter(config.architectures or ()), "")
     kind = getattr(transformers, name, None)

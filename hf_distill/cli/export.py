@@ -18,6 +18,7 @@ from torch import nn
 
 from hf_distill.cli.arguments import USAGE, ExportArguments
 from hf_distill.cli.recipes import load_recipe, recipe_names
+from hf_distill.cli.sources import check_folder
 from hf_distill.experiments.comparison import as_json
 from hf_distill.experiments.exports import PLAIN, Bench, export_table
 from hf_distill.experiments.parsing import parse_arguments, parse_some
@@ -130,16 +131,7 @@ def finished(folder: Path) -> nn.Module:
     Raises:
         ValueError: there is none, an adapter alone, or a class that transformers does not have.
     """
-    if (folder / "adapter_config.json").is_file():
-        raise ValueError(
-            f"an export of {folder} was asked for, which holds an adapter and not its base: train with --merge_lora, "
-            "or merge it (peft's merge_and_unload) and save that."
-        )
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"an export of {folder} was asked for, which holds no model (config.json): name the folder of a finished "
-            "student."
-        )
+    check_folder(folder, f"an export of {folder} was asked for")
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
         kind = getattr(transformers, next(iter(config.architectures or ()), ""), None)

@@ -37,6 +37,25 @@ MISSING = (OSError, ValueError, KeyError, TypeError, ImportError)
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
+def check_folder(folder: Path, asked: str) -> None:
+    """Refuse a folder that holds no whole student.
+
+    Args:
+        folder: of a finished run.
+        asked: what was asked of it, as a sentence begins.
+
+    Raises:
+        ValueError: there is no model, or an adapter alone.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{asked}, which holds an adapter and not its base: train with --merge_lora, or merge it (peft's "
+            "merge_and_unload) and save that."
+        )
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{asked}, which holds no model (config.json): name the folder of a finished student.")
+
+
 def load_rows(args: SourceArguments) -> Dataset:
     """Load the data set.
 

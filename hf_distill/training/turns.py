@@ -104,6 +104,8 @@ class Turns:
         """
         mine = self._turns[number]
         mine.place = place
+        if self._error is not None:  # also of one that is left alone: the keyboard's
+            raise Stopped
         if self._next() == number:
             return
         mine.state = ProcessState()

@@ -71,3 +71,18 @@ def test_one_that_fails_stops_the_others(error):
         turns.run([lambda n=n: training(n) for n in range(3)])
     assert steps == [3, 3, 2]
     assert not [one for one in threading.enumerate() if one.name.startswith("training ")]
+
+
+def test_one_that_is_left_alone_stops_too_when_the_caller_is_interrupted():
+    turns, steps = Turns(2), []
+
+    def training(number):
+        for step in range(1 + 4 * number):
+            turns.wait(number, (step, 0))
+            steps.append(number)
+            if len(steps) == 4:
+                turns._error = KeyboardInterrupt("here")  # as `run` keeps what its own thread is told
+
+    with pytest.raises(KeyboardInterrupt, match="here"):
+        turns.run([lambda n=n: training(n) for n in range(2)])
+    assert steps == [0, 1, 1, 1]
