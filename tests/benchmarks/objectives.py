@@ -15,8 +15,8 @@ are few: 4,000 of the headlines, 702 steps, which is eleven times over them, or 
 tuned on the validation rows, which choose the temperature of the plain KL too, and judged on the test rows.
 
 All is kept in ``runs.jsonl``: start again to go on; ``--rows`` runs some rows only, ``--table`` none. One thread,
-bfloat16 where the CPU has units for it; CPU seconds of ``train()`` with all that the teacher takes. The last lines are
-the gaps closed.
+bfloat16 where the CPU has units for it (``--device cuda``: float32 on a GPU); CPU seconds of ``train()`` with all that
+the teacher takes. The last lines are the gaps closed.
 """
 
 import argparse
@@ -74,8 +74,8 @@ class Study:
 
     sampling = "group_by_length"
 
-    def __init__(self, data, output):
-        self.output = Path(output)
+    def __init__(self, data, output, device="cpu"):
+        self.output, self.device = Path(output), device
         self.output.mkdir(parents=True, exist_ok=True)
         self.log, self.done = self.output / "runs.jsonl", {}
         if self.log.exists():
@@ -93,9 +93,10 @@ class Study:
     def trainer(self, model, seed, rate, rows, steps, teacher=None, **more):
         args = DistillationTrainingArguments(
             str(self.output / f"_work-{os.getpid()}"), max_steps=steps, learning_rate=rate, seed=seed,
-            warmup_steps=0.1, per_device_train_batch_size=self.batch, per_device_eval_batch_size=256, bf16=BF16,
-            use_cpu=True, report_to="none", save_strategy="no", logging_steps=100, dataloader_pin_memory=False,
-            disable_tqdm=True, train_sampling_strategy=self.sampling, **more,
+            warmup_steps=0.1, per_device_train_batch_size=self.batch, per_device_eval_batch_size=256,
+            bf16=BF16 and self.device == "cpu", use_cpu=self.device == "cpu", report_to="none", save_strategy="no",
+            logging_steps=100, dataloader_pin_memory=False, disable_tqdm=True, train_sampling_strategy=self.sampling,
+            **more,
         )  # fmt: skip
         return DistillationTrainer(
             model, args, data_collator=DataCollatorWithPadding(self.tokenizer), train_dataset=rows,
@@ -268,9 +269,10 @@ def main():
     parser.add_argument("--beginnings", nargs="+", default=list(BEGINNINGS), choices=BEGINNINGS)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    study = {"sst2": SST2, "thucnews": THUCNews}[asked.study](asked.data, asked.output)
+    study = {"sst2": SST2, "thucnews": THUCNews}[asked.study](asked.data, asked.output, asked.device)
     rates = {beginning: study.rate(beginning, asked.seeds[0]) for beginning in asked.beginnings}
     temperature = study.temperature(rates, asked.seeds[0])
     for seed in asked.seeds:

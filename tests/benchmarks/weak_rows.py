@@ -5,7 +5,9 @@
     python tests/benchmarks/weak_rows.py question_answering --output FOLDER --starts "a layer of the teacher's"
 
 ``sst2`` is the study of ``objectives.py``, with its FOLDER of data, its teacher and its students: 3 of the teacher's 6
-layers (``--kept``), each objective on hidden states with pairs of layers by depth and by lineage.
+layers (``--kept``), each objective on hidden states with pairs of layers by depth and by lineage. ``--teacher_rows``:
+how many labels its teacher learned, once (another folder each); with ``--times`` rows "+ unlabelled" see new rows
+without labels, instead of the same ones again. The rate is chosen for the student alone over as many steps.
 
 The others are recipes with their own data and their own teacher, of seed 42, or with the flags behind ``--``, such as
 files. A start is a student and a schedule (STARTS), for which the student alone and the rows (TAUGHT) are trained for
@@ -15,6 +17,7 @@ they are published. All is kept in ``runs.jsonl``: start again to go on. The las
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -193,26 +196,45 @@ def tables(study, rows, starts, rates, seeds, key_of):
             print(f"\n{start}\n\n{markdown_table(header, lines)}")
 
 
+class TaughtMore(SST2):
+    """A teacher that learned ``rows`` labels, those of the students' rows first."""
+
+    rows = 9000
+
+    def teachers_rows(self):
+        more = self.splits["others"].select(range(self.rows - len(self.splits["train"])))
+        return concatenate_datasets([self.splits["train"], more]), math.ceil(self.rows / self.batch)
+
+
 def sst2(asked):
     objectives.ROWS.clear()
-    objectives.ROWS.update({"no KD": {"alpha": 0.0}, "KL": {"objective": KL}, **PAIRED})
+    unlabelled = {
+        f"{name}, + unlabelled": {"objective": one, "unlabelled": True}
+        for name, one in {"KL": KL, "KL + hidden": beside("uniform"), "hidden, then KL": staged()}.items()
+    }
+    objectives.ROWS.update({"no KD": {"alpha": 0.0}, "KL": {"objective": KL}, **PAIRED, **unlabelled})
     for name, settings in objectives.ROWS.items():  # they see each row once, and all runs together many times
-        if name != "no KD" and "attention" not in name:
-            settings["teacher_cache"] = str(Path(asked.output) / "answers")
-    study = SST2(asked.data, asked.output)
-    study.rates = (5e-5, 1e-4, 2e-4)
-    rate = study.rate(FROM_TEACHER, 0)
+        if asked.device == "cpu" and name != "no KD" and "attention" not in name:
+            states = "states" if "hidden" in name else "answers"
+            settings["teacher_cache"] = str(Path(asked.output) / states)
+    TaughtMore.rows = asked.teacher_rows
+    study = TaughtMore(asked.data, asked.output, asked.device)
+    rates = asked.rates or (5e-5, 1e-4, 2e-4)
+    seeds, times, score = asked.seeds, asked.times, {}
+    for rate in rates:  # of layers 0, 2, 4, whatever is kept
+        score[rate] = study.run("no KD", FROM_TEACHER, 0, rate, times=times)["tuning"]
+    rate = max(score, key=score.get)
     start = FROM_TEACHER if asked.kept == study.layers else f"{FROM_TEACHER} {asked.kept}"
     study.layers = asked.kept
     rows = asked.rows or list(objectives.ROWS)
-    for seed in asked.seeds:
+    for seed in seeds:
         for row in [] if asked.table else rows:
-            study.run(row, start, seed, rate, asked.temperature)
+            study.run(row, start, seed, rate, asked.temperature, times)
 
     def key_of(row, start, seed, rate):
-        return objectives.key_of(row, start, seed, rate, asked.temperature, 1)
+        return objectives.key_of(row, start, seed, rate, asked.temperature, times)
 
-    tables(study, objectives.ROWS, [start], [rate], asked.seeds, key_of)
+    tables(study, objectives.ROWS, [start], [rate], seeds, key_of)
 
 
 def of_recipe(asked):
@@ -239,6 +261,11 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+")
     parser.add_argument("--temperature", type=float, default=2.0, help="of sst2's rows")
+    parser.add_argument(
+        "--teacher_rows", type=int, default=9000, help="labels that sst2's teacher learned, at most 36000"
+    )
+    parser.add_argument("--times", type=int, default=1, help="as many times the steps of sst2's students")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of sst2")
     parser.add_argument("--kept", type=int, nargs="+", default=[0, 2, 4], help="sst2's student, layers from 0")
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
     parser.add_argument("--rates", type=float, nargs="+", help="of a recipe's students; default: the recipe's own")
