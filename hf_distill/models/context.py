@@ -183,7 +183,7 @@ def limits_of(student: nn.Module, tokenizer: Any = None) -> Limits:
     Args:
         student: the model.
         tokenizer: its tokenizer or processor, or None; each batch is looked at where it has more tokens than the
-            student has vectors.
+            student has vectors, or where nobody knows how many it has.
     """
     if student in LIMITS:
         return LIMITS[student]
@@ -194,5 +194,5 @@ def limits_of(student: nn.Module, tokenizer: Any = None) -> Limits:
     who = f"the student {type(core_of(student)).__name__}"
     longer = "cut the rows (max_length), or use a student that reads as much"
     others = "call model.resize_token_embeddings(len(tokenizer)), or use the tokenizer that it was made with"
-    LIMITS[student] = Limits(student, who, longer, others, every=size > (embedded(student) or size))
+    LIMITS[student] = Limits(student, who, longer, others, every=not size or size > (embedded(student) or size))
     return LIMITS[student]

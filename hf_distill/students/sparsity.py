@@ -97,7 +97,8 @@ def prune_magnitude(model: PreTrainedModel, amount: float = 0.5, skip: Iterable[
 
     def largest(weight: Tensor) -> Tensor:
         kept = weight.numel() - round(amount * weight.numel())
-        return torch.zeros(weight.numel()).scatter(0, weight.abs().flatten().topk(kept).indices, 1.0).view_as(weight)
+        highest = weight.abs().flatten().topk(kept).indices
+        return torch.zeros(weight.numel(), device=weight.device).scatter(0, highest, 1.0).view_as(weight)
 
     return _masked(model, _layers(model, skip), largest, "prune_magnitude", {"amount": amount})
 

@@ -117,7 +117,8 @@ class Denoising(Task):
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every row counts, bool [B]; see ``Task.rows``."""
-        return torch.ones(_size(batch), dtype=torch.bool)
+        found = _first(batch)
+        return torch.ones(len(found), dtype=torch.bool, device=found.device)
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Every row with a target, bool [B]; see ``Task.labels``."""
@@ -177,10 +178,9 @@ class Denoising(Task):
         return replace(teacher, values={name: teacher.values[name] for name in student.values})
 
 
-def _size(batch: Mapping[str, Any]) -> int:
+def _first(batch: Mapping[str, Any]) -> Tensor:
     noisy = noisy_in(batch)
-    found = noisy if noisy is not None else next(one for one in batch.values() if isinstance(one, Tensor))
-    return len(found)
+    return noisy if noisy is not None else next(one for one in batch.values() if isinstance(one, Tensor))
 
 
 def _tensor(outputs: Any, name: str) -> Tensor:

@@ -150,7 +150,8 @@ class Generating(Task):
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every row counts, bool [B]; see ``Task.rows``."""
-        return torch.ones(rows_of(batch), dtype=torch.bool)
+        found = next((value for value in batch.values() if isinstance(value, Tensor)), None)
+        return torch.ones(rows_of(batch), dtype=torch.bool, device=None if found is None else found.device)
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Every row whose target is known, bool [B]; see ``Task.labels``."""

@@ -77,7 +77,9 @@ class Layout:
         Returns:
             int64 [number of names].
         """
-        return torch.stack([self.counts[name] for name in names])
+        found = [self.counts[name] for name in names]
+        away = next((one.device for one in found if one.device.type != "cpu"), None)  # a task may count a size there
+        return torch.stack(found if away is None else [one.to(away) for one in found])
 
 
 def without_layout(batch: Mapping[str, Any]) -> dict[str, Any]:

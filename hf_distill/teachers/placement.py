@@ -21,8 +21,9 @@ def place(
 ) -> tuple[Callable[..., Any], bool]:
     """Put a frozen model where a run's student will be.
 
-    A model that is quantised, spread by a ``device_map`` or already sharded stays where it is. Under ZeRO-3 it gets a
-    frozen engine of its own, under FSDP2 it is sharded block by block, so each rank holds its share. Otherwise every
+    A model that is spread by a ``device_map`` or already sharded stays where it is, and so does what bitsandbytes
+    quantised, which cannot be moved; what others quantised goes whole to each rank's device. Under ZeRO-3 a model gets
+    a frozen engine of its own, under FSDP2 it is sharded block by block, so each rank holds its share. Otherwise every
     rank holds all of it, without a wrapper: DDP refuses a model that has nothing to train.
 
     Args:
@@ -38,8 +39,11 @@ def place(
         >>> run(torch.zeros(1, 2)).shape, collective
         (torch.Size([1, 2]), False)
     """
-    if getattr(model, "hf_device_map", None) or getattr(model, "quantization_method", None):
+    quantised = getattr(model, "quantization_method", None)
+    if getattr(model, "hf_device_map", None) or quantised == "bitsandbytes":
         return model, False
+    if quantised:
+        return model.to(accelerator.device), False
     if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return model, True
     deepspeed = getattr(accelerator.state, "deepspeed_plugin", None)

@@ -77,6 +77,7 @@ def test_tokens_without_a_vector_are_named():
     with pytest.raises(ValueError, match=r"token 29, the student .* for the tokens 0 to 28: call model.resize_token"):
         limits.check({"input_ids": torch.tensor([[3, 29]])})
     assert limits_of(tiny.bert(vocab_size=20), tiny.tokenizer()).every  # also where it waits for a GPU
+    assert limits_of(tiny.bert()).every  # as nobody knows how many tokens there are
 
 
 def test_a_model_without_a_table_of_tokens_is_not_judged():

@@ -1,5 +1,7 @@
 """Where a frozen model is put; sharding itself is shown by tests/trainer/test_strategies.py on two ranks."""
 
+from types import SimpleNamespace
+
 import tiny
 import torch
 from torch import nn
@@ -15,6 +17,14 @@ def test_what_is_placed_already_is_left_where_it_is(tmp_path):
         setattr(model, name, value)
         assert place(model, run.accelerator) == (model, False)
         assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def test_a_teacher_that_is_quantised_and_can_be_moved_goes_to_the_device():
+    model = tiny.teacher()
+    model.quantization_method = "torchao"
+    away = SimpleNamespace(device=torch.device("meta"), state=SimpleNamespace())
+    assert place(model, away) == (model, False)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
 
 
 def test_a_device_map_teacher_is_asked_where_it_is(tmp_path):

@@ -2,16 +2,30 @@
 
 import pytest
 import tiny
+import tiny_generators
 import tiny_language
+import tiny_tasks
 import together_ranks
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, DataCollatorForSeq2Seq, set_seed
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorForSeq2Seq,
+    default_data_collator,
+    set_seed,
+)
+from two_processes import IMAGES, IMAGES_IN_TEXTS, LATENTS, NOISE, READS, parts_of, settings_of
 
 from hf_distill import train_together
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
 HIDDEN = {"forward_kl": 1.0, "hidden_mse": {"layers": {0: 0, 1: 2}}}
+
+
+@pytest.fixture(autouse=True)
+def _whole_float32(monkeypatch):
+    """Convolutions of a GPU round their numbers to ten bits unless they are told not to."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def trainer(folder, student=None, args=None, **parts):
@@ -30,18 +44,45 @@ def assert_equal(one, other):
     assert all(torch.equal(value, theirs[name]) for name, value in weights(one).items())
 
 
-def test_8_x_1_equals_2_x_4(tmp_path):
+def parts(kind):
+    """A student, its rows, the other parts of a trainer, and its arguments."""
+    if kind == "hidden states":
+        return tiny.bert(), tiny.rows(), {"objective": HIDDEN}, {}
+    if kind in ("decoder", "vocoder"):
+        make, rows = {
+            "decoder": (tiny_generators.decoder, tiny_generators.latents()),
+            "vocoder": (tiny_generators.hifigan, tiny_generators.mels()),
+        }[kind]
+        return make(4), rows, {"teacher_model": make(8, seed=7), "data_collator": default_data_collator}, {}
+    student, data, both = parts_of(kind)
+    both.pop("eval_dataset")
+    args = settings_of(kind)
+    return student, data, {**both, "objective": args.pop("objective", None)}, args
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["hidden states", "decoder", "vocoder", *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *LATENTS, *NOISE, *READS],
+)
+def test_8_x_1_equals_2_x_4(tmp_path, kind):
     found = []
     for batch, pieces in ((8, 1), (2, 4)):
+        student, data, both, args = parts(kind)
         seen = tiny.Gradients()
-        args = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": pieces, "max_steps": 1}
-        run = trainer(tmp_path, args=args, callbacks=[seen], objective=HIDDEN)
+        cut = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": pieces}
+        run = trainer(tmp_path, student, {**args, **cut, "max_steps": 1}, data=data, callbacks=[seen], **both)
         run.train()
         assert next(run.model.parameters()).is_cuda
         found.append((seen.first, tiny.losses(run)[0]))
     (whole, loss), (cut, other) = found
     assert other == pytest.approx(loss, rel=1e-5)
     assert tiny.relative(cut, whole) < 1e-5
+
+
+def test_a_token_without_a_vector_is_a_sentence_and_no_assertion_of_the_device(tmp_path):
+    run = trainer(tmp_path, tiny.bert(vocab_size=20))
+    with pytest.raises(ValueError, match=r"the student .* for the tokens 0 to 19"):
+        run.train()
 
 
 def test_a_resumed_run_is_bit_equal_with_dropout_and_projections(tmp_path):
