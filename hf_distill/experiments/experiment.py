@@ -22,6 +22,7 @@ from hf_distill.experiments.budgets import Budget
 from hf_distill.experiments.comparison import compare, write
 from hf_distill.experiments.gate import decide
 from hf_distill.experiments.job import Job
+from hf_distill.experiments.local_attention import attend_safely
 from hf_distill.experiments.models import ModelArguments, ModelKind, make_student, untrained_teacher
 from hf_distill.experiments.own_teacher import identity
 from hf_distill.experiments.scoring import Scoring
@@ -112,6 +113,7 @@ class Experiment:
             rows: what it learns from, in the place of its split.
         """
         splits = self.splits if teacher is None else self.student_splits or self.splits
+        attend_safely(args.device, model, teacher)
         made = self.trainer_class(
             model,
             replace(args),  # made anew: under DeepSpeed each Trainer of a process needs a configuration of its own

