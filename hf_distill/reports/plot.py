@@ -156,5 +156,5 @@ def _bounds(row: Mapping[str, Any], score: str) -> tuple[tuple[float | None, flo
 
 
 def _said(kinds: Sequence[str]) -> str:
-    words = {"interval": " with its 95 % interval", "error": " ± one standard error"}
+    words = {"interval": " with its 95\u00a0% interval", "error": " ± one standard error"}
     return " or".join(words[kind] for kind in words if kind in kinds)
