@@ -15,16 +15,23 @@ AUTO = "auto"
 
 INSIDE: Mapping[str, Any] = {"hidden_mse": 1.0}
 """What is added to a task's own objective where hidden states can be compared."""
+HALF = 0.5
+"""The share of a run after which predictions take the place of hidden states, where the two take turns."""
 
 
 def preset(
-    own: str | Mapping[str, Any], student: Facts, teacher: Facts, serves: Iterable[str], same_tokens: bool
+    own: str | Mapping[str, Any],
+    student: Facts,
+    teacher: Facts,
+    serves: Iterable[str],
+    same_tokens: bool,
+    hidden_first: bool = False,
 ) -> dict[str, Any]:
     """Choose an objective for two models.
 
     The logits as the task compares them, and hidden states beside them where both models have layers of known width
-    over the same tokens. Figures of all rows that were tried are in ``tests/benchmarks/README.md``; they are made by
-    ``tests/benchmarks/objectives.py``.
+    over the same tokens; for some tasks hidden states in the first half of the run, the logits in the second. All that
+    was tried is in ``tests/benchmarks/README.md`` and, of tokens, in ``tests/benchmarks/weak_rows.md``.
 
     Args:
         own: the task's own objective, by its name or with its weights.
@@ -32,6 +39,7 @@ def preset(
         teacher: what is known of the teacher.
         serves: what the teacher can show; see ``Teacher.serves``.
         same_tokens: whether both models read the same tokens.
+        hidden_first: whether the two take turns; see ``Task``.
 
     Returns:
         A mapping as ``build`` takes it.
@@ -40,9 +48,13 @@ def preset(
         >>> small, big = Facts(hidden_size=4, num_layers=1), Facts(hidden_size=8, num_layers=2)
         >>> preset("forward_kl", small, big, {"heads", "hidden"}, same_tokens=True)
         {'forward_kl': 1.0, 'hidden_mse': 1.0}
+        >>> preset("forward_kl", small, big, {"heads", "hidden"}, same_tokens=True, hidden_first=True)
+        {'hidden_mse': {'weight': {'until': 0.5}}, 'forward_kl': {'weight': {'from': 0.5}}}
         >>> preset("forward_kl", small, big, {"heads"}, same_tokens=True)
         {'forward_kl': 1.0}
     """
     known = all(None not in (facts.hidden_size, facts.num_layers) for facts in (student, teacher))
     inside = INSIDE if known and same_tokens and "hidden" in set(serves) else {}
+    if inside and hidden_first and isinstance(own, str):
+        return {**{name: {"weight": {"until": HALF}} for name in inside}, own: {"weight": {"from": HALF}}}
     return {**({own: 1.0} if isinstance(own, str) else own), **inside}

@@ -35,6 +35,8 @@ class Task(Counting, Comparing):
         usage: how a student is used, in Python, for the card, where ``library`` has no class that loads it; in braces
             ``repository`` and ``teacher``.
         default_objective: what is learned from the teacher if the user names nothing.
+        hidden_first: ``objective="auto"`` compares hidden states in the first half of a run and predictions in the
+            second, and not both all the time: what won where each token has an answer.
         own_loss: only the model itself knows its supervised loss: it is given the labels, and ``hard`` returns None,
             or makes a sum of what the model returned.
         shifts_labels: the model predicts position t + 1 at position t, as causal language models do.
@@ -61,6 +63,7 @@ class Task(Counting, Comparing):
     example: ClassVar[str] = '"Some text of yours."'
     usage: ClassVar[str] = ""
     default_objective: str | Mapping[str, Any] = "forward_kl"
+    hidden_first: ClassVar[bool] = False
     own_loss: bool = False
     shifts_labels: bool = False
     reads_labels: ClassVar[bool] = False

@@ -83,6 +83,7 @@ class TokenClassification(EachToken):
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     pipeline_tag: ClassVar[str] = "token-classification"
+    hidden_first: ClassVar[bool] = True
     classes: ClassVar[frozenset[str]] = names_in(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES)
     suffix: ClassVar[str] = "ForTokenClassification"
 

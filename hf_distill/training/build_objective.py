@@ -52,7 +52,7 @@ def build_objective(
         return build(own if spec is None else spec)
     live = teacher.uncached
     chosen, asked, whole = (
-        preset(own, student, teacher.facts, serves, not own_tokens)
+        preset(own, student, teacher.facts, serves, not own_tokens, task.hidden_first)
         for serves in (teacher.serves, live.serves, live.serves | {"hidden"})
     )
     if chosen != asked:

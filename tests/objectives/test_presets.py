@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import tiny
+import tiny_tasks
 import torch
 from datasets import Dataset
 
@@ -31,6 +32,16 @@ def terms(folder, **parts):
 
 def test_two_models_with_layers_are_compared_inside_too(tmp_path):
     assert terms(tmp_path) == WHOLE
+
+
+def test_tags_take_their_turn_after_the_hidden_states(tmp_path):
+    args = {"objective": "auto", "max_steps": 4, "teacher_cache": "off"}
+    run = tiny_tasks.trainer(tmp_path, "tokens", args=args)
+    run.train()
+    told = run.distillation.objective.told
+    assert told == {"hidden_mse": "1 from 0 until 0.5", "forward_kl": "1 from 0.5 until 1.0"}
+    shown = [{name for name in WHOLE if log.get(f"loss/{name}")} for log in run.state.log_history[:4]]
+    assert shown == [{"hidden_mse"}, {"hidden_mse"}, {"forward_kl"}, {"forward_kl"}]
 
 
 def test_regression_keeps_its_own_loss(tmp_path):
