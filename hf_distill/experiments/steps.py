@@ -1,4 +1,4 @@
-"""A training of a recipe: from which random state it starts, and how many steps it takes.
+"""A training of a recipe: from which random state it starts, how many steps it takes, and when it is lost.
 
 Knows: a trainer's arguments and its rows. Does not know: whose trainer it is.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from hf_distill.models.outputs import core_of
 
 
 def train(trainer: Trainer, resume: str | None = None) -> None:
@@ -17,9 +19,30 @@ def train(trainer: Trainer, resume: str | None = None) -> None:
     Args:
         trainer: of any model.
         resume: ``resume_from_checkpoint``, as the command line has it.
+
+    Raises:
+        ValueError: a part of the loss is not a number any more, and nothing would be learned from there on.
     """
+    trainer.remove_callback(StopsAtNaN)  # one is enough of a trainer that is trained twice
+    trainer.add_callback(StopsAtNaN)
     set_seed(trainer.args.seed)
     trainer.train(resume_from_checkpoint=True if resume and resume.lower() == "true" else resume)
+
+
+class StopsAtNaN(TrainerCallback):
+    """Ends a training whose loss is not a number: Trainer goes on, and what it saves is a teacher of nothing."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **others: Any
+    ) -> None:
+        """Look at the parts of the loss, of which Trainer's filter hides nothing."""
+        for name, value in (logs or {}).items():
+            if name.startswith("loss/") and value != value:
+                raise ValueError(
+                    f"{name} of {type(core_of(others['model'])).__name__} is NaN by step {state.global_step} of "
+                    f"{state.max_steps}: lower the learning rate of {args.learning_rate:g}, or train in float32 "
+                    "(--bf16 0)."
+                )
 
 
 def steps_of(trainer: Trainer) -> int:

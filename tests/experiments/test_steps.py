@@ -31,3 +31,15 @@ def test_the_steps_are_those_that_trainer_takes(tmp_path, asked, epoch, steps):
 def test_before_there_is_a_trainer_the_rows_tell_about_how_many(tmp_path, asked, steps):
     args = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, use_cpu=True, report_to=[], **asked)
     assert about(args, rows=20, epochs=2) == steps
+
+
+def test_a_training_whose_loss_is_no_number_ends_in_a_sentence(tmp_path):
+    run = tiny.trainer(tmp_path, teacher_model=tiny.teacher(), args={"max_steps": 4})
+    train(run)  # a loss that is one trains to the end
+    assert run.state.global_step == 4
+    run.model.classifier.weight.data.fill_(float("nan"))
+    told = (
+        r"loss/hard of BertForSequenceClassification is NaN by step 1 of 4: lower the learning rate of 0.01, or train"
+    )
+    with pytest.raises(ValueError, match=told):
+        train(run)
