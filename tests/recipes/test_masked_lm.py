@@ -11,9 +11,11 @@ from recipe_runs import TEXTS, TINY, rows, write
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_distill.cli.recipes import recipe_module
+from hf_distill.experiments import experiment
 from hf_distill.experiments.data.chinese_reviews import load_reviews
 from hf_distill.experiments.data.hidden_tokens import encoded, hide_once
 from hf_distill.experiments.experiment import make_teacher
+from hf_distill.experiments.local_attention import LOCAL
 from hf_distill.experiments.models import ModelArguments, blank_bert
 from hf_distill.experiments.parsing import parse_arguments
 from hf_distill.experiments.tokenizers import character_tokenizer
@@ -45,6 +47,19 @@ def test_the_embedded_reviews(default):
     assert set(report["settings"]["objective"]) == {"forward_kl", "hidden_mse"}
     assert report["floor"] > 0
     assert json.loads((folder / "run" / "report.json").read_text(encoding="utf-8"))["models"] == report["models"]
+
+
+def test_both_models_attend_safely_where_they_will_be(default, tmp_path, monkeypatch):
+    """Each layer of the default models sees neighbours alone: see ``experiments/local_attention.py``."""
+    folder, _ = default
+    teacher = str(next((folder / "run").glob("_teacher-*")))
+    flags = ["--max_train_samples", "64", "--max_eval_samples", "16", "--teacher_model_name_or_path", teacher]
+    job = masked_lm.RECIPE.prepare(["--output_dir", str(tmp_path / "run"), *SMALL, *flags])
+    asked, student = [], job.student(teacher, 0)
+    monkeypatch.setattr(experiment, "attend_safely", lambda *given: asked.append(given))
+    job.trainer(student, job.args, teacher)
+    assert asked == [(job.args.device, student, teacher)]
+    assert LOCAL in student.config.layer_types
 
 
 def test_the_report_is_that_of_the_saved_student_on_tokens_that_were_hidden_once(default):
