@@ -50,6 +50,7 @@ class QuestionAnswering(Task):
 
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     pipeline_tag: ClassVar[str] = "question-answering"
+    hidden_first: ClassVar[bool] = True
     of_text: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = tuple(HEADS.values())
 
