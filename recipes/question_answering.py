@@ -34,7 +34,7 @@ class Arguments(ModelArguments, QuestionDataArguments):
 
     teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher that is trained from nothing."})
     teacher_hidden_size: int = field(default=192, metadata={"help": "Its width, in heads of 64."})
-    # A teacher that stops at four epochs has ten points less, and one layer does not match a question's words with a text's.
+    # One that stops after four epochs has ten points less, and a student of one layer matches no question with a text.
     teacher_epochs: float = field(default=8.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
     teacher_learning_rate: float = field(default=1e-3, metadata={"help": "Its peak learning rate."})
     student_layers: int = field(default=2, metadata={"help": "Layers of a student made here."})
