@@ -42,8 +42,8 @@ EMBEDDED_ROWS = 20_000
 class Arguments(ModelArguments, TaggingDataArguments):
     """The data and the models."""
 
-    # In two epochs a deeper teacher at a lower rate learns less than a student of its depth, and then does harm; in four
-    # this one is far enough ahead of a student of two layers to teach it.
+    # In two epochs a deeper teacher at a lower rate learns less than a student of its depth, and then does harm; after
+    # four this one is far enough ahead of a student of two layers to teach it.
     teacher_layers: int = field(default=2, metadata={"help": "Layers of a teacher that is trained from nothing."})
     teacher_epochs: float = field(default=4.0, metadata={"help": "Epochs of training or fine-tuning the teacher."})
     teacher_learning_rate: float = field(default=2e-3, metadata={"help": "Its peak learning rate."})
