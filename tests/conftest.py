@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from m
 
 import pytest
 import torch
+from older_transformers import left_out
 
 TESTS = itertools.count()
 # Begun first: a worker that comes to one of these last is waited for by the other.
@@ -47,6 +48,8 @@ def pytest_collection_modifyitems(items):
     """`pytest -m all` runs every test; without it those that are marked as slow are left out, see pyproject.toml."""
     for item in items:
         item.add_marker("all")
+        if reason := left_out(item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=reason))
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))
 
 
