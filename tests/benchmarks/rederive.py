@@ -2,8 +2,8 @@
 
     python tests/benchmarks/rederive.py FOLDER... [--teacher FOLDER] [--differing]
 
-FOLDER holds a finished run: ``report.json``, the student's weights, the student alone under ``_alone``, the teacher
-under ``_teacher-*`` beside them. Models are loaded by transformers alone and asked about the test rows, which the
+FOLDER holds a finished run: ``report.json``, the student's weights, the one alone under ``_alone`` or ``_plain``, the
+teacher under ``_teacher-*`` beside them. Models are loaded by transformers alone and asked about the test rows, which the
 recipe reads again by the settings in the report: the question is whether the figures follow from models and rows.
 Nothing of hf_distill's reports or scorings is used. Where no model lies in FOLDER, as in a model card's, it is asked
 whether the report's figures follow from each other.
@@ -33,7 +33,7 @@ MEASURES = {
     "speech_classification": "classes", "token_tagging": "tags", "question_answering": "answers",
     "causal_lm": "language", "segmentation": "maps", "translation": "translation", "sentence_embeddings": "vectors",
     "image_text": "pairs", "object_detection": "boxes", "vision_language": "questions", "speech_ctc": "transcripts",
-    "image_generation": "samples", "masked_lm": "hidden",
+    "image_generation": "samples", "masked_lm": "hidden", "draft_head": "drafts",
 }  # fmt: skip
 """Recipe -> the module that measures its models."""
 TIMES = ("samples_per_second", "latency", "real_time_factor", "seconds")

@@ -84,6 +84,7 @@ class Run:
         places = {
             "teacher": self._teachers_folder(),
             "student alone": self.folder / "_alone",
+            "plain draft": self.folder / "_plain",
             "distilled": self.folder,
         }
         names = [model["name"] for model in self.report["models"]]
@@ -169,6 +170,10 @@ def load(folder):
 
         return getattr(diffusers, told["_class_name"]).from_pretrained(folder).eval()
     (kind,) = transformers.AutoConfig.from_pretrained(folder).architectures
+    if not hasattr(transformers, kind):  # a draft head, which is a model of ours
+        from hf_distill import DraftHead
+
+        return DraftHead.from_pretrained(folder).eval()
     return getattr(transformers, kind).from_pretrained(folder).eval()
 
 
