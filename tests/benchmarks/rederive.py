@@ -3,10 +3,10 @@
     python tests/benchmarks/rederive.py FOLDER... [--teacher FOLDER] [--differing]
 
 FOLDER holds a finished run: ``report.json``, the student's weights, the one alone under ``_alone`` or ``_plain``, the
-teacher under ``_teacher-*`` beside them. Models are loaded by transformers alone and asked about the test rows, which the
-recipe reads again by the settings in the report: the question is whether the figures follow from models and rows.
-Nothing of hf_distill's reports or scorings is used. Where no model lies in FOLDER, as in a model card's, it is asked
-whether the report's figures follow from each other.
+teacher under ``_teacher-*`` beside them. Models are loaded by transformers alone, draft heads by us, and asked about
+the test rows, which the recipe reads again by the settings in the report: the question is whether the figures follow
+from models and rows. Nothing of hf_distill's reports or scorings is used. Where no model lies in FOLDER, as in a model
+card's, it is asked whether the report's figures follow from each other.
 
 Prints every figure as the report has it and as it is now, then those that are not computed again: times above all.
 "Equal" is to 12 digits; "rounded" to 6, or by less than a float32 can tell beside 1, or beside the loss where that is
