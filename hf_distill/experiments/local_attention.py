@@ -15,8 +15,8 @@ LOCAL = "sliding_attention"
 def attend_safely(device: torch.device, *models: Any) -> None:
     """Let models with local layers attend by plain matrix products, where a faster way would give NaN.
 
-    A token of padding that has only padding around it sees nothing. On an H200 in bfloat16 the whole training's loss was
-    NaN then, which is known of cuDNN's attention; on CPUs such a token's gradient is 0.
+    A token of padding that has only padding around it sees nothing. On an H200 in bfloat16 the whole training's loss
+    was NaN then, which is known of cuDNN's attention; on CPUs such a token's gradient is 0.
 
     Args:
         device: where they will be.
