@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import find_device
 from torch import Tensor, nn
 
 from hf_distill.models.decoders import FAMILY, VAEDecoder, is_autoencoder, latent_channels
@@ -150,8 +151,7 @@ class Generating(Task):
 
     def rows(self, batch: Mapping[str, Any]) -> Tensor:
         """Every row counts, bool [B]; see ``Task.rows``."""
-        found = next((value for value in batch.values() if isinstance(value, Tensor)), None)
-        return torch.ones(rows_of(batch), dtype=torch.bool, device=None if found is None else found.device)
+        return torch.ones(rows_of(batch), dtype=torch.bool, device=find_device(batch))
 
     def labels(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Every row whose target is known, bool [B]; see ``Task.labels``."""

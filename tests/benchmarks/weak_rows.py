@@ -268,7 +268,9 @@ def main():
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of sst2")
     parser.add_argument("--kept", type=int, nargs="+", default=[0, 2, 4], help="sst2's student, layers from 0")
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
-    parser.add_argument("--rates", type=float, nargs="+", help="of a recipe's students; default: the recipe's own")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", help="of students; default: sst2's three, or the recipe's own"
+    )
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     here = sys.argv[1:].index("--") if "--" in sys.argv else len(sys.argv)
     asked = parser.parse_args(sys.argv[1:][:here])

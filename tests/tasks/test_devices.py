@@ -2,31 +2,18 @@
 
 import pytest
 import tiny
-import tiny_generators
 import torch
-from transformers import default_data_collator
-from two_processes import IMAGES, IMAGES_IN_TEXTS, LATENTS, NOISE, parts_of, settings_of
+from two_processes import GENERATORS, IMAGES, IMAGES_IN_TEXTS, LATENTS, NOISE, parts_of, settings_of
 
 from hf_distill.tasks import SequenceClassification
 from hf_distill.tasks.layout import Layout
 
-GENERATORS = {
-    "decoder": lambda: (tiny_generators.decoder(4), tiny_generators.latents()),
-    "vocoder": lambda: (tiny_generators.hifigan(4), tiny_generators.mels()),
-}
-
 
 def taught(folder, kind):
-    if kind in GENERATORS:
-        student, data = GENERATORS[kind]()
-        both, args = {"teacher_model": GENERATORS[kind]()[0], "data_collator": default_data_collator}, {}
-    else:
-        student, data, both = parts_of(kind)
-        args = settings_of(kind)
-        both["objective"] = args.pop("objective", None)
-        both.pop("eval_dataset")
-    args |= {"max_steps": 1, "remove_unused_columns": False}
-    return tiny.trainer(folder, student, data, args=args, **both)
+    student, data, both = parts_of(kind)
+    args = settings_of(kind)
+    both["objective"] = args.pop("objective", None)
+    return tiny.trainer(folder, student, data, args={**args, "remove_unused_columns": False}, **both)
 
 
 @pytest.mark.parametrize("kind", [*GENERATORS, *IMAGES, *IMAGES_IN_TEXTS, *LATENTS, *NOISE])

@@ -2,7 +2,6 @@
 
 import pytest
 import tiny
-import tiny_generators
 import tiny_language
 import tiny_tasks
 import together_ranks
@@ -11,10 +10,9 @@ from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorForSeq2Seq,
-    default_data_collator,
     set_seed,
 )
-from two_processes import IMAGES, IMAGES_IN_TEXTS, LATENTS, NOISE, READS, parts_of, settings_of
+from two_processes import GENERATORS, IMAGES, IMAGES_IN_TEXTS, LATENTS, NOISE, READS, parts_of, settings_of
 
 from hf_distill import train_together
 
@@ -34,6 +32,12 @@ def trainer(folder, student=None, args=None, **parts):
     return tiny.trainer(folder, student, args=args, **parts)
 
 
+def trained(folder, *given, **parts):
+    run = trainer(folder, *given, **parts)
+    run.train()
+    return run
+
+
 def weights(run):
     return {name: value.cpu().clone() for name, value in run.model.state_dict().items()}
 
@@ -48,21 +52,14 @@ def parts(kind):
     """A student, its rows, the other parts of a trainer, and its arguments."""
     if kind == "hidden states":
         return tiny.bert(), tiny.rows(), {"objective": HIDDEN}, {}
-    if kind in ("decoder", "vocoder"):
-        make, rows = {
-            "decoder": (tiny_generators.decoder, tiny_generators.latents()),
-            "vocoder": (tiny_generators.hifigan, tiny_generators.mels()),
-        }[kind]
-        return make(4), rows, {"teacher_model": make(8, seed=7), "data_collator": default_data_collator}, {}
     student, data, both = parts_of(kind)
-    both.pop("eval_dataset")
     args = settings_of(kind)
     return student, data, {**both, "objective": args.pop("objective", None)}, args
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["hidden states", "decoder", "vocoder", *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *LATENTS, *NOISE, *READS],
+    ["hidden states", *GENERATORS, *tiny_tasks.CASES, *IMAGES, *IMAGES_IN_TEXTS, *LATENTS, *NOISE, *READS],
 )
 def test_8_x_1_equals_2_x_4(tmp_path, kind):
     found = []
@@ -100,9 +97,7 @@ def test_a_resumed_run_is_bit_equal_with_dropout_and_projections(tmp_path):
 def test_kept_answers_teach_what_live_ones_do(tmp_path, bf16):
     def run(cache):
         args = {"teacher_cache": cache, "max_steps": 6, "bf16": bf16}
-        made = trainer(tmp_path / cache, args=args, objective={"forward_kl": 1.0, "hidden_mse": 1.0})
-        made.train()
-        return made
+        return trained(tmp_path / cache, args=args, objective={"forward_kl": 1.0, "hidden_mse": 1.0})
 
     live, kept = run("off"), run("auto")
     assert tiny.losses(kept) == pytest.approx(tiny.losses(live), rel=1e-2 if bf16 else 1e-5)
@@ -110,9 +105,7 @@ def test_kept_answers_teach_what_live_ones_do(tmp_path, bf16):
 
 def test_bfloat16_stays_near_float32(tmp_path):
     def run(bf16):
-        made = trainer(tmp_path / str(bf16), args={"bf16": bf16, "learning_rate": 1e-3})
-        made.train()
-        return made
+        return trained(tmp_path / str(bf16), args={"bf16": bf16, "learning_rate": 1e-3})
 
     full, half = run(False), run(True)
     assert tiny.losses(half) == pytest.approx(tiny.losses(full), rel=2e-2)
@@ -147,12 +140,10 @@ def test_students_side_by_side_are_what_they_are_alone(tmp_path):
 def test_fused_logits_are_the_whole_ones(tmp_path, bf16):
     def run(fused):
         args = {"fused_logits": fused, "bf16": bf16, "alpha": 0.5}
-        made = trainer(
+        return trained(
             tmp_path / fused, tiny_language.llama(), args, data=tiny_language.texts(),
             teacher_model=tiny_language.teacher(), data_collator=DataCollatorForSeq2Seq(tiny_language.tokenizer()),
         )  # fmt: skip
-        made.train()
-        return made
 
     fused, whole = run("on"), run("off")
     assert tiny.losses(fused) == pytest.approx(tiny.losses(whole), rel=1e-2 if bf16 else 1e-5)
@@ -160,9 +151,7 @@ def test_fused_logits_are_the_whole_ones(tmp_path, bf16):
 
 def test_recomputed_activations_are_the_kept_ones(tmp_path):
     def run(asked):
-        made = trainer(tmp_path / str(asked), args={tiny.CHECKPOINTING: asked}, objective=HIDDEN)
-        made.train()
-        return made
+        return trained(tmp_path / str(asked), args={tiny.CHECKPOINTING: asked}, objective=HIDDEN)
 
     assert tiny.losses(run(True)) == pytest.approx(tiny.losses(run(False)), rel=1e-5)
 

@@ -30,6 +30,10 @@ from hf_distill import DenoisingCollator, Generating, LatentCollator, SequenceCl
 READS = ("reads", "states", "reader", "draft")
 NOISE = ("denoising",) if find_spec("diffusers") else ()  # noise that each rank draws for its own rows
 LATENTS = ("latents",)  # drawn by each rank for its own rows, what is made of them judged by a discriminator
+GENERATORS = {  # what is made has a target
+    "decoder": (tiny_generators.decoder, tiny_generators.latents),
+    "vocoder": (tiny_generators.hifigan, tiny_generators.mels),
+}
 IMAGES_IN_TEXTS = ("llava", "qwen2_vl")  # two images in one row, and none in the next
 
 
@@ -97,6 +101,9 @@ def parts_of(problem):
         both = {"eval_dataset": latent_rows(8, 2), "teacher_model": tiny_generators.Gan(8, seed=7)}
         task = Generating(supervised=False)
         return tiny_generators.Gan(4), latent_rows(8, 3), {**both, "data_collator": collate, "task": task}
+    if problem in GENERATORS:
+        make, rows = GENERATORS[problem]
+        return make(4), rows(), {"teacher_model": make(8, seed=7), "data_collator": default_data_collator}
     if problem == READS[0]:
         both = {"eval_dataset": tiny.rows(8, seed=9), "teacher_model": tiny.teacher()}
         return tiny_reads.Reader(24), tiny.rows(8), {**both, "task": tiny_reads.Reading("hidden")}
